@@ -6,6 +6,7 @@ DEMO =
 PYTEST =
 TABLE =
 SCHEDULES = 100000
+SUMS = 10000
 
 # Hundreds of processes import fedjob in a run of the tests: without bytecode each would compile it anew.
 export PYTHONDONTWRITEBYTECODE =
@@ -20,7 +21,7 @@ help:
 	@echo 'make test      install, then the whole test suite                                 (PYTEST="tests/unit -x")'
 	@echo 'make quick     install, then the unit tests and one job over a hub and two nodes  (under 90 s)'
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter, pip-audit'
-	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
+	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
@@ -61,6 +62,7 @@ format: $(STAMP_DEV)
 
 soak: $(STAMP_DEV)
 	@$(BIN)/python -m tests.simulator --schedules $(SCHEDULES)
+	@$(BIN)/python -m tests.simulator.secure_sums --patterns $(SUMS)
 
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features

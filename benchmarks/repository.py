@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import os
 import re
-import secrets
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fedjob.identity.keys import Identity
 from fedjob.identity.membership import enrol
 from fedjob.repository import open_repository
 
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(url: str, hub_pid: int, folder: Path, size_mb: int, repeat: int) -> None:
-    member = enrol(url, "alice", "researcher", secrets.token_hex(32))
+    member = enrol(url, "alice", "researcher", Identity.generate("alice").public_keys)
     source, target = folder / "source", folder / "target"
     with source.open("wb") as file:
         for _ in range(size_mb):

@@ -45,6 +45,8 @@ _NAMES = {
     "Fraction": "fedjob.researcher.selection.fraction",
     "GeometricMedian": "fedjob.aggregation.robust.geometric_median",
     "Guard": "fedjob.aggregation.guard",
+    "Protect": "fedjob.privacy.protect",
+    "SecAgg": "fedjob.privacy.protect",
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.data.preprocessing.missing",
     "Inference": "fedjob.protocols.inference",
@@ -139,6 +141,8 @@ if TYPE_CHECKING:
     from fedjob.optimizers.adaptive import FedAdam as FedAdam
     from fedjob.optimizers.adaptive import FedYogi as FedYogi
     from fedjob.optimizers.momentum import FedAvgM as FedAvgM
+    from fedjob.privacy.protect import Protect as Protect
+    from fedjob.privacy.protect import SecAgg as SecAgg
     from fedjob.protocols import plans as plans
     from fedjob.protocols.analytics.cox import CoxRegression as CoxRegression
     from fedjob.protocols.analytics.glm import LogisticRegression as LogisticRegression

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +15,17 @@ from fedjob.hub.server.service import ServiceThread
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.identity.keys import Identity, PublicKeys
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import Membership, enrol
 from fedjob.repository.http import HttpRepository
 from fedjob.repository.parts import PART_BYTES
+
+
+def keys_of(party: str) -> PublicKeys:
+    """Return the public halves of keys that nobody keeps."""
+    return Identity.generate(party).public_keys
+
 
 HASTY = Patience(connect_s=20, idle_s=20, num_retries=3, backoff_s=0.01, max_backoff_s=0.05)
 
@@ -58,7 +64,7 @@ class HubThread:
     def join(self, party: str, role: str = "node") -> Membership:
         """Enrol a party, once."""
         if party not in self._members:
-            self._members[party] = enrol(self.url, party, role, secrets.token_hex(32))
+            self._members[party] = enrol(self.url, party, role, keys_of(party))
         return self._members[party]
 
     def repository(

@@ -17,7 +17,8 @@ from fedjob.common.checks import check_kinds, check_positive, shown
 from fedjob.common.errors import SpecError
 from fedjob.common.values import decode
 from fedjob.metrics.state_checks import MAX_COUNT, odd_state
-from fedjob.parameters.files import FileParams, Schema
+from fedjob.parameters.files import FileParams
+from fedjob.parameters.safetensors_header import Schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

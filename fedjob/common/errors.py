@@ -25,11 +25,13 @@
         RepositoryUnreachable
         ObjectMissing
         ObjectCorrupt           bytes do not have the hash they are named by
+          ChunkCorrupt          encrypted bytes can't be decrypted
         ObjectTooLarge
         NoSpace                 the disk is full
       PolicyError
         NotPermitted            unknown or revoked party, missing or foreign token, not a reader
           NotAllowed            a follower asked for what only the job's owner may do
+        NotEncrypted            something is not encrypted where encryption is required, or can't be encrypted
         PlanNotApproved
         AuditBroken             a node's audit was changed after it was written
       RoundError
@@ -235,6 +237,10 @@ class ObjectCorrupt(RepositoryError):
     reason = "object_corrupt"
 
 
+class ChunkCorrupt(ObjectCorrupt):
+    """Encrypted bytes can't be decrypted: they were changed, cut or moved, or are of another object or key."""
+
+
 class ObjectTooLarge(RepositoryError):
     """An object is larger than its limit."""
 
@@ -257,6 +263,12 @@ class NotPermitted(PolicyError):
     """Unknown or revoked party, missing or foreign token, or no right to read."""
 
     reason = "not_permitted"
+
+
+class NotEncrypted(PolicyError):
+    """Something is not encrypted where encryption is required, or a party has no key that it could be encrypted for."""
+
+    reason = "not_encrypted"
 
 
 class NotAllowed(NotPermitted):

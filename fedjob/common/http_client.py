@@ -2,8 +2,9 @@
 
 Time limits depend on progress: connecting may take 10 s, silence 30 s, a transfer that
 makes progress as long as it needs. Failures that may pass (no connection, 429, 5xx) are
-retried with backoff; others are raised as the error that they mean. Redirects and
-content encodings are refused; a proxy is used where the home or the environment names one,
+retried with backoff; others are raised as the error that they mean. Redirects and pages for
+people, which boxes on the way give, are retried a few times and followed never; content
+encodings are refused; a proxy is used where the home or the environment names one,
 and the environment's certificates are ignored.
 """
 
@@ -14,7 +15,7 @@ import random
 import re
 import ssl
 import threading
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import urllib3.exceptions
 
 from fedjob.common.errors import (
@@ -38,6 +38,8 @@ from fedjob.common.errors import (
     SpecError,
 )
 from fedjob.common.files import BLOCK_BYTES, Blocks
+from fedjob.common.network.connections import LineAdapter
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, open_tunnel, proxy_for
 
 if TYPE_CHECKING:
@@ -45,6 +47,16 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 8 << 20
 MAX_EXPLANATION_BYTES = 4096
+NUM_STRANGE = 3
+"""Retries where something else than the hub answered, such as a network that wants a login: less than 2 s in all."""
+
+PIECE_BYTES = 16 << 10
+"""Bytes that are sent at a time: each piece has `connect_s`, so a line of 13 kbit/s is fast enough."""
+
+BUFFERED_BYTES = 1 << 20
+SLOW_BYTES_PER_S = 32_000
+"""Boxes on the way may hold so much of what is sent, and pass it on at 256 kbit/s."""
+
 _PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -88,12 +100,20 @@ class HttpReply:
 
 
 class Passing(RepositoryError):
-    """A failure that may pass by itself; `after_s` are the seconds that the server asked to wait."""
+    """A failure that may pass by itself.
 
-    def __init__(self, error: FedjobError, after_s: float | None = None) -> None:
+    Args:
+        after_s: seconds that the server asked to wait.
+        num_retries: at most, where it seldom passes; None for the client's own number.
+    """
+
+    def __init__(
+        self, error: FedjobError, after_s: float | None = None, *, num_retries: int | None = None
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.after_s = after_s
+        self.num_retries = num_retries
 
 
 def check_http_url(url: str) -> str:
@@ -119,6 +139,7 @@ class Web:
         token: sent as a bearer token.
         verify: whether to check the server's certificate, or the certificate file of its authority.
         proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
+        credentials: that are shown besides the token, over TLS only; None for none.
     """
 
     def __init__(
@@ -128,12 +149,14 @@ class Web:
         token: str = "",
         verify: bool | str | Path = True,
         proxy: str = "",
+        credentials: Credentials | None = None,
         patience: Patience | None = None,
     ) -> None:
         self.url = check_http_url(url)
         self.proxy = proxy_for(self.url, proxy)
         self.patience = patience or Patience()
         self._closed = threading.Event()
+        self._credentials = credentials if self.url.startswith("https://") else None
         self._verify = str(verify) if isinstance(verify, Path) else verify
         if isinstance(self._verify, str):
             check_authority(self._verify)
@@ -142,7 +165,7 @@ class Web:
             self._headers["Authorization"] = f"Bearer {token}"
         # An adapter without a session: no cookies, no redirects, no settings from the environment
         # (REQUESTS_CA_BUNDLE would override `verify`), and half the time per request.
-        self._adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=16, max_retries=0)
+        self._adapter = LineAdapter(pool_connections=1, pool_maxsize=16, max_retries=0)
 
     def call(
         self,
@@ -193,19 +216,25 @@ class Web:
         """
         if self._closed.is_set():
             raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
+        own = self._credentials
         try:
             request = requests.PreparedRequest()
             request.prepare(
                 method,
                 self.url + path,
-                headers={**self._headers, **(headers or {})},
-                data=body if body else b"",  # Blocks: an iterable with a length
+                headers={
+                    **self._headers,
+                    **({} if own is None else own.headers(method, path)),
+                    **(headers or {}),
+                },
+                data=_Pieces(body) if body else b"",  # an iterable with a length
             )
             response = self._adapter.send(
                 request,
                 stream=True,
-                timeout=(self.patience.connect_s, self.patience.idle_s),
+                timeout=(self.patience.connect_s, self.patience.idle_s + _on_the_way_s(body)),
                 verify=self._verify,
+                cert=None if own is None else own.certificate(),
                 proxies=None if self.proxy is None else {"http": self.proxy.url, "https": self.proxy.url},
             )
         except requests.RequestException as error:
@@ -216,7 +245,15 @@ class Web:
             if response.status_code == 407 and self.proxy is not None:
                 raise _proxy_trouble(self.proxy, self.url, "407 Proxy Authentication Required")
             if not 200 <= response.status_code < 300 and response.status_code not in accept:
+                if response.status_code == 401 and own is not None:
+                    own.refused()
                 raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                strange = RepositoryUnreachable(
+                    f"{self.url} answers with a page for people: does this network want a login in a browser first, "
+                    "or is this another server's address?"
+                )
+                raise Passing(strange, num_retries=NUM_STRANGE)
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 found = response.headers["Content-Encoding"][:40]
                 raise RepositoryError(
@@ -239,16 +276,37 @@ class Web:
             return SpecError(f"Url not valid: {self.url}")
         if isinstance(error, requests.exceptions.SSLError):
             ca = self._verify if isinstance(self._verify, str) else None
+            if self._credentials is not None:
+                self._credentials.refused()
             return RepositoryUnreachable(tls_trouble(self.url, _ssl_error(error), ca, self.proxy))
         if self.proxy is not None and isinstance(error, requests.exceptions.ProxyError):
             return _proxy_trouble(self.proxy, self.url, _innermost(error))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
+        if not late and self._refuses_certificate(error):
+            # it may pass: a new certificate is on its way, or the link broke at just that moment
+            return Passing(RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}"))
         if not late and self.url.startswith("http://") and speaks_tls(self.url, self.proxy):
             return RepositoryUnreachable(
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
             )
         kind = "does not answer in time" if late else "can't be reached"
         return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
+
+    def _refuses_certificate(self, error: Exception) -> bool:
+        """True if the server breaks connections off because of the certificate that this party shows.
+
+        Not every server says so, as TLS would have it; and a break may have other reasons. So both are tried.
+        """
+        files = None if self._credentials is None else self._credentials.certificate()
+        if files is None or not isinstance(_cause(error, (ConnectionError, EOFError)), Exception):
+            return False
+        authority = self._verify if isinstance(self._verify, str) else None
+        refused = not answers(self.url, authority, self.proxy, files) and answers(
+            self.url, authority, self.proxy
+        )
+        if refused and self._credentials is not None:
+            self._credentials.refused()
+        return refused
 
     def pause(self, seconds: float) -> None:
         """Wait; `close` ends the wait."""
@@ -258,6 +316,23 @@ class Web:
         """Close the connections; requests that wait for a retry end."""
         self._closed.set()
         self._adapter.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Pieces:
+    """The body of a request, in the pieces in which it is sent."""
+
+    body: bytes | Blocks
+
+    def __len__(self) -> int:
+        return len(self.body)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        blocks: Iterable[bytes | memoryview] = [self.body] if isinstance(self.body, bytes) else self.body
+        for block in blocks:
+            view = memoryview(block)
+            for at in range(0, len(view), PIECE_BYTES):
+                yield view[at : at + PIECE_BYTES]
 
 
 class HttpStream:
@@ -329,12 +404,18 @@ class Tries:
             FedjobError: the error behind `passing`, after the last retry.
         """
         patience = self.web.patience
-        if self.num_failed >= patience.num_retries:
+        most = patience.num_retries if passing.num_retries is None else passing.num_retries
+        if self.num_failed >= min(most, patience.num_retries):
             error = passing.error
             raise error from passing.__cause__
         pause_s = patience.backoff_s * 2**self.num_failed * self._random.uniform(0.5, 1.0)
         self.num_failed += 1
         self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
+
+
+def _on_the_way_s(body: bytes | Blocks | None) -> float:
+    """Return the seconds that what is sent may lie in the buffers of boxes on the way before the server has it all."""
+    return min(0 if body is None else len(body), BUFFERED_BYTES) / SLOW_BYTES_PER_S
 
 
 def refusal(status: int, headers: Mapping[str, str], message: str, what: str) -> FedjobError:
@@ -345,7 +426,8 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
             after_s = float(headers.get("Retry-After", ""))
         except ValueError:
             after_s = None
-        trouble = RepositoryUnreachable(f"{what}: the hub is in trouble (status {status}){because}")
+        how = "too many requests" if status == 429 else f"the hub is in trouble (status {status})"
+        trouble = RepositoryUnreachable(f"{what}: {how}{because}")
         return Passing(trouble, after_s)
     if status in (401, 403):
         return NotPermitted(f"{what}: not permitted{because}")
@@ -356,7 +438,10 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
     if status == 507:
         return NoSpace(f"{what}: no space left at the hub{because}")
     if 300 <= status < 400:
-        return RepositoryError(f"{what}: the server sends elsewhere (status {status}); give its final URL")
+        elsewhere = RepositoryError(
+            f"{what}: the server sends elsewhere (status {status}); give its final URL"
+        )
+        return Passing(elsewhere, num_retries=NUM_STRANGE)
     return RepositoryError(f"{what}: refused with status {status}{because}")
 
 
@@ -385,6 +470,22 @@ def _proxy_trouble(proxy: Proxy, url: str, why: str) -> FedjobError:
 TLS_PAGE = "docs/tls.md"
 
 _LOOK_S = 3.0
+_REFUSED = (
+    "refuses the certificate of this party: it is not of the authority whose certificates that hub takes, or not for "
+    "clients; one that the hub issued is renewed by itself, in a moment, one of your own is the setting tls_cert"
+)
+_ALERTS = (
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_UNSUPPORTED_CERTIFICATE",
+    "ALERT_CERTIFICATE_UNKNOWN",
+    "ALERT_CERTIFICATE_EXPIRED",
+    "ALERT_CERTIFICATE_REQUIRED",
+    "ALERT_DECRYPT_ERROR",
+    "ALERT_HANDSHAKE_FAILURE",
+)
+"""Words of what a server answers to a client's certificate that it does not take."""
+
 _STRICT = ("key usage", "key identifier", "basic constraints")
 """Words of what Python 3.13 requires of an authority's certificate beyond what earlier versions did."""
 
@@ -424,6 +525,8 @@ def tls_trouble(
     if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER" in words or "HTTP_REQUEST" in words:
         plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
         text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
+    elif any(alert in words for alert in _ALERTS):
+        text = f"{url} {_REFUSED} ({words})"
     elif code == 10:
         text = f"{url}: its certificate expired{_at(certificate, 'not_valid_after_utc')}: who runs it has to renew it"
     elif code == 9:
@@ -456,6 +559,34 @@ def tls_trouble(
             f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
         )
     return f"{text}; see {TLS_PAGE}"
+
+
+def answers(
+    url: str,
+    authority: str | None,
+    proxy: Proxy | None,
+    certificate: tuple[str, str] | None = None,
+) -> bool:
+    """True if a server with TLS answers a request, whatever it says.
+
+    Args:
+        authority: that its certificate is checked against; None for the system's.
+        certificate: to show it.
+    """
+    parts = urlsplit(url)
+    request = f"HEAD /v1/hub HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        if certificate is not None:
+            context.load_cert_chain(*certificate)
+        with (
+            open_tunnel(parts.hostname or "", parts.port or 443, proxy, timeout_s=_LOOK_S) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secure,
+        ):
+            secure.sendall(request.encode())
+            return bool(secure.recv(1))
+    except (OSError, ValueError):
+        return False
 
 
 def speaks_tls(url: str, proxy: Proxy | None = None) -> bool:
@@ -513,9 +644,15 @@ def _names(certificate: x509.Certificate | None) -> str:
 
 def _ssl_error(error: BaseException) -> ssl.SSLError | None:
     """Return the error of TLS that is behind another."""
+    found = _cause(error, (ssl.SSLError,))
+    return found if isinstance(found, ssl.SSLError) else None
+
+
+def _cause(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
+    """Return the first error of some kinds that is behind another, itself included."""
     seen: list[BaseException] = [error]
     for found in seen:
-        if isinstance(found, ssl.SSLError):
+        if isinstance(found, kinds):
             return found
         inner = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
         seen += [each for each in inner if isinstance(each, BaseException) and each not in seen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedjob.common.checks import shown
@@ -38,17 +38,37 @@ class Ref:
             set, of the manifest that names the parts.
         size_bytes: of the whole content, never of the manifest.
         parts: whether the content is larger than one object and is stored in parts.
+        cipher: sha256 of the encrypted bytes, by which the repository knows them; empty for bytes that are stored as
+            they are.
+        key: that opens them, 64 hex digits; whoever has the ref can read them. Neither is part of what the bytes are,
+            so that refs with and without are equal.
     """
 
     sha256: str
     size_bytes: int
     parts: bool = False
+    cipher: str = field(default="", compare=False)
+    key: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not _SHA256.fullmatch(self.sha256):
             raise SpecError(f"a ref is named by 64 lower-case hex digits, not by {self.sha256[:80]!r}")
+        if (self.cipher or self.key) and not (_SHA256.fullmatch(self.cipher) and _SHA256.fullmatch(self.key)):
+            raise SpecError(
+                "the ref of an encrypted object has its name and its key, 64 lower-case hex digits each"
+            )
         if not 0 <= self.size_bytes <= MAX_SIZE_BYTES:
             raise SpecError(f"a ref has a size of 0 to {MAX_SIZE_BYTES} bytes, not {self.size_bytes}")
+
+    @property
+    def stored_as(self) -> str:
+        """The name by which the repository knows the object."""
+        return self.cipher or self.sha256
+
+    @property
+    def keyless(self) -> Ref:
+        """The same content without what opens it: for what is kept."""
+        return Ref(self.sha256, self.size_bytes, self.parts)
 
 
 @dataclass(frozen=True, slots=True, order=True)

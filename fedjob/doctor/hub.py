@@ -5,10 +5,16 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from fedjob.common.errors import BrokerUnreachable, FedjobError, NoSpace, NotPermitted
+from fedjob.common.errors import BrokerUnreachable, ConfigError, FedjobError, NoSpace, NotPermitted
+from fedjob.common.network.addresses import is_loopback
 from fedjob.common.types import Address
-from fedjob.doctor.findings import Finding
+from fedjob.doctor.findings import Finding, Who
+from fedjob.doctor.way import SOON
+from fedjob.identity.client_certificate import certificate_of_home, describe
 from fedjob.identity.membership import Membership, fetch_parties, hub_of
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
@@ -42,9 +48,50 @@ def examine_hub(membership: Membership) -> list[Finding]:
             "set this machine's clock (NTP): messages expire by it" if wrong else "",
             "your IT" if wrong else "",
         ),
+        examine_certificate(membership, info.certificates),
         _login(membership),
         _objects(membership),
     ]
+
+
+def examine_certificate(membership: Membership, issuer: str, now: datetime | None = None) -> Finding:
+    """Check the certificate that the party shows its hub.
+
+    Args:
+        issuer: who issues it, `hub` or `parties`; empty where the hub asks for none.
+        now: in UTC; None for the present.
+    """
+    check, now = "own certificate", now or datetime.now(UTC)
+    if not issuer:
+        has_tls = membership.hub_url.startswith("https://")
+        why = "the hub asks for none" if has_tls else "the hub has no TLS"
+        advice = "start it with --tls-in-front" if has_tls else "give it --tls-cert and --tls-key"
+        found = f"none: {why}, so whoever reads this party's token can use it"
+        is_here = is_loopback(urlsplit(membership.hub_url).hostname or "")
+        return Finding(check, True, found, "" if is_here else advice, "" if is_here else "the hub's owner")
+    certificate = membership.own_certificate
+    if certificate is None and issuer == "parties":
+        found = "none, and this hub takes those of another authority"
+        advice = "ask your organisation for one; then the settings tls_cert and tls_key"
+        return Finding(check, False, found, advice, "your IT")
+    certificate = certificate or certificate_of_home(Path(membership.home))
+    advice = (
+        "get a new one; then the settings tls_cert and tls_key"
+        if certificate.is_own
+        else "start again: the hub issues a new one"
+    )
+    who: Who = "your IT" if certificate.is_own else "you"
+    try:
+        whose = describe(certificate.check())
+    except ConfigError as error:
+        return Finding(check, False, str(error), "see docs/tls.md", "you")
+    text = f"of {', '.join(sorted(whose.names)) or 'nobody'}, issued by {whose.issuer}, until {whose.ends:%Y-%m-%d}"
+    if membership.party not in whose.names:
+        return Finding(check, False, f"{text}: it is not of {membership.party}", advice, who)
+    if not whose.begins <= now < whose.ends:
+        return Finding(check, False, f"{text}: it is not valid now", advice, who)
+    soon = certificate.is_own and whose.ends - now < SOON
+    return Finding(check, True, text, advice if soon else "", who if soon else "")
 
 
 def examine_broker(membership: Membership) -> list[Finding]:
@@ -79,6 +126,8 @@ def _login(membership: Membership) -> Finding:
     try:
         parties = fetch_parties(membership)
     except FedjobError as error:
+        if "certificate" in str(error):
+            return Finding("token", False, str(error), "see the line own certificate, and docs/tls.md", "you")
         command = "fedjob node init" if membership.role == "node" else "fedjob init"
         advice = (
             f"have a new invitation made, then: {command} --id {membership.party} --invite FILE in this home"
@@ -91,7 +140,11 @@ def _objects(membership: Membership) -> Finding:
     data, job = secrets.token_bytes(1000), f"doctor-{secrets.token_hex(8)}"
     try:
         with open_repository(
-            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
+            membership.hub_url,
+            token=membership.token,
+            verify=membership.verify,
+            proxy=membership.proxy,
+            credentials=membership.credentials,
         ) as repository:
             started = time.perf_counter()
             ref = repository.put(data, job=job)

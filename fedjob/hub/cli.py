@@ -96,6 +96,21 @@ def hub() -> None:
 @click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
+@click.option(
+    "--client-ca",
+    type=click.Path(path_type=Path),
+    help="PEM certificate of the authority that the parties' own certificates are from.  [default: the hub issues them]",
+)
+@click.option(
+    "--only-certificates",
+    is_flag=True,
+    help="Refuse parties whose certificate does not arrive, because a proxy looks inside TLS.",
+)
+@click.option(
+    "--tls-in-front",
+    is_flag=True,
+    help="A web server before the hub ends TLS: parties sign their requests.",
+)
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without TLS.")
 @click.option("--invited-only", is_flag=True, help="Require invitations on loopback too.")
 @click.option(
@@ -104,22 +119,41 @@ def hub() -> None:
     help="URL of the broker as parties reach it, where a proxy stands in front of it.",
 )
 @click.option(
+    "--behind-proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address of a web server before the hub, which says in X-Forwarded-For where requests come from; may be repeated.",
+)
+@click.option(
     "--read-url",
     "read_urls",
     multiple=True,
     help="URL of another server that serves the same objects; may be repeated.",
 )
+@click.option(
+    "--federation",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
+)
 @one_line
 def start(
-    home: Path | None, storage: str | None, tls_cert: Path | None, tls_key: Path | None, **rest: Any
+    home: Path | None,
+    storage: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    federation: Path | None,
+    **rest: Any,
 ) -> None:
     """Run the hub until Ctrl-C or SIGTERM."""
     import asyncio
     import logging
     import signal
 
+    from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
+    from fedjob.identity.statements.federation_keys import FederationKeys
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
@@ -128,10 +162,13 @@ def start(
             f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
         )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    _raise_file_limit()
     settings = HubSettings(
         home=_home(home),
+        limits=HubLimits.load(_home(home)),
         storage=None if storage is None else Path(storage),
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
+        federation=None if federation is None else FederationKeys.load(federation),
         **rest,
     )
 
@@ -145,6 +182,15 @@ def start(
         await Hub(settings, _say_ready).run(stop)
 
     asyncio.run(run())
+
+
+def _raise_file_limit() -> None:
+    """Let this process and its broker have as many connections as the system allows: by default it is 1,024 often."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:
@@ -168,11 +214,19 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 
 @hub.command()
 @home_option
+@click.option("--limits", "with_limits", is_flag=True, help="Show every limit, too.")
 @json_option
 @one_line
-def status(home: Path | None, as_json: bool) -> None:
+def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
+    from dataclasses import asdict
+
+    from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
+
     where = _existing(home)
+    limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
         count, size = _objects(ledger)
         facts: dict[str, Any] = {
@@ -182,6 +236,7 @@ def status(home: Path | None, as_json: bool) -> None:
             "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
             "objects": count,
             "size_bytes": size,
+            **RosterBook(ledger).facts(Parties(ledger, limits).all()),
         }
     running = where.running()
     facts["running"] = running is not None
@@ -190,11 +245,16 @@ def status(home: Path | None, as_json: bool) -> None:
         facts |= {
             "broker": f"{running.broker_kind} {running.broker_version}".strip(),
             "storage": running.storage,
+            "parties_show": running.guard,
         }
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts | {"limits": asdict(limits)}, indent=2))
     else:
+        changed = ", ".join(f"{name} = {value}" for name, value in limits.changed().items())
+        facts["limits"] = changed or "the defaults (--limits shows them)"
         click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in facts.items()))
+        if with_limits:
+            click.echo("\n".join(f"  {name:<26} {value}" for name, value in asdict(limits).items()))
     if running is None:
         raise click.exceptions.Exit(1)
 
@@ -232,7 +292,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
         storage = Path(running.storage)
     where = HubHome(where.folder, storage)
     with _ledger(where) as ledger:
-        swept = ObjectStore(where.storage, ledger, HubLimits()).sweep()
+        swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder)).sweep()
     if as_json:
         from dataclasses import asdict
 
@@ -254,13 +314,21 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
     help="File to write.  [default: PARTY.invitation]",
 )
 @click.option("--url", help="URL under which the party reaches the hub.  [default: where it runs]")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, to travel in the invitation.",
+)
 @one_line
-def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
-    """Write a one-time invitation for PARTY to a file."""
+def invite(
+    party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
+) -> None:
+    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
     from fedjob.common.files import write_atomic
-    from fedjob.common.http_client import check_http_url
+    from fedjob.common.http_client import check_authority, check_http_url
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
     from fedjob.identity.membership import Invitation
 
     where = _existing(home)
@@ -272,10 +340,14 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
             f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
             f"{urlsplit(url).scheme}://NAME:{port}"
         )
-    limits = HubLimits()
+    limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
+        pin = RosterBook(ledger).pin()
+    if tls_ca is not None:
+        check_authority(tls_ca)
+    authority = "" if tls_ca is None else tls_ca.read_text(encoding="ascii")
     path = out or Path(f"{party}.invitation")
     if path.exists():
         try:
@@ -283,7 +355,9 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
         except FedjobError:
             raise ConfigError(f"{path} exists and is no invitation: name another file with --out") from None
     try:
-        write_atomic(path, Invitation(url, party, role, code).dump())
+        write_atomic(
+            path, Invitation(url, party, role, code, None if pin is None else pin.keys, authority).dump()
+        )
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error
     command = "fedjob node init" if role == "node" else "fedjob init"
@@ -298,6 +372,10 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
             err=True,
         )
     click.echo(f"there: {command} --id {party} --invite {path.name}")
+    if pin is not None:
+        click.echo(
+            f"then: {pin.keys.signer} runs `fedjob federation sign`; the key to compare is {pin.keys.fingerprint}"
+        )
 
 
 @hub.command("backup")
@@ -382,10 +460,18 @@ def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
 
     with _ledger(_existing(home)) as ledger:
         Parties(ledger, HubLimits()).revoke(party)
+        pin = RosterBook(ledger).pin()
     click.echo(f"revoked {party}")
+    if pin is not None and party in pin.parties:
+        click.echo(
+            f"it stands in the roster still, so that another hub could serve it: {pin.keys.signer} takes it off with "
+            f"`fedjob federation revoke {party}`",
+            err=True,
+        )
 
 
 class _Closing:

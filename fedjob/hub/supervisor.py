@@ -15,16 +15,25 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.broker.child import Accounts, BrokerChild
+from fedjob.hub.broker.gate import BrokerGate, Door
+from fedjob.hub.broker.local_socket import LocalSocket
+from fedjob.hub.broker.port import BrokerPort
+from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.broker_door import BrokerDoor
+from fedjob.hub.server.client_certificates import ClientCertificates
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.loopback import make_secret
-from fedjob.identity.membership import broker_at_hub
+from fedjob.identity.membership import PLAIN_SCHEMES, broker_at_hub
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 _log = logging.getLogger("fedjob")
 
@@ -32,6 +41,7 @@ SYNC_EVERY_S = 0.5
 SWEEP_EVERY_S = 3600.0
 DEFAULT_MQTT_PORT = 1844
 BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
+HANDSHAKE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,12 @@ class HubSettings:
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
+        proxies: addresses of web servers before the hub, which say in X-Forwarded-For where a request comes from.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
+        client_ca: certificate of the authority that the parties' certificates are from; None for the hub's own.
+        only_certificates: refuse who shows none, even with a signature of the request in its place.
+        tls_in_front: a web server before the hub ends TLS, so that parties sign their requests.
+        federation: the keys that sign the roster, from now on; None for what the home has.
     """
 
     home: Path
@@ -59,12 +74,36 @@ class HubSettings:
     invited_only: bool = False
     read_urls: tuple[str, ...] = ()
     public_broker: str = ""
+    client_ca: Path | None = None
+    only_certificates: bool = False
+    tls_in_front: bool = False
+    federation: FederationKeys | None = None
+    proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
     @property
     def has_one_port(self) -> bool:
         """True if the broker has no port of its own that others could reach."""
-        return self.mqtt_port is None and (self.tls is not None or not is_loopback(self.host))
+        return self.mqtt_port is None and (self.is_guarded or not is_loopback(self.host))
+
+    @property
+    def is_guarded(self) -> bool:
+        """True if parties show more than their tokens: a certificate, or a signature of each request."""
+        return self.tls is not None or self.tls_in_front
+
+    @property
+    def guard(self) -> str:
+        """What parties show, in words, for the hub's owner."""
+        if self.tls is not None:
+            issuer = (
+                "the hub's own authority" if self.client_ca is None else f"the authority {self.client_ca}"
+            )
+            more = "" if self.only_certificates else ", or a signature of each request where none arrives"
+            return f"a certificate of {issuer}{more}"
+        if self.tls_in_front:
+            return "a signature of each request: a web server before the hub ends TLS"
+        where = "on loopback" if is_loopback(self.host) else "over the network, --insecure"
+        return f"tokens alone: no TLS {where}; who reads one, or is told one, can use it"
 
     def check(self) -> HubSettings:
         """Return itself if a hub may run like that.
@@ -75,27 +114,45 @@ class HubSettings:
         if not is_loopback(self.host) and self.tls is None and not self.insecure:
             raise ConfigError(
                 f"{self.host} can be reached over the network, where others could read tokens: give --tls-cert "
-                "and --tls-key, or --insecure if a proxy in front of the hub adds TLS"
+                "and --tls-key, or --insecure with --tls-in-front if a web server in front of the hub adds TLS"
             )
+        self._check_guard()
         if self.tls is not None:
             self.tls.check()
         for url in filter(None, (self.broker_url, self.public_broker)):
             check_broker_url(url)
+            here = url == self.broker_url and _is_plain_here(url)
+            if self.is_guarded and not here and urlsplit(url).scheme in PLAIN_SCHEMES:
+                raise ConfigError(
+                    f"a hub with TLS names no broker without it, and {url} is one: give its mqtts:// or wss:// address"
+                )
         for url in self.read_urls:
             check_http_url(url)
         return self
 
+    def _check_guard(self) -> None:
+        if self.tls is not None and self.tls_in_front:
+            raise ConfigError("expected --tls-cert or --tls-in-front, found both: TLS ends in one place")
+        if self.tls is None and (self.client_ca is not None or self.only_certificates):
+            raise ConfigError("--client-ca and --only-certificates need --tls-cert and --tls-key")
+        if self.tls_in_front and self.mqtt_port is not None:
+            raise ConfigError(
+                "--mqtt-port can't be with --tls-in-front: parties reach the broker through the web server, at /mqtt"
+            )
+        if self.client_ca is not None:
+            ClientAuthority(self.client_ca)
+
     def warnings(self) -> list[str]:
         """Return the warnings that the owner should read before the hub starts."""
         warnings = [] if self.tls is None else self.tls.warnings()
-        if not is_loopback(self.host) and self.tls is None:
+        if not is_loopback(self.host) and not self.is_guarded:
             warnings.append(
                 f"the hub listens on {self.host} without TLS: others on the network can read tokens and "
                 "parameters, unless a proxy in front of it adds TLS"
             )
         for url in filter(None, (self.broker_url, self.public_broker)):
             parts = urlsplit(url)
-            if parts.scheme in ("mqtt", "ws") and not is_loopback(parts.hostname or ""):
+            if parts.scheme in PLAIN_SCHEMES and not is_loopback(parts.hostname or ""):
                 warnings.append(
                     f"the broker {url} is used without TLS: others on the network can read passwords; "
                     f"use mqtts:// or wss://"
@@ -130,42 +187,49 @@ class Hub:
             stack.callback(home.unlock)
             ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
+            if settings.federation is not None:
+                RosterBook(ledger).adopt(settings.federation)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
-            broker, admit, sync, child = await self._broker(home, accounts, stack)
+            certificates = self._certificates(home, ledger)
+            door = None if certificates is None else BrokerDoor(certificates)
+            refusals = Refusals()
+            broker = await self._broker(home, accounts, Admission(parties, refusals, door), stack)
             app = HubApp(
                 ledger.federation,
                 parties,
                 store,
-                broker=broker,
-                admit=admit,
+                broker=lambda: broker.announced,
+                admit=broker.admit,
                 loopback=make_secret(home.folder)
                 if is_loopback(settings.host) and not settings.invited_only
                 else None,
                 read_urls=settings.read_urls,
-                broker_port=None if child is None else child.on_this_machine,
+                gate=broker.gate,
+                certificates=certificates,
+                refusals=refusals,
+                proxies=settings.proxies,
             )
             stack.callback(app.close)
-            server = make_server(app.app(), settings.limits, settings.tls)
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            keeping = asyncio.create_task(_keep_in_step(ledger, store, sync))
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            url = f"{'http' if settings.tls is None else 'https'}://{host}:{listener.getsockname()[1]}"
-            where = broker() if child is None else child
-            running = Running(
-                pid=os.getpid(),
-                url=url,
-                broker_url=broker_at_hub(url) if settings.has_one_port and child is not None else where.url,
-                broker_kind=where.kind,
-                broker_version=where.version,
-                broker_pid=0 if child is None else child.pid,
-                storage=str(home.storage),
+            authority = None if certificates is None else certificates.authority.path
+            if broker.gate is not None and not settings.has_one_port and not settings.broker_url:
+                await self._listen_for_mqtt(broker, broker.gate, authority, stack)
+            server = make_server(
+                app.app(),
+                settings.limits,
+                settings.tls,
+                authority,
+                refusals=refusals,
+                proxies=settings.proxies,
             )
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker))
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
+            running = self._running(home, listener.getsockname()[1], broker)
             home.announce(running)
             self._ready(running, accounts)
             waiting = asyncio.create_task(stop.wait())
@@ -176,18 +240,64 @@ class Hub:
             await asyncio.gather(waiting, keeping, return_exceptions=True)
             await serving
 
+    def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"{'http' if settings.tls is None else 'https'}://{host}:{port}"
+        return Running(
+            pid=os.getpid(),
+            url=url,
+            broker_url=broker.url or broker_at_hub(url),
+            broker_kind=broker.announced.kind,
+            broker_version=broker.announced.version,
+            broker_pid=0 if broker.child is None else broker.child.pid,
+            storage=str(home.storage),
+            guard=settings.guard,
+        )
+
+    def _certificates(self, home: HubHome, ledger: HubDatabase) -> ClientCertificates | None:
+        settings = self._settings
+        if not settings.is_guarded:
+            return None
+        if settings.client_ca is None:
+            authority = ClientAuthority.load_or_create(home.folder, ledger.federation)
+        else:
+            authority = ClientAuthority(settings.client_ca)
+        return ClientCertificates(
+            authority,
+            ledger.federation,
+            valid_s=settings.limits.certificate_s,
+            takes_proofs=not settings.only_certificates,
+        )
+
+    async def _listen_for_mqtt(
+        self,
+        broker: _BrokerInUse,
+        gate: BrokerGate,
+        authority: Path | None,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """Let clients in at a port of the broker's own, too; what comes in goes the way of `/mqtt`."""
+        settings = self._settings
+        tls = settings.tls
+        listener = listen(
+            settings.host, DEFAULT_MQTT_PORT if settings.mqtt_port is None else settings.mqtt_port
+        )
+        stack.callback(listener.close)
+        server = await gate.listen(listener, None if tls is None else tls.context(authority))
+        stack.callback(server.close)
+        stack.callback(gate.close)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        broker.url = f"{'mqtt' if tls is None else 'mqtts'}://{host}:{listener.getsockname()[1]}"
+        named = broker.announced
+        broker.announced = Broker(settings.public_broker or broker.url, named.kind, named.version)
+
     async def _broker(
-        self, home: HubHome, accounts: Accounts, stack: contextlib.AsyncExitStack
-    ) -> tuple[
-        Callable[[], Broker],
-        Callable[[str, str], Awaitable[None]] | None,
-        Callable[[], Awaitable[object]],
-        BrokerChild | None,
-    ]:
+        self, home: HubHome, accounts: Accounts, admission: Admission, stack: contextlib.AsyncExitStack
+    ) -> _BrokerInUse:
         settings = self._settings
         if settings.broker_url:
             accounts.write()
-            external = Broker(settings.broker_url, "external")
 
             async def write() -> None:
                 await asyncio.to_thread(accounts.write)
@@ -195,40 +305,78 @@ class Hub:
             async def admit(party: str, token: str) -> None:
                 await write()
 
-            return lambda: external, admit, write, None
-        child = BrokerChild(
-            settings.broker_kind,
-            home.broker,
-            accounts,
-            host="127.0.0.1" if settings.has_one_port else settings.host,
-            port=0
-            if settings.has_one_port
-            else DEFAULT_MQTT_PORT
-            if settings.mqtt_port is None
-            else settings.mqtt_port,
-            tls=None if settings.has_one_port else settings.tls,
-        )
+            where, gate = settings.broker_url, None
+            if settings.is_guarded and _is_plain_here(where):
+                parts = urlsplit(where)
+                gate = admission.gate(BrokerPort(parts.hostname or "", parts.port or 1883), settings.limits)
+                where = ""
+            external = Broker(settings.public_broker or where, "external")
+            return _BrokerInUse(external, where, admit, write, None, gate)
+        child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
         stack.push_async_callback(child.stop)
         await child.start()
-        url = settings.public_broker or ("" if settings.has_one_port else child.url)
-        where = Broker(url, child.kind, child.version)
-        return lambda: where, child.admit, child.sync, child
+        gate = admission.gate(child.socket, settings.limits, child.mqtt_versions)
+        announced = Broker(settings.public_broker, child.kind, child.version)
+        return _BrokerInUse(announced, "", child.admit, child.sync, child, gate)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What the gate of a broker decides by."""
+
+    parties: Parties
+    refusals: Refusals
+    door: Door | None
+
+    def gate(
+        self, broker: LocalSocket | BrokerPort, limits: HubLimits, versions: tuple[int, ...] = (4, 5)
+    ) -> BrokerGate:
+        """Return a gate for this broker."""
+        return BrokerGate(broker, self.parties, limits, self.refusals, versions=versions, door=self.door)
+
+
+@dataclass
+class _BrokerInUse:
+    """The broker of a running hub.
+
+    Args:
+        announced: what parties are told.
+        url: under which this machine reaches it; empty for the hub's own port.
+        gate: through which the hub carries clients itself; None where they go to the broker alone.
+    """
+
+    announced: Broker
+    url: str
+    admit: Callable[[str, str], Awaitable[None]]
+    sync: Callable[[], Awaitable[object]]
+    child: BrokerChild | None
+    gate: BrokerGate | None
 
 
 async def _keep_in_step(
-    ledger: HubDatabase, store: ObjectStore, sync: Callable[[], Awaitable[object]]
+    ledger: HubDatabase,
+    store: ObjectStore,
+    broker: _BrokerInUse,
 ) -> None:
     """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:
         with contextlib.suppress(FedjobError, OSError):  # such as a full disk: the next try may do
             if (version := ledger.version()) != seen:
-                await sync()
+                await broker.sync()
+                if broker.gate is not None:
+                    await broker.gate.end_revoked()
                 seen = version
             if asyncio.get_running_loop().time() - swept > SWEEP_EVERY_S:
                 swept = asyncio.get_running_loop().time()
                 await asyncio.to_thread(store.sweep)
         await asyncio.sleep(SYNC_EVERY_S)
+
+
+def _is_plain_here(url: str) -> bool:
+    """True for a broker without TLS on this machine, to which a hub with TLS carries its parties itself."""
+    parts = urlsplit(url)
+    return parts.scheme == "mqtt" and is_loopback(parts.hostname or "")
 
 
 def check_broker_url(url: str) -> str:

@@ -12,6 +12,7 @@ from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.http_client import check_authority
 from fedjob.common.network.proxy import check_proxy
+from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
     MEMBERSHIP_NAME,
@@ -22,6 +23,8 @@ from fedjob.identity.membership import (
     fetch_parties,
     load_membership,
 )
+from fedjob.identity.pinned_roster import load_pin
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 AUTHORITY_NAME = "hub-authority.pem"
 PENDING_NAME = "enrolment.json"
@@ -63,6 +66,7 @@ def enrol_home(
     tls_ca: Path | None = None,
     proxy: str | None = None,
     key: Path | None = None,
+    own: ClientCertificate | None = None,
 ) -> tuple[Membership, Identity]:
     """Make a home's keys, join a federation with them, and keep the membership in the home.
 
@@ -72,26 +76,49 @@ def enrol_home(
 
     Args:
         proxy: through which the hub is reached, see `Membership`; None keeps what the home has.
+        own: the certificate that the party brings itself, at a hub that issues none; its files stay where they are.
 
     Raises:
         ConfigError: it is another role's home, or another party's.
         FedjobError: the hub refuses or does not answer.
     """
     check_role_of_home(home, role)
+    if tls_ca is None and invite is not None:
+        tls_ca = keep_authority(home, Invitation.load(invite))
     if tls_ca is not None:
         check_authority(tls_ca)
     if proxy is not None:
         check_proxy(proxy)
     if (home / MEMBERSHIP_NAME).exists():
-        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+        return _enrol_again(home, party, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     identity = Identity.load_or_create(home / "keys", party, key=key, is_enrolled=False)
     token = _pending_token(home, party, role, identity.public_key_hex)
     membership = enrol(
-        hub, party, role, identity.public_key_hex, invite, tls_ca=tls_ca, proxy=proxy or "", token=token
+        hub,
+        party,
+        role,
+        identity.public_keys,
+        invite,
+        tls_ca=tls_ca,
+        proxy=proxy or "",
+        token=token,
+        own=own,
     )
     membership = save_membership(home, membership)
     (home / PENDING_NAME).unlink(missing_ok=True)
+    ensure_certificate(membership)
     return membership, identity
+
+
+def keep_authority(home: Path, invitation: Invitation) -> Path | None:
+    """Write the certificate of the hub's own authority, if an invitation has one, into a home; return its path."""
+    if not invitation.authority:
+        return None
+    make_folder(home)
+    path = home / AUTHORITY_NAME
+    write_atomic(path, invitation.authority.encode())
+    check_authority(path)
+    return path
 
 
 def save_membership(home: Path, membership: Membership) -> Membership:
@@ -106,8 +133,19 @@ def save_membership(home: Path, membership: Membership) -> Membership:
         if Path(membership.tls_ca) != copy:
             write_atomic(copy, Path(membership.tls_ca).read_bytes())
         membership, stored = replace(membership, tls_ca=str(copy)), replace(membership, tls_ca=AUTHORITY_NAME)
-    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(stored)))
-    return membership
+    write_atomic(home / MEMBERSHIP_NAME, pack(to_plain(replace(stored, home=""))))
+    return replace(membership, home=str(home))
+
+
+def ensure_certificate(membership: Membership) -> None:
+    """Get a certificate from the hub, if it issues any and the home should have a new one.
+
+    Raises:
+        FedjobError: see `PartyCredentials.renew`.
+    """
+    credentials = membership.credentials
+    if credentials is not None and membership.hub_url.startswith("https://"):
+        credentials.renew()
 
 
 def _enrol_again(
@@ -119,9 +157,11 @@ def _enrol_again(
     tls_ca: Path | None,
     proxy: str | None,
     key: Path | None,
+    own: ClientCertificate | None,
 ) -> tuple[Membership, Identity]:
     known = before = load_membership(home)
     invitation = None if invite is None else Invitation.load(invite)
+    keys = _pinned(home, known, invitation)
     wanted = hub or (known.hub_url if invitation is None else invitation.hub)
     if party != known.party:
         raise ConfigError(f"{home} is the home of {known.party!r}, not of {party!r}: use another --home")
@@ -130,6 +170,9 @@ def _enrol_again(
         known = replace(known, tls_ca=str(tls_ca.resolve()))
     if proxy is not None:
         known = replace(known, proxy=proxy)
+    if own is not None:
+        known = replace(known, tls_cert=own.check().cert, tls_key=own.key)
+    _check_tls_stays(home, known, wanted)
     info = fetch_hub(wanted, verify=known.verify, proxy=known.proxy)
     if info.federation != known.federation:
         raise ConfigError(
@@ -138,6 +181,7 @@ def _enrol_again(
         )
     known = replace(known, hub_url=info.url, broker_url=info.broker_url)
     try:
+        ensure_certificate(known)
         fetch_parties(known)
     except NotPermitted:
         if invite is None:
@@ -148,16 +192,47 @@ def _enrol_again(
             wanted,
             party,
             known.role,
-            identity.public_key_hex,
+            identity.public_keys,
             invite,
             tls_ca=ca,
             proxy=known.proxy,
             token=token,
+            own=known.own_certificate,
         )
+    if known.federation_keys != keys:
+        known = replace(known, federation_keys=keys)
     if known != before:
         known = save_membership(home, known)
+        ensure_certificate(known)  # of the key and token that it has by now
     (home / PENDING_NAME).unlink(missing_ok=True)
     return known, identity
+
+
+def _check_tls_stays(home: Path, known: Membership, wanted: str) -> None:
+    """Refuse a hub without TLS for a home that joined one with it."""
+    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
+        raise ConfigError(
+            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
+            "network could read this party's token there; give the hub's https:// address"
+        )
+
+
+def _pinned(home: Path, known: Membership, invitation: Invitation | None) -> FederationKeys | None:
+    """Return the federation's keys for a home that joins again: those that it pinned, or the first that it is given.
+
+    Raises:
+        ConfigError: the invitation has other keys than the home pinned.
+    """
+    pinned, given = known.federation_keys, None if invitation is None else invitation.federation
+    if pinned is None:
+        return given
+    pinned = load_pin(home, pinned).keys
+    if given is not None and given != pinned and given.number <= pinned.number:
+        raise ConfigError(
+            f"the invitation names other keys of the federation ({given.fingerprint}) than this home pinned "
+            f"({pinned.fingerprint}): ask {pinned.signer} which are right; if those, set up another home"
+        )
+    return known.federation_keys
 
 
 def _pending_token(home: Path, party: str, role: str, key_hex: str) -> str:

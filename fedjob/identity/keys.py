@@ -1,35 +1,79 @@
-"""The identity of a party: an Ed25519 key pair whose private key never leaves the party's home.
+"""The identity of a party: two key pairs whose private halves never leave the party's home.
 
-The folder holds two files: `ed25519`, the private key as 64 hex digits with mode
-0600, and `party`, the name it signs for. The hub's roster gives the public key
+The folder holds three files: `ed25519`, the private key that signs, as 64 hex digits with
+mode 0600; `mlkem768-x25519`, the one that opens what others encrypt for this party, see
+`sealing_key`; and `party`, the name that both belong to. The roster gives the public halves
 to the other parties.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.files import fsync_dir, make_folder, write_atomic
 from fedjob.common.types import check_party
+from fedjob.identity.sealing_key import SealingKey, public_sealing_key
 
 SIGNATURE_BYTES = 64
+SEALING_NAME = "mlkem768-x25519"
+_HEX32 = re.compile(r"[0-9a-f]{64}")
+_BINDING = b"fedjob sealing key 1\n"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKeys:
+    """The public halves of a party's keys, in hex.
+
+    Args:
+        signing: Ed25519.
+        sealing: ML-KEM-768 and X25519, see `sealing_key`.
+        binding: the signature by which the first says that the second belongs to it.
+    """
+
+    signing: str
+    sealing: str
+    binding: str
+
+    def check(self, party: str) -> PublicKeys:
+        """Return itself if a party may enrol with these keys.
+
+        Raises:
+            SpecError: a key is malformed, or the second is not signed with the first.
+        """
+        if not _HEX32.fullmatch(self.signing):
+            raise SpecError(
+                f"expected a public Ed25519 key as 64 lower-case hex digits, found {self.signing[:80]!r}"
+            )
+        public_sealing_key(self.sealing)
+        if not is_bound(party, self.signing, self.sealing, self.binding):
+            raise SpecError(
+                f"expected the sealing key of {party!r} signed with its Ed25519 key, found another signature"
+            )
+        return self
 
 
 class Identity:
-    """A party's name and signing key."""
+    """A party's name, its key to sign with, and its key to be written to.
 
-    def __init__(self, party: str, key: Ed25519PrivateKey) -> None:
+    Args:
+        sealing: None makes one.
+    """
+
+    def __init__(self, party: str, key: Ed25519PrivateKey, sealing: SealingKey | None = None) -> None:
         self.party = check_party(party)
         self._key = key
         self.public_key_hex = key.public_key().public_bytes_raw().hex()
+        self.sealing = sealing or SealingKey.generate()
 
     def __repr__(self) -> str:
         return f"Identity({self.party!r}, {self.public_key_hex[:12]}...)"  # never the private half
@@ -78,12 +122,22 @@ class Identity:
             fresh = Ed25519PrivateKey.generate() if key is None else _read_key(key)
             write_atomic(key_path, fresh.private_bytes_raw().hex().encode() + b"\n")
         own = _read_key(key_path)
+        if stored is None and not (folder / SEALING_NAME).exists():
+            SealingKey.generate().store(folder / SEALING_NAME)
+        sealing = SealingKey.load(folder / SEALING_NAME)
         if key is not None and _read_key(key).public_key() != own.public_key():
             raise ConfigError(f"{folder} holds another key than {key}: use another --home")
         if stored is None:
-            # Written after the key, so that a name without a key means that the key was lost.
+            # Written after the keys, so that a name without a key means that the key was lost.
             write_atomic(party_path, name.encode() + b"\n")
-        return cls(name, own)
+        return cls(name, own, sealing)
+
+    @property
+    def public_keys(self) -> PublicKeys:
+        """The keys that others need, the second signed with the first."""
+        sealing = self.sealing.public_key_hex
+        binding = self.sign(_bound(self.party, sealing)).hex()
+        return PublicKeys(self.public_key_hex, sealing, binding)
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""
@@ -134,6 +188,18 @@ class SealKey:
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""
         return self._key.sign(data)
+
+
+def is_bound(party: str, signing: str, sealing: str, binding: str) -> bool:
+    """Return whether the owner of an Ed25519 key says that a sealing key is the party's own."""
+    try:
+        return verify(signing, bytes.fromhex(binding), _bound(party, sealing))
+    except ValueError:
+        return False
+
+
+def _bound(party: str, sealing: str) -> bytes:
+    return _BINDING + f"{party}\n{sealing}".encode()
 
 
 def verify(key_hex: str, signature: bytes, data: bytes) -> bool:

@@ -27,7 +27,6 @@ from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
 from fedjob.messaging import courier
-from fedjob.messaging.frame import encode_frame
 from fedjob.messaging.frame_checks import (
     CLOCK_TOLERANCE_S,
     MAX_TTL_S,
@@ -36,6 +35,7 @@ from fedjob.messaging.frame_checks import (
     is_reliable,
     reply_address,
 )
+from fedjob.messaging.frame_sender import FrameSender
 from fedjob.messaging.inbox import Inbox
 from fedjob.messaging.messages import Body, Message, Receipt, encode_payload
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
@@ -85,12 +85,14 @@ class Endpoint:
         self.counters: Counter[str] = Counter()
         self.misdated: dict[str, float] = {}
         """Sender -> seconds by which its last message, which was dropped for that, is dated ahead of this clock."""
+        self.plain_from: set[str] = set()
+        """Senders whose last message was dropped because it was not encrypted."""
         self.traffic = Traffic()
         self._identity = identity
-        self._federation = federation
+        self._sender = FrameSender(identity, federation, roster, transport, self.counters)
         self._transport = transport
         self._store = store
-        self._gate = FrameChecks(federation, transport.address, role, roster)
+        self._gate = FrameChecks(federation, transport.address, role, roster, identity.sealing)
         self._on_receipt = on_receipt
         self._on_give_up = on_give_up
         self._clock = clock
@@ -127,6 +129,15 @@ class Endpoint:
     def connected(self) -> bool:
         """True if the connection to the broker stands."""
         return self._transport.connected()
+
+    @property
+    def encrypted(self) -> bool:
+        """True if every message is encrypted for its addressee, and plain ones are dropped."""
+        return self._gate.encrypted
+
+    @encrypted.setter
+    def encrypted(self, required: bool) -> None:
+        self._gate.encrypted = self._sender.encrypted = required
 
     @property
     def broker_url(self) -> str:
@@ -322,8 +333,11 @@ class Endpoint:
             self.counters[drop.cause] += 1
             if abs(drop.ahead_s) > CLOCK_TOLERANCE_S:
                 self.misdated[drop.sender] = drop.ahead_s
+            if drop.cause == "plain":
+                self.plain_from.add(drop.sender)
             return
         self.misdated.pop(message.sender, None)
+        self.plain_from.discard(message.sender)
         self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
@@ -353,11 +367,9 @@ class Endpoint:
                     outgoing = self._posted.get(id_)
                     if outgoing is None:
                         continue  # withdrawn by a callback a moment ago
-                    frame = encode_frame(self._identity, self._federation, outgoing.payload)
-                    if not self._transport.send(outgoing.to, frame):
-                        self.counters["unsent"] += 1
-                    else:
-                        self.traffic.note(outgoing.job, "out", outgoing.kind, len(frame), self._wall())
+                    size_bytes = self._sender.send(outgoing.to, outgoing.payload)
+                    if size_bytes:
+                        self.traffic.note(outgoing.job, "out", outgoing.kind, size_bytes, self._wall())
                 case courier.Deliver():
                     if message is not None and messages is not None:  # only `_take` leads here
                         messages.append(message)
@@ -387,5 +399,5 @@ class Endpoint:
         for to, ids in self._receipts.items():
             for start in range(0, len(ids), MAX_RECEIPTS):
                 receipt = self.prepare(to, Receipt(of=ids[start : start + MAX_RECEIPTS]))
-                self._transport.send(to, encode_frame(self._identity, self._federation, receipt.payload))
+                self._sender.send(to, receipt.payload)
         self._receipts.clear()

@@ -1,7 +1,7 @@
 """The checks that every frame passes before anybody acts on it, in a fixed order, with a counter for each.
 
-size, frame, sender known, signature, addressee and federation, expiry, role,
-rate, schema. What fails is dropped and counted and never answered: an answer
+size, frame, sender known, signature, addressee and federation, expiry, role, plain
+where encryption is required, rate, decryption, schema. What fails is dropped and counted and never answered: an answer
 would be an oracle, or an amplifier.
 """
 
@@ -10,12 +10,24 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fedjob.common.codec import MAX_ELEMENTS, unpack
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 from fedjob.identity.roster import Role, Roster
-from fedjob.messaging.frame import decode_frame
-from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, Result, Task, decode_payload
+from fedjob.identity.sealing_key import SealingKey
+from fedjob.messaging.frame import Frame, decode_frame
+from fedjob.messaging.messages import (
+    Answer,
+    Body,
+    End,
+    Event,
+    Message,
+    Offer,
+    Result,
+    Task,
+    decode_head,
+    decode_payload,
+)
+from fedjob.messaging.sealed_payload import FIELD, decrypt_payload, open_payload
 from fedjob.messaging.token_bucket import TokenBucket
 
 CLOCK_TOLERANCE_S = 300.0
@@ -51,7 +63,7 @@ class Dropped(FedjobError):
         super().__init__(f"{cause}: {detail}" if detail else cause)
         self.cause = cause
         self.sender = sender
-        """Of an expired frame, whose signature is right."""
+        """Of an expired or plain frame, whose signature is right."""
         self.ahead_s = ahead_s
         """Seconds by which it is dated in the future; below 0 in the past."""
 
@@ -61,9 +73,17 @@ class FrameChecks:
 
     Args:
         role: of this party; a node accepts frames of researchers, a researcher those of nodes.
+        sealing: the key by which this party reads what is encrypted for it.
+
+    Attributes:
+        encrypted: only encrypted messages are accepted.
     """
 
-    def __init__(self, federation: str, address: Address, role: Role, roster: Roster) -> None:
+    def __init__(
+        self, federation: str, address: Address, role: Role, roster: Roster, sealing: SealingKey
+    ) -> None:
+        self.encrypted = False
+        self._sealing = sealing
         self._federation = federation
         self._address = str(address)
         self._peer_role = "node" if role == "researcher" else "researcher"
@@ -96,7 +116,10 @@ class FrameChecks:
             fresh = self._roster.key_of(frame.sender) if self._roster.refresh() else None
             if fresh is None or fresh == key or not frame.signed_by(fresh):
                 raise Dropped("bad_signature", frame.sender)
-        head = self._head(frame.payload)
+        try:
+            head = decode_head(frame.payload)
+        except DecodeError as error:
+            raise Dropped("schema", str(error)) from error
         kind = head["kind"]
         everybody = head["to"] == "" and kind in TO_EVERYBODY
         if frame.federation != self._federation or topic_sender != frame.sender:
@@ -109,10 +132,12 @@ class FrameChecks:
             raise Dropped("expired", frame.sender, sender=frame.sender, ahead_s=ahead_s)
         if role != self._peer_role or kind not in MAY_SEND[role]:
             raise Dropped("role", f"{role} {frame.sender} sent {kind[:20]}")
+        if self.encrypted and FIELD not in head:
+            raise Dropped("plain", frame.sender, sender=frame.sender)
         if not self._within_rate(frame.sender, kind, now):
             raise Dropped("flooded", frame.sender)
         try:
-            message = decode_payload(frame.payload, frame.sender)
+            message = self._message(frame, head)
             if not _ID.fullmatch(message.id):
                 raise DecodeError("an id has 32 hex digits")
             reply_address(message)
@@ -120,19 +145,16 @@ class FrameChecks:
             raise Dropped("schema", str(error)) from error
         return message
 
-    def _head(self, payload: bytes) -> dict[str, Any]:
-        """Return what the checks before the schema need, of the right types."""
+    def _message(self, frame: Frame, head: dict[str, Any]) -> Message:
+        if FIELD not in head:
+            return decode_payload(frame.payload, frame.sender)
         try:
-            head = unpack(payload, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS)
+            payload = decrypt_payload(
+                head, federation=frame.federation, sender=frame.sender, key=self._sealing
+            )
         except DecodeError as error:
-            raise Dropped("schema", str(error)) from error
-        if not isinstance(head, dict):
-            raise Dropped("schema", "a payload is a map")
-        if not all(isinstance(head.get(name), str) for name in ("to", "kind")):
-            raise Dropped("schema", "to and kind are strings")
-        if type(head.get("expires")) not in (float, int):
-            raise Dropped("schema", "expires is a number")
-        return head
+            raise Dropped("undecryptable", frame.sender) from error
+        return open_payload(payload, head, frame.sender)
 
     def _within_rate(self, sender: str, kind: str, now: float) -> bool:
         rate, burst = RATES[kind]

@@ -9,17 +9,19 @@ are objects in the repository and travel as refs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
-from fedjob.common.errors import EncodeError, MessageError
+from fedjob.common.errors import DecodeError, EncodeError, MessageError
 from fedjob.common.items import Items
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
 
 VERSION = 1
 MAX_INLINE_BYTES = 32 * 1024
+MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - 3 * 1024
+"""Of one message, so that its frame has room for the signature and what encryption adds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ class WorkDescription(WorkSettings):
         items: which items of the dataset it is computed on, and how.
         split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: refs of files that the job sends along, by name.
+        protect: how what nodes contribute is protected, see `privacy.protect.Protect`; empty for not at all.
     """
 
     dataset: str
@@ -96,6 +99,7 @@ class WorkDescription(WorkSettings):
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Ref] = field(default_factory=dict)
+    protect: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,7 @@ class Task(WorkDescription):
             this one may go. None keeps all.
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         round_args: training arguments of this step alone, over `training_args`.
+        sum: a step of a secure sum over what is computed, see `privacy.secagg`; empty for the computation itself.
     """
 
     kind: ClassVar[str] = "task"
@@ -141,6 +146,7 @@ class Task(WorkDescription):
     state: str | None = None
     keep_states: list[str] | None = None
     limit_s: float | None = None
+    sum: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,11 +409,27 @@ def encode_payload(message: Message) -> bytes:
         body["about"] = about
     header = {name: getattr(message, name) for name in _HEADER}
     data = pack({**header, "kind": type(message.body).kind, "body": body})
-    if len(data) > MAX_FRAME_BYTES - 1024:
+    if len(data) > MAX_PAYLOAD_BYTES:
         raise EncodeError(
-            f"a message holds at most {MAX_FRAME_BYTES - 1024} bytes, this {message.body.kind} has {len(data)}"
+            f"a message holds at most {MAX_PAYLOAD_BYTES} bytes, this {message.body.kind} has {len(data)}"
         )
     return data
+
+
+def decode_head(data: bytes) -> dict[str, Any]:
+    """Return the map of a payload, with what the checks before the schema need in it, of the right types.
+
+    Raises:
+        DecodeError: not msgpack, no map, or `to`, `kind` or `expires` is missing or of another type.
+    """
+    head = unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS)
+    if not isinstance(head, dict):
+        raise DecodeError("a payload is a map")
+    if not all(isinstance(head.get(name), str) for name in ("to", "kind")):
+        raise DecodeError("to and kind are strings")
+    if type(head.get("expires")) not in (float, int):
+        raise DecodeError("expires is a number")
+    return head
 
 
 def decode_payload(data: bytes, sender: str) -> Message:
@@ -429,6 +451,37 @@ def decode_payload(data: bytes, sender: str) -> Message:
         raise MessageError(f"unknown kind of message {payload.kind[:40]!r}")
     header = {name: getattr(payload, name) for name in _HEADER}
     return Message(sender=sender, body=from_plain(kind, payload.body), **header)
+
+
+def keyless_task(task: Task) -> Task:
+    """Return a task without what opens the objects that it names: for what is kept."""
+    return with_refs(task, lambda ref: ref.keyless)
+
+
+def with_refs(task: Task, change: Callable[[Ref], Ref]) -> Task:
+    """Return a task with each object's ref replaced by that which `change` returns."""
+    return replace(
+        task,
+        plan=None if task.plan is None else change(task.plan),
+        files=None if task.files is None else change(task.files),
+        artifacts={name: change(ref) for name, ref in task.artifacts.items()},
+        blobs={name: change(ref) for name, ref in task.blobs.items()},
+        params={name: change(ref) for name, ref in task.params.items()},
+    )
+
+
+def keyless_offer(offer: Offer) -> Offer:
+    """Return an offer without what opens the objects that it names: for what is kept."""
+    return replace(offer, plan=None if offer.plan is None else offer.plan.keyless)
+
+
+def keyless_result(result: Result) -> Result:
+    """Return a result without what opens the objects that it names: for what is kept."""
+    return replace(
+        result,
+        blob=None if result.blob is None else result.blob.keyless,
+        params=None if result.params is None else result.params.keyless,
+    )
 
 
 def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: str = "") -> str:
@@ -453,7 +506,20 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
             proof="",
         )
     )
+    refs = (what["plan"], what["files"], *what["artifacts"].values(), *what["blobs"].values())
+    for ref in filter(None, (*refs, *what["params"].values())):
+        del ref["cipher"], ref["key"]  # the same content is the same work, however it is stored
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
+
+
+def shared_inputs(task: Task) -> str:
+    """Return the sha256 of what all nodes of an ask are given alike, where they are to be added up.
+
+    A node that is given another model than the others agrees with them on nothing.
+    """
+    params = {name: ref.sha256 for name, ref in sorted(task.params.items())}
+    blobs = {name: ref.sha256 for name, ref in sorted(task.blobs.items())}
+    return hashlib.sha256(pack([task.protocol, params, blobs, _sorted(task.values)])).hexdigest()
 
 
 def _sorted(value: Any) -> Any:

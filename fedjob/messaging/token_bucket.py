@@ -36,3 +36,8 @@ class TokenBucket:
             return False
         self.tokens -= 1.0
         return True
+
+    def draw(self, now: float, count: float = 1.0) -> float:
+        """Take `count` tokens, those that are still to come as well; return in how many seconds they will be there."""
+        self.tokens, self.at = self.level(now) - count, now
+        return max(0.0, -self.tokens / self.per_s)

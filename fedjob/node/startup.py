@@ -16,10 +16,11 @@ from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
 from fedjob.common.files import is_locked, make_folder, open_locked, touch_private
 from fedjob.common.types import Address
-from fedjob.identity.enrolment import check_role_of_home, enrol_home
+from fedjob.identity.client_certificate import ClientCertificate
+from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
-from fedjob.identity.roster import Roster
+from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
@@ -44,6 +45,7 @@ def init_node(
     tls_ca: Path | None = None,
     proxy: str | None = None,
     key: Path | None = None,
+    own: ClientCertificate | None = None,
 ) -> None:
     """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
 
@@ -51,13 +53,14 @@ def init_node(
         tls_ca: the certificate of the hub's own authority.
         proxy: through which the hub is reached, see `Membership`.
         key: file of a private key to use; None makes one.
+        own: the certificate that the node brings itself, at a hub that issues none.
 
     Raises:
         FedjobError: the home holds somebody else, or the hub refuses or does not answer.
     """
     check_role_of_home(home.root, "node")
     home.create()
-    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     Database(home.database).close()
 
 
@@ -80,7 +83,7 @@ def wait_for_hub(
     problem, num_failed = "", 0
     while not stopping.is_set():
         try:
-            hub_of(membership)
+            ensure_certificate(membership)
             fetch_parties(membership)
             return True
         except RepositoryUnreachable as error:
@@ -119,8 +122,9 @@ def open_daemon(
     membership = load_membership(home.root)
     identity = Identity.load_or_create(home.keys)
     settings = Settings(home, options)
+    ensure_certificate(membership)
     hub = hub_of(membership)
-    roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
+    roster = open_roster(home.root, membership)
     transport = transport_of(replace(membership, broker_url=hub.broker_url), Address(identity.party))
     return Daemon(
         home=home,
@@ -130,7 +134,11 @@ def open_daemon(
         roster=roster,
         transport=transport,
         repository=open_repository(
-            membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
+            membership.hub_url,
+            token=membership.token,
+            verify=membership.verify,
+            proxy=membership.proxy,
+            credentials=membership.credentials,
         ),
         reload=settings,
         hub_ahead_s=lambda: clock_of_hub(membership),

@@ -19,7 +19,7 @@ from fedjob.common.errors import EncodeError
 if TYPE_CHECKING:
     import torch
 
-    from fedjob.parameters.files import Schema
+    from fedjob.parameters.safetensors_header import Schema
 
 PREFIX = "aux--"
 _MODULE = re.compile(r"[a-z][a-z0-9_]{0,30}")

@@ -37,7 +37,8 @@ class Kinds:
 
 def kinds_of(params: Mapping[str, Any]) -> Kinds:
     """Return the kinds that the file of some parameters records; no kinds for parameters in memory."""
-    from fedjob.parameters.files import FileParams, read_metadata
+    from fedjob.parameters.files import FileParams
+    from fedjob.parameters.safetensors_header import read_metadata
 
     if not isinstance(params, FileParams):
         return Kinds()

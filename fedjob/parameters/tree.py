@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, EncodeError
-from fedjob.parameters.files import Params, read_metadata, save_params
+from fedjob.parameters.files import Params, save_params
+from fedjob.parameters.safetensors_header import read_metadata
 
 _TENSOR = "\0tensor"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fedjob.aggregation.contribution import Contribution
     from fedjob.data.row_limit import RowLimit
-    from fedjob.parameters.files import Schema
+    from fedjob.parameters.safetensors_header import Schema
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.usage import Usage
     from fedjob.training_plans.base import TrainingPlan
@@ -244,6 +244,11 @@ class FederatedProtocol(ABC):
 
     wants_every_node: ClassVar[bool] = False
     """True if a job without a quorum of its own requires every node: a number without one is about other people."""
+
+    @property
+    def needs_single(self) -> str:
+        """Why it needs single contributions and not their sum alone, in words; empty if secure aggregation is enough."""
+        return "it uses the answer of every node by itself"
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of auxiliary variables that it exchanges with the plan's optimizer; a plan declares which it supports."""

@@ -42,6 +42,10 @@ class Evaluation(FederatedProtocol):
     name: ClassVar[str] = "evaluation"
     family: ClassVar[str] = "evaluate"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def check_plan(self, plan: type[TrainingPlan]) -> None:
         check_testing_step(plan)
 
@@ -63,7 +67,11 @@ class Evaluation(FederatedProtocol):
 
     def finish(self, state: State, gathered: Gathered) -> State:
         """Return a state with `{node: {metric: value}}`, where `all` has the values over all nodes."""
-        found = {node: values(reply.metrics["validate"]) for node, reply in sorted(gathered.replies.items())}
+        found = {
+            node: values(reply.metrics["validate"])
+            for node, reply in sorted(gathered.replies.items())
+            if "validate" in reply.metrics  # under secure aggregation only the sum is known
+        }
         return {
             **state,
             "done": True,

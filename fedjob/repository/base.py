@@ -6,18 +6,43 @@ import hashlib
 import re
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from fedjob.common.errors import ObjectCorrupt, ObjectTooLarge, RepositoryError, SpecError
+from fedjob.common.errors import (
+    ChunkCorrupt,
+    NotEncrypted,
+    ObjectCorrupt,
+    ObjectTooLarge,
+    RepositoryError,
+    SpecError,
+)
 from fedjob.common.files import Blocks, read_blocks, write_at
+from fedjob.common.sealing.chunk_reader import offset_of, opened_chunks
+from fedjob.common.sealing.chunks import (
+    CHUNK_BYTES,
+    ChunkCipher,
+    SealedBlocks,
+    content_key,
+    sealed,
+    unsealed,
+)
 from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
-from fedjob.repository.parts import MAX_MANIFEST_BYTES, PART_BYTES, ObjectPart, PartManifest
+from fedjob.repository.job_secrets import JobSecrets
+from fedjob.repository.parts import (
+    MAX_MANIFEST_BYTES,
+    MAX_SEALED_MANIFEST_BYTES,
+    PART_BYTES,
+    ObjectPart,
+    PartManifest,
+    SealedManifest,
+)
 
-NUM_FETCHES = 3
+NUM_FETCHES = 5
 """Number of times that an object is fetched before its bytes count as corrupt."""
 
 NUM_PARALLEL = 3
@@ -65,6 +90,9 @@ class Repository(ABC):
 
     def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
         self._part_bytes = part_bytes
+        self.secrets: JobSecrets | None = None
+        self.encrypted = False
+        """True if what is put is encrypted by `secrets`, and nothing plain is accepted; see `encrypt`."""
 
     # -- what a backend writes ------------------------------------------------
 
@@ -128,30 +156,32 @@ class Repository(ABC):
 
         Raises:
             SpecError: there is no such file, or the job's name is not valid.
+            ConfigError: the job's secret in this home can't be read.
             NoSpace: the repository is full.
             RepositoryUnreachable: it does not answer.
         """
         check_job(job)
         allowed = tuple(sorted({check_party(reader) for reader in readers}))
         size_bytes = _size_of(source)
+        secret = self.secrets.of(job) if self.encrypted and self.secrets is not None else b""
         if size_bytes <= self._part_bytes:
-            blocks = Blocks(source, 0, size_bytes)
-            sha256 = blocks.sha256()
-            self.store_object(sha256, blocks, job=job, readers=allowed)
-            return Ref(sha256, size_bytes)
+            blocks, part = _encoded(source, 0, size_bytes, secret)
+            self.store_object(part.stored_as, blocks, job=job, readers=allowed)
+            return Ref(part.sha256, size_bytes, cipher=part.cipher, key=part.key)
 
-        def put_part(start: int) -> str:
-            blocks = Blocks(source, start, min(self._part_bytes, size_bytes - start))
-            sha256 = blocks.sha256()
-            if not self.hold_object(sha256, job=job, readers=allowed):
-                self.store_object(sha256, blocks, job=job, readers=allowed)
-            return sha256
+        def put_part(start: int) -> ObjectPart:
+            blocks, part = _encoded(source, start, min(self._part_bytes, size_bytes - start), secret)
+            if not self.hold_object(part.stored_as, job=job, readers=allowed):
+                self.store_object(part.stored_as, blocks, job=job, readers=allowed)
+            return part
 
-        hashes = _in_parallel(put_part, range(0, size_bytes, self._part_bytes))
-        manifest = PartManifest(size_bytes, self._part_bytes, tuple(hashes)).encode()
-        sha256 = hashlib.sha256(manifest).hexdigest()
-        self.store_object(sha256, Blocks(manifest, 0, len(manifest)), job=job, readers=allowed)
-        return Ref(sha256, size_bytes, parts=True)
+        parts = _in_parallel(put_part, range(0, size_bytes, self._part_bytes))
+        manifest = PartManifest(size_bytes, self._part_bytes, tuple(part.sha256 for part in parts)).encode()
+        ref, stored = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True), manifest
+        if secret:
+            ref, stored = _sealed_manifest(ref, manifest, parts, secret)
+        self.store_object(ref.stored_as, Blocks(stored, 0, len(stored)), job=job, readers=allowed)
+        return ref
 
     def get(self, ref: Ref, path: Path) -> Path:
         """Fetch the content of `ref` into a file; return its path.
@@ -163,7 +193,8 @@ class Repository(ABC):
 
         Raises:
             ObjectMissing, NotPermitted: the repository does not have it, or this side may not read it.
-            ObjectCorrupt: its bytes do not have the hash, after several fetches.
+            ObjectCorrupt: its bytes do not have the hash, after several fetches, or can't be decrypted.
+            NotEncrypted: it is stored as it is, and this side accepts encrypted objects only.
             NoSpace: the disk is full; no partial file is left.
             RepositoryUnreachable: the repository does not answer.
         """
@@ -201,19 +232,28 @@ class Repository(ABC):
             )
         parts = self._parts(ref)
         if len(parts) == 1:
-            return self._fetch_bytes(ref, parts[0].sha256, size_bytes=parts[0].size_bytes)
-        return b"".join(self._fetch_bytes(ref, part.sha256, size_bytes=part.size_bytes) for part in parts)
+            return self._fetch_bytes(ref, parts[0])
+        return b"".join(self._fetch_bytes(ref, part) for part in parts)
 
     def exists(self, ref: Ref) -> bool:
         """Return whether the object is stored and this side may read it. Its parts are not checked."""
-        return self.has_object(ref.sha256)
+        return self.has_object(ref.stored_as)
 
     def delete(self, ref: Ref) -> None:
         """Release an object and its parts; those that no job holds are removed. A missing one is no error."""
-        if ref.parts and self.has_object(ref.sha256):
+        if ref.parts and self.has_object(ref.stored_as):
             for part in self._parts(ref):
-                self.delete_object(part.sha256)
-        self.delete_object(ref.sha256)
+                self.delete_object(part.stored_as)
+        self.delete_object(ref.stored_as)
+
+    def encrypt(self, secrets: JobSecrets, *, encrypted: bool) -> None:
+        """Encrypt what is put by the secrets of its job, and accept nothing plain; or do without from now on."""
+        self.secrets, self.encrypted = secrets, encrypted
+
+    def forget_keys(self, job: str) -> None:
+        """Destroy this side's secret of a job: what was encrypted by it can't be read with this home any more."""
+        if self.secrets is not None:
+            self.secrets.destroy(job)
 
     def __enter__(self) -> Repository:
         return self
@@ -225,25 +265,60 @@ class Repository(ABC):
 
     def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""
+        if self.encrypted and not ref.cipher:
+            raise NotEncrypted(
+                f"object {ref.sha256} is not encrypted, and this side requires it: set `encryption = on` at the "
+                "side that stored it, or `off` at both"
+            )
         if not ref.parts:
-            return [ObjectPart(ref.sha256, 0, ref.size_bytes)]
-        encoded = self._fetch_bytes(ref, ref.sha256, limit_bytes=MAX_MANIFEST_BYTES)
-        return PartManifest.decode(encoded, size_bytes=ref.size_bytes).parts()
+            return [ObjectPart(ref.sha256, 0, ref.size_bytes, ref.cipher, ref.key)]
+        limit_bytes = MAX_SEALED_MANIFEST_BYTES if ref.cipher else MAX_MANIFEST_BYTES
+        stored = self._fetch_manifest(ref, limit_bytes)
+        if not ref.cipher:
+            return PartManifest.decode(stored, size_bytes=ref.size_bytes).parts()
+        found = SealedManifest.decode(unsealed(bytes.fromhex(ref.key), stored))
+        if hashlib.sha256(found.manifest).hexdigest() != ref.sha256:
+            raise _corrupt(ref, ref.sha256)
+        return found.parts(size_bytes=ref.size_bytes)
 
-    def _fetch_bytes(
-        self, ref: Ref, sha256: str, *, size_bytes: int | None = None, limit_bytes: int | None = None
-    ) -> bytes:
-        limit = size_bytes if size_bytes is not None else limit_bytes or 0
+    def _fetch_manifest(self, ref: Ref, limit_bytes: int) -> bytes:
         for _ in range(NUM_FETCHES):
             content = bytearray()
-            for block in self.read_object(sha256, offset=0):
+            for block in self.read_object(ref.stored_as, offset=0):
                 content += block
-                if len(content) > limit:
+                if len(content) > limit_bytes:
                     break
-            fits = len(content) == limit if size_bytes is not None else len(content) <= limit
-            if fits and hashlib.sha256(content).hexdigest() == sha256:
+            if len(content) <= limit_bytes and hashlib.sha256(content).hexdigest() == ref.stored_as:
                 return bytes(content)
-        raise _corrupt(ref, sha256)
+        raise _corrupt(ref, ref.stored_as)
+
+    def _pieces(self, part: ObjectPart, done: int) -> Iterator[bytes | memoryview]:
+        """Yield the content of one object from `done` on, which is where a chunk begins if it is encrypted.
+
+        Raises:
+            ObjectCorrupt: it can't be decrypted.
+        """
+        if not part.cipher:
+            yield from self.read_object(part.sha256, offset=done)
+            return
+        first = done // CHUNK_BYTES
+        cipher = ChunkCipher(bytes.fromhex(part.key), part.size_bytes)
+        stored = self.read_object(part.cipher, offset=offset_of(first))
+        yield from opened_chunks(cipher, stored, first=first)
+
+    def _fetch_bytes(self, ref: Ref, part: ObjectPart) -> bytes:
+        for _ in range(NUM_FETCHES):
+            content = bytearray()
+            try:
+                for block in self._pieces(part, 0):
+                    content += block
+                    if len(content) > part.size_bytes:
+                        break
+            except ChunkCorrupt:
+                continue
+            if len(content) == part.size_bytes and hashlib.sha256(content).hexdigest() == part.sha256:
+                return bytes(content)
+        raise _corrupt(ref, part.sha256)
 
     def _fetch(
         self, ref: Ref, part: ObjectPart, descriptor: int, *, have: int, stop: threading.Event | None = None
@@ -252,27 +327,58 @@ class Repository(ABC):
         for _ in range(NUM_FETCHES):
             hasher = hashlib.sha256()
             done = min(have, part.size_bytes)
+            if part.cipher and done < part.size_bytes:
+                done -= done % CHUNK_BYTES
             for block in read_blocks(descriptor, part.start, done):
                 hasher.update(block)
-            for fetched in self.read_object(part.sha256, offset=done) if done < part.size_bytes else ():
-                if stop is not None and stop.is_set():
-                    raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
-                if done + len(fetched) > part.size_bytes:
+            try:
+                for fetched in self._pieces(part, done) if done < part.size_bytes else ():
+                    if stop is not None and stop.is_set():
+                        raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
+                    if done + len(fetched) > part.size_bytes:
+                        done += len(fetched)
+                        break
+                    hasher.update(fetched)
+                    write_at(descriptor, fetched, part.start + done)
                     done += len(fetched)
-                    break
-                hasher.update(fetched)
-                write_at(descriptor, fetched, part.start + done)
-                done += len(fetched)
+            except ChunkCorrupt:
+                done = -1
             if done == part.size_bytes and hasher.hexdigest() == part.sha256:
                 return
             have = 0  # the wrong bytes may be among those of an earlier call
         raise _corrupt(ref, part.sha256)
 
 
+def _encoded(source: Path | bytes, start: int, size_bytes: int, secret: bytes) -> tuple[Blocks, ObjectPart]:
+    """Return a range of a file or of bytes as it is stored, and what names and opens it.
+
+    Args:
+        secret: by which it is encrypted; empty stores it as it is.
+    """
+    plain = Blocks(source, start, size_bytes)
+    sha256 = plain.sha256()
+    if not secret:
+        return plain, ObjectPart(sha256, start, size_bytes)
+    key = content_key(secret, sha256)
+    blocks = SealedBlocks(source, start, size_bytes, key)
+    return blocks, ObjectPart(sha256, start, size_bytes, blocks.sha256(), key.hex())
+
+
+def _sealed_manifest(
+    ref: Ref, manifest: bytes, parts: Sequence[ObjectPart], secret: bytes
+) -> tuple[Ref, bytes]:
+    """Return the ref of a file whose parts are encrypted, and its manifest as it is stored."""
+    key = content_key(secret, ref.sha256, "parts")
+    named = SealedManifest(manifest, tuple(p.cipher for p in parts), tuple(p.key for p in parts))
+    stored = sealed(key, named.encode())
+    return replace(ref, cipher=hashlib.sha256(stored).hexdigest(), key=key.hex()), stored
+
+
 def _corrupt(ref: Ref, sha256: str) -> ObjectCorrupt:
     of = f" (part of {ref.sha256})" if sha256 != ref.sha256 else ""
+    decrypted = ", decrypted," if ref.cipher else ""
     return ObjectCorrupt(
-        f"object {sha256}{of}: fetched {NUM_FETCHES} times, and its bytes never had that hash: "
+        f"object {sha256}{of}: fetched {NUM_FETCHES} times, and its bytes{decrypted} never had that hash: "
         "the party that stored it has to store it again"
     )
 

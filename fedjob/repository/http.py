@@ -8,6 +8,7 @@ from pathlib import Path
 from fedjob.common.errors import ObjectCorrupt, RepositoryError
 from fedjob.common.files import Blocks
 from fedjob.common.http_client import Passing, Patience, Tries, Web
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.repository.parts import PART_BYTES
@@ -21,6 +22,7 @@ class HttpRepository(Repository):
         token: of the party.
         verify: whether to check the hub's certificate, or the path of its authority's certificate.
         proxy: through which it is reached: its URL, `none`, or empty for what the environment says.
+        credentials: that the party shows besides its token.
     """
 
     def __init__(
@@ -30,11 +32,14 @@ class HttpRepository(Repository):
         token: str,
         verify: bool | str | Path = True,
         proxy: str = "",
+        credentials: Credentials | None = None,
         patience: Patience | None = None,
         part_bytes: int = PART_BYTES,
     ) -> None:
         super().__init__(part_bytes=part_bytes)
-        self._web = Web(url, token=token, verify=verify, proxy=proxy, patience=patience)
+        self._web = Web(
+            url, token=token, verify=verify, proxy=proxy, credentials=credentials, patience=patience
+        )
 
     def __repr__(self) -> str:
         return f"HttpRepository({self._web.url!r})"
@@ -49,8 +54,13 @@ class HttpRepository(Repository):
                 what=f"object {sha256}",
                 accept=(422,),
             )
-            if reply.status != 422:
+            if reply.status == 201:
                 return
+            if reply.status != 422:
+                raise RepositoryError(
+                    f"object {sha256}: sent, and answered with status {reply.status}, which a hub does not: what "
+                    "answers in its place?"
+                )
             if blocks.sha256() != sha256:
                 raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
         raise ObjectCorrupt(
@@ -81,7 +91,8 @@ class HttpRepository(Repository):
                 tries.wait(passing)
 
     def has_object(self, sha256: str) -> bool:
-        return self._web.call("HEAD", _path(sha256), accept=(403, 404)).status == 200
+        reply = self._web.call("HEAD", _path(sha256), accept=(403, 404))
+        return reply.status == 200 and reply.headers.get("Content-Type", "") == "application/octet-stream"
 
     def delete_object(self, sha256: str) -> None:
         self._web.call("DELETE", _path(sha256), what=f"object {sha256}", accept=(404,))

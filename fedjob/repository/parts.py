@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.common.files import Blocks
+from fedjob.common.sealing.chunks import sealed_size
 from fedjob.common.types import Ref
 
 PART_BYTES = 64 << 20
@@ -17,16 +18,31 @@ PART_BYTES = 64 << 20
 
 MAX_PARTS = 1024
 MAX_MANIFEST_BYTES = 64 << 10
+MAX_SEALED_MANIFEST_BYTES = 256 << 10
+MAX_OBJECT_BYTES = sealed_size(PART_BYTES)
+"""The largest size of what is stored under one name: an encrypted part."""
+
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectPart:
-    """One part of a file: its hash, and its range of the file's bytes."""
+    """One part of a file: its hash, and its range of the file's bytes.
+
+    Args:
+        cipher, key: as in `Ref`; empty for a part that is stored as it is.
+    """
 
     sha256: str
     start: int
     size_bytes: int
+    cipher: str = ""
+    key: str = field(default="", repr=False)
+
+    @property
+    def stored_as(self) -> str:
+        """The name by which the repository knows the part."""
+        return self.cipher or self.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,55 @@ class PartManifest:
         count = -(-size // part)
         if not 1 <= count <= MAX_PARTS or len(joined) != 32 * count:
             raise DecodeError(f"expected {count} hashes of 32 bytes, found {len(joined)} bytes of them")
-        return cls(size, part, tuple(joined[i : i + 32].hex() for i in range(0, len(joined), 32)))
+        return cls(size, part, _hashes(joined))
+
+
+@dataclass(frozen=True, slots=True)
+class SealedManifest:
+    """The manifest of a file whose parts are encrypted: the plain one, and the name and the key of each part."""
+
+    manifest: bytes
+    ciphers: tuple[str, ...]
+    keys: tuple[str, ...] = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Return its bytes, which are encrypted themselves before they are stored."""
+        names, keys = (b"".join(map(bytes.fromhex, each)) for each in (self.ciphers, self.keys))
+        return pack(["fedjob/sealed-parts", _VERSION, self.manifest, names, keys])
+
+    @classmethod
+    def decode(cls, data: bytes) -> SealedManifest:
+        """Return the manifest that `data` holds.
+
+        Raises:
+            DecodeError: the data hold no such manifest.
+        """
+        match unpack(data, limit_bytes=MAX_SEALED_MANIFEST_BYTES):
+            case ["fedjob/sealed-parts", int(version), bytes(manifest), bytes(names), bytes(keys)]:
+                if version != _VERSION:
+                    raise DecodeError(
+                        f"expected a manifest of version {_VERSION}, found {version}: update fedjob"
+                    )
+                return cls(manifest, _hashes(names), _hashes(keys))
+        raise DecodeError("expected a manifest of encrypted parts, found something else")
+
+    def parts(self, *, size_bytes: int) -> list[ObjectPart]:
+        """Return the parts with their positions in the file, their names and their keys.
+
+        Raises:
+            DecodeError: the numbers of parts, names and keys differ, or the size does.
+        """
+        parts = PartManifest.decode(self.manifest, size_bytes=size_bytes).parts()
+        if not len(parts) == len(self.ciphers) == len(self.keys):
+            raise DecodeError(f"expected names and keys of {len(parts)} parts, found {len(self.ciphers)}")
+        return [
+            replace(part, cipher=cipher, key=key)
+            for part, cipher, key in zip(parts, self.ciphers, self.keys, strict=True)
+        ]
+
+
+def _hashes(joined: bytes) -> tuple[str, ...]:
+    return tuple(joined[i : i + 32].hex() for i in range(0, len(joined) - 31, 32))
 
 
 def _fields(plain: Any) -> tuple[int, int, int, bytes]:

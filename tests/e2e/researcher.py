@@ -3,7 +3,8 @@
 Run as `python -m tests.e2e.researcher ORDER`, a JSON map:
 
     hub, home      where it works
-    job            arguments of `Job`, with `plan` as "file.py:Class" and `fraction` for a selector; or
+    job            arguments of `Job`, with `plan` as "file.py:Class", `fraction` for a selector and `secagg` for the
+                   settings of secure aggregation; or
     resume         the path of a breakpoint
     rounds         to go on to, with `resume`
     kill           ["fedjob.researcher.storage.replies:Journal.append", "return", 3]: end with -9 when that function
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 
-from fedjob import FedAvg, Fraction, Job, connect
+from fedjob import FedAvg, Fraction, Job, SecAgg, connect
 from fedjob.researcher.storage.breakpoints import hash_file
 
 
@@ -63,6 +64,8 @@ def main(order: dict[str, Any]) -> None:
         else:
             about = dict(order["job"])
             plan, fraction = about.pop("plan"), about.pop("fraction", None)
+            if "secagg" in about:
+                about["protect"] = SecAgg(**about.pop("secagg"))
             selector = "all" if fraction is None else Fraction(fraction)
             job = Job(FedAvg(), training_plan=plan, selector=selector, session=session, **about)
         print(f"job: {job.id}", flush=True)

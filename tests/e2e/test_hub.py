@@ -26,9 +26,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fedjob.common.errors import NotPermitted, RepositoryUnreachable
 from fedjob.common.types import Address
+from fedjob.identity.enrolment import enrol_home
 from fedjob.identity.membership import Membership, enrol, fetch_hub, fetch_parties
-from fedjob.messaging.transport.mqtt import MqttTransport
+from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
+from tests.hubs import keys_of
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -54,7 +56,7 @@ class RunningHub:
         return next((c for c in children if c.status() != psutil.STATUS_ZOMBIE), None)
 
     def join(self, party: str, role: str = "node") -> Membership:
-        return enrol(self.url, party, role, secrets.token_hex(32))
+        return enrol(self.url, party, role, keys_of(party))
 
 
 Start = Callable[..., RunningHub]
@@ -93,7 +95,7 @@ class Client:
         self.got: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.rc: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._acks: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"t{secrets.token_hex(8)}")
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=f"{user}:{secrets.token_hex(8)}")
         if user is not None:
             self._client.username_pw_set(user, password)
         if will is not None:
@@ -203,7 +205,7 @@ def test_each_party_writes_and_reads_under_its_own_name_only(
         "fedjob/2/to/alice/s1/from/node-b",
         "other/to/alice",
     ):
-        mallory.publish(topic, retain=True)
+        mallory.publish(topic)
     honest = client(hub, a)
     for topic in ("fedjob/1/to/alice/s1/from/node-a", "fedjob/1/all/from/node-a"):
         honest.publish(topic)
@@ -309,9 +311,10 @@ def test_the_command_line_shows_and_invites(start: Start, processes: Processes, 
     invitation = tmp_path / "a.invitation"
     assert "once" in fedjob_hub("invite", "node-a", "--out", str(invitation))
     assert invitation.stat().st_mode & 0o777 == 0o600
-    member = enrol(None, "node-a", "node", "ab" * 32, invitation)
+    keys = keys_of("node-a")
+    member = enrol(None, "node-a", "node", keys, invitation)
     listed = json.loads(fedjob_hub("party", "list", "--json"))
-    assert listed == [{"party": "node-a", "role": "node", "key": "ab" * 32, "revoked": False}]
+    assert listed == [{"party": "node-a", "role": "node", "key": keys.signing, "revoked": False}]
     assert "node-a" in fedjob_hub("party", "list")
     with open_repository(hub.url, token=member.token) as repository:
         repository.put(b"12345", job="job_1")
@@ -334,7 +337,7 @@ def test_what_can_not_work_is_refused_in_one_line(
     for options, said in (
         (["--home", str(hub.home)], "a hub runs in"),
         (["--port", taken], "can't listen on 127.0.0.1"),
-        (["--mqtt-port", taken_mqtt], "did not start on 127.0.0.1"),
+        (["--mqtt-port", taken_mqtt], "can't listen on 127.0.0.1"),
         (["--host", "0.0.0.0"], "--insecure"),
         (["--host", "192.0.2.1", "--insecure"], "can't listen"),
         (["--broker", "http://x:1"], "mqtts://"),
@@ -408,13 +411,13 @@ def test_tls_for_http_and_mqtt(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
     with pytest.raises(RepositoryUnreachable, match="not trusted"):
         fetch_hub(hub.url)
-    member = enrol(hub.url, "node-a", "node", secrets.token_hex(32), tls_ca=cert)
-    with open_repository(hub.url, token=member.token, verify=member.verify) as repository:
+    member, _ = enrol_home(tmp_path / "node-a", "node-a", "node", hub=hub.url, invite=None, tls_ca=cert)
+    with open_repository(
+        hub.url, token=member.token, verify=member.verify, credentials=member.credentials
+    ) as repository:
         ref = repository.put(b"over TLS", job="job_1")
         assert repository.get_bytes(ref, limit_bytes=100) == b"over TLS"
-    transport = MqttTransport(
-        hub.broker_url, Address("node-a"), member.party, member.broker_password, tls_ca=cert
-    )
+    transport = transport_of(member, Address("node-a"), hub.broker_url)
     try:
         transport.open(lambda who, frame: None, timeout_s=30)
         assert transport.connected()

@@ -94,7 +94,7 @@ def hub_url(shared: tuple[Processes, Path]) -> str:
 def ann(shared: tuple[Processes, Path], hub_url: str) -> Iterator[Researcher]:
     folder = shared[1]
     identity = Identity.generate("ann")
-    membership = enrol(hub_url, "ann", "researcher", identity.public_key_hex)
+    membership = enrol(hub_url, "ann", "researcher", identity.public_keys)
     repository = open_repository(hub_url, token=membership.token)
     real = Real(membership, folder, repository, fetch_hub(hub_url).broker_url)
     researcher = Researcher(real, "ann", identity)

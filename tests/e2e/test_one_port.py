@@ -7,15 +7,16 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fedjob.common.errors import BrokerUnreachable, RepositoryUnreachable
+from fedjob.common.errors import BrokerUnreachable, NotPermitted, RepositoryUnreachable
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership, enrol, fetch_hub
+from fedjob.identity.enrolment import enrol_home
+from fedjob.identity.membership import Membership, fetch_hub, fetch_parties
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from tests.data import make_points
@@ -38,7 +39,8 @@ class OnePortHub:
     process: Running
 
     def join(self, party: str, proxy: str = "") -> Membership:
-        return enrol(self.url, party, "node", secrets.token_hex(32), tls_ca=self.ca, proxy=proxy)
+        home = self.ca.parent / f"home of {party}"
+        return enrol_home(home, party, "node", hub=self.url, invite=None, tls_ca=self.ca, proxy=proxy)[0]
 
 
 def one_port_hub(folder: Path, kind: str) -> Iterator[OnePortHub]:
@@ -68,7 +70,13 @@ def carries_a_frame(url: str, member: Membership, *, proxy: str = "") -> bool:
     arrived = threading.Event()
     address = Address(member.party, "s1")
     transport = MqttTransport(
-        url, address, member.party, member.broker_password, tls_ca=member.tls_ca, proxy=proxy
+        url,
+        address,
+        member.party,
+        member.broker_password,
+        tls_ca=member.tls_ca,
+        proxy=proxy,
+        credentials=member.credentials,
     )
     transport.open(lambda sender, frame: arrived.set() if frame == b"x" * 60_000 else None, timeout_s=20)
     try:
@@ -80,7 +88,13 @@ def carries_a_frame(url: str, member: Membership, *, proxy: str = "") -> bool:
 
 def carries_an_object(member: Membership, *, proxy: str = "") -> bool:
     data = secrets.token_bytes(3_000_000)
-    with open_repository(member.hub_url, token=member.token, verify=member.verify, proxy=proxy) as repository:
+    with open_repository(
+        member.hub_url,
+        token=member.token,
+        verify=member.verify,
+        proxy=proxy,
+        credentials=member.credentials,
+    ) as repository:
         return repository.get_bytes(repository.put(data, job="job_1"), limit_bytes=4_000_000) == data
 
 
@@ -125,6 +139,7 @@ def test_a_party_behind_a_firewall_finds_the_broker_through_the_hubs_port(
         member.broker_password,
         other_url=member.broker_at_hub,
         tls_ca=hub.ca,
+        credentials=member.credentials,
     )
     transport.open(lambda *frame: None, timeout_s=20)
     assert transport.url == hub.broker_url
@@ -137,17 +152,21 @@ def test_a_party_behind_a_firewall_finds_the_broker_through_the_hubs_port(
 
 
 def test_the_nginx_configuration_that_is_shipped_carries_everything(
-    hub: OnePortHub, processes: Processes, tmp_path: Path, free_port: Callable[[], int]
+    processes: Processes, tmp_path: Path, free_port: Callable[[], int]
 ) -> None:
     nginx, port = program("nginx"), free_port()
-    key = hub.ca.with_name("key.pem")
+    ca, key = certificate(tmp_path)
+    behind = processes.start(
+        "fedjob", "hub", "start", "--invited-only", "--tls-in-front", "--home", "hub", "--port", "0",
+        cwd=tmp_path, name="hub",
+    )  # fmt: skip
+    inner = behind.wait_for(r"hub ready: (http://\S+) (ws://\S+)")[1]
     shipped = NGINX_CONF.read_text(encoding="utf-8")
     for was, now in (
         (r"listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
-        (r"/etc/letsencrypt/\S+fullchain.pem", str(hub.ca)),
+        (r"/etc/letsencrypt/\S+fullchain.pem", str(ca)),
         (r"/etc/letsencrypt/\S+privkey.pem", str(key)),
-        (r"server 127.0.0.1:8844", f"server 127.0.0.1:{hub.url.rpartition(':')[2]}"),
-        (r"proxy_pass http://", "proxy_ssl_verify off; proxy_pass https://"),  # this hub has TLS of its own
+        (r"server 127.0.0.1:8844", f"server 127.0.0.1:{inner.rpartition(':')[2]}"),
     ):
         shipped, count = re.subn(was, now, shipped)
         assert count
@@ -162,14 +181,25 @@ def test_the_nginx_configuration_that_is_shipped_carries_everything(
     processes.start(nginx, "-p", tmp_path, "-c", tmp_path / "nginx.conf", name="nginx")
     wait_until(lambda: listens(port), timeout_s=20, what="nginx to listen")
     url = f"https://127.0.0.1:{port}"
-    invited = processes.run(
-        "fedjob", "hub", "invite", "ward", "--home", hub.ca.parent / "home", "--url", url, cwd=tmp_path
-    )
+    invited = processes.run("fedjob", "hub", "invite", "ward", "--home", "hub", "--url", url, cwd=tmp_path)
     assert "ward.invitation" in invited.stdout
-    member = enrol(None, "ward", "node", secrets.token_hex(32), tmp_path / "ward.invitation", tls_ca=hub.ca)
+    invitation = tmp_path / "ward.invitation"
+    member, _ = enrol_home(tmp_path / "ward", "ward", "node", hub=None, invite=invitation, tls_ca=ca)
     assert member.hub_url == url
+    assert member.broker_url == member.broker_at_hub == f"wss://127.0.0.1:{port}/mqtt"
     assert carries_an_object(member)
     assert carries_a_frame(member.broker_at_hub, member)
+    token_alone = replace(member, home="")
+    for address in (url, inner):
+        with pytest.raises(NotPermitted, match="a token alone opens nothing"):
+            fetch_parties(replace(token_alone, hub_url=address))
+    status = processes.run("fedjob", "hub", "status", "--home", "hub", cwd=tmp_path).stdout
+    assert "a signature of each request: a web server before the hub ends TLS" in status
+    thief = MqttTransport(
+        member.broker_at_hub, Address("ward", "s2"), "ward", member.broker_password, tls_ca=ca
+    )
+    with pytest.raises(BrokerUnreachable, match="refuses ward"):
+        thief.open(lambda *frame: None, timeout_s=5)
 
 
 def listens(port: int) -> bool:

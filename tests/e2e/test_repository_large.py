@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from fedjob.identity.membership import enrol
 from fedjob.repository import open_repository
 from fedjob.repository.directory import DirectoryRepository
 from fedjob.repository.memory import MemoryRepository
-from tests.hubs import HubThread
+from tests.hubs import HubThread, keys_of
 from tests.parts import missing
 from tests.processes import Processes
 
@@ -65,7 +64,7 @@ def test_200_mb_there_and_back_in_bounded_memory(processes: Processes, tmp_path:
         ready=ready,
     )
     url = hub.wait_for(ready)[1]
-    member = enrol(url, "alice", "researcher", secrets.token_hex(32))
+    member = enrol(url, "alice", "researcher", keys_of("alice"))
     source, copy = tmp_path / "source", tmp_path / "copy"
     with source.open("wb") as file:
         for _ in range(50):

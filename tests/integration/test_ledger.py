@@ -78,3 +78,8 @@ def test_a_ledger_that_can_not_be_used_is_said(tmp_path: Path) -> None:
     newer.close()
     with pytest.raises(ConfigError, match="newer fedjob"):
         HubDatabase(tmp_path / "newer.sqlite")
+    older = sqlite3.connect(tmp_path / "older.sqlite")
+    older.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    older.close()
+    with pytest.raises(ConfigError, match=r"older fedjob.*let the parties join again"):
+        HubDatabase(tmp_path / "older.sqlite")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from fedjob import FedAvg, Job, JobFailed, Statistics
 from fedjob.common.codec import unpack
 from fedjob.common.errors import BreakpointIncompatible, NotReady, ObjectCorrupt, SpecError, WrongResult
+from fedjob.researcher.results.onnx_model import export_onnx
 from fedjob.researcher.results.result import JobResult
 from tests import remote
 from tests.data import TRAINING, make_points
@@ -290,6 +291,20 @@ def test_an_exported_onnx_model_predicts_as_the_trained_one(
     (found,) = evaluator.run(None, {loaded.graph.input[0].name: inputs.numpy()})
     numpy.testing.assert_allclose(found, model(inputs).detach().numpy(), atol=1e-6)
     assert capsys.readouterr().out == ""
+
+
+def test_an_onnx_model_that_one_file_cant_hold_has_its_tensors_beside_it(tmp_path: Path) -> None:
+    onnx = package("onnx")
+    package("onnxscript")
+    model, inputs = torch.nn.Linear(300, 20).eval(), torch.linspace(-1, 1, 300)[None]
+    path = export_onnx(model, tmp_path / "m.onnx", inputs, force=False, one_file_bytes=10_000)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
+    assert path.stat().st_size < 10_000 < (tmp_path / "m.onnx.data").stat().st_size
+    evaluator = onnx.reference.ReferenceEvaluator(str(path))
+    (found,) = evaluator.run(None, {onnx.load(str(path)).graph.input[0].name: inputs.numpy()})
+    numpy.testing.assert_allclose(found, model(inputs).detach().numpy(), atol=1e-5)
+    with pytest.raises(SpecError, match=r"exists already.*force=True"):
+        export_onnx(model, tmp_path / "m.onnx", inputs, force=False, one_file_bytes=10_000)
 
 
 @pytest.mark.feature("PS-34", "PS-52")

@@ -70,7 +70,7 @@ class Lab:
 
     def session(self, name: str) -> Session:
         identity = Identity.generate(name)
-        member = enrol(self.hub.url, name, "researcher", identity.public_key_hex)
+        member = enrol(self.hub.url, name, "researcher", identity.public_keys)
         roster = Roster(fetch_parties(member), lambda: fetch_parties(member))
         transport = MemoryTransport(self.broker, Address(name, secrets.token_hex(4)))
         endpoint = Endpoint(identity, member.federation, roster, transport, MemoryStore(), "researcher")

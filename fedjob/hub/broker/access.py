@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 READ = ("fedjob/1/to/%u/#", "fedjob/1/all/from/+", "fedjob/1/presence/+")
+BROADCASTS = ("fedjob/1/all/", "fedjob/1/presence/")
+"""Beginnings of the topics whose messages go to many."""
+
 WRITE = ("fedjob/1/to/+/+/from/%u", "fedjob/1/all/from/%u", "fedjob/1/presence/%u")
+
+
+def presence_of(party: str) -> str:
+    """Return the topic of a party's presence, the only one whose last message the broker keeps."""
+    return f"fedjob/1/presence/{party}"
 
 
 def acl_file() -> str:

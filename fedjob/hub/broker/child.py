@@ -7,7 +7,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -15,13 +14,12 @@ from pathlib import Path
 
 from fedjob.common.errors import BrokerUnreachable, ConfigError
 from fedjob.common.files import private, write_atomic
-from fedjob.common.network.addresses import on_this_machine
 from fedjob.hub.broker import tether
 from fedjob.hub.broker.access import acl_file, password_file
+from fedjob.hub.broker.local_socket import NAME, LocalSocket
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
-from fedjob.hub.broker.port import BrokerPort
 from fedjob.hub.broker.probe import lets_in
-from fedjob.hub.config.tls import TlsFiles
+from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.parties import Parties, hash_password
 from fedjob.identity.membership import broker_password
 
@@ -66,19 +64,10 @@ class BrokerChild:
 
     Args:
         kind: `mosquitto`, `amqtt`, or `auto`: Mosquitto where it is installed.
-        port: 0 means a free one.
+        folder: for its files and the socket at which it listens.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        folder: Path,
-        accounts: Accounts,
-        *,
-        host: str,
-        port: int,
-        tls: TlsFiles | None = None,
-    ) -> None:
+    def __init__(self, kind: str, folder: Path, accounts: Accounts, limits: HubLimits) -> None:
         program = find_mosquitto()
         if kind == "mosquitto" and program is None:
             raise ConfigError(
@@ -88,12 +77,11 @@ class BrokerChild:
         self._program = program if kind != "amqtt" else None
         self.kind = "amqtt" if self._program is None else "mosquitto"
         self.version = version("amqtt") if self._program is None else mosquitto_version(self._program)
-        self.host = host
-        self.port = port or _free_port(host)
+        self.socket = LocalSocket(folder)
         self.num_restarts = 0
+        self._limits = limits
         self._folder = folder
         self._accounts = accounts
-        self._tls = tls
         self._log_path = folder / "broker.log"
         self._child: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -105,15 +93,9 @@ class BrokerChild:
         return self._child.pid if self._child is not None and self._child.returncode is None else 0
 
     @property
-    def on_this_machine(self) -> BrokerPort:
-        """Its port as this machine reaches it: a broker that listens on all addresses is reached on loopback."""
-        return BrokerPort(on_this_machine(self.host), self.port, tls=self._tls is not None)
-
-    @property
-    def url(self) -> str:
-        """The URL under which parties reach the broker."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtt' if self._tls is None else 'mqtts'}://{host}:{self.port}"
+    def mqtt_versions(self) -> tuple[int, ...]:
+        """The versions of MQTT that it speaks, 4 for 3.1.1."""
+        return (4,) if self._program is None else (4, 5)
 
     async def start(self) -> None:
         """Start the broker; return once it accepts the hub's own user.
@@ -166,29 +148,17 @@ class BrokerChild:
         while not await self._lets_in(*self._accounts.hub):
             if self._child.returncode is not None or asyncio.get_running_loop().time() > deadline:
                 await self._end()
-                where = f"{self.host} port {self.port}"
-                raise BrokerUnreachable(
-                    f"the {self.kind} broker did not start on {where}: {self._last_words()}"
-                )
+                raise BrokerUnreachable(f"the {self.kind} broker did not start: {self._last_words()}")
             await asyncio.sleep(_PROBE_EVERY_S)
 
     def _command(self) -> list[str]:
         passwords, acl = self._accounts.passwords, self._accounts.acl
         if self._program is not None:
             conf = self._folder / "mosquitto.conf"
-            content = settings(self.host, self.port, self._folder, passwords, acl, self._tls)
+            content = settings(self._folder, passwords, acl, self._limits)
             write_atomic(conf, content.encode())
             return [self._program, "-c", str(conf)]
-        tls = [] if self._tls is None else [str(self._tls.cert.absolute()), str(self._tls.key.absolute())]
-        return [
-            sys.executable,
-            "-m",
-            "fedjob.hub.broker.embedded",
-            self.host,
-            str(self.port),
-            str(passwords),
-            *tls,
-        ]
+        return [sys.executable, "-m", "fedjob.hub.broker.embedded", NAME, str(passwords)]
 
     async def _keep_running(self) -> None:
         delay_s = 0.1
@@ -207,7 +177,7 @@ class BrokerChild:
                     break
 
     async def _lets_in(self, user: str, password: str) -> bool:
-        return await lets_in(self.on_this_machine, user, password)
+        return await lets_in(self.socket, user, password)
 
     async def _end(self) -> None:
         if self._child is None or self._child.returncode is not None:
@@ -230,9 +200,3 @@ class BrokerChild:
         except OSError:
             lines = []
         return lines[-1][:300] if lines else "its log is empty"
-
-
-def _free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

@@ -1,6 +1,6 @@
 """The embedded broker: amqtt in a process of its own, with the same users and rules as Mosquitto.
 
-    python -m fedjob.hub.broker.embedded HOST PORT PASSWORD_FILE [CERT KEY]
+    python -m fedjob.hub.broker.embedded SOCKET PASSWORD_FILE
 
 It is meant for demos, tests and small pilots: queued messages are lost at a restart, and its
 throughput is a quarter of Mosquitto's.
@@ -10,21 +10,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
-from amqtt.contexts import Action, BaseContext, BrokerConfig, ListenerConfig
+from amqtt.contexts import Action, BaseContext, BrokerConfig, ListenerConfig, ListenerType
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
 from fedjob.hub.broker.access import may_read, may_write
 from fedjob.hub.storage.parties import password_fits
 
-MAX_CONNECTIONS = 1000
+MAX_UNACKNOWLEDGED = 2000
+"""Messages on their way to one client; amqtt keeps any number of them for a client that does not acknowledge them."""
+
+_LOOK_EVERY_S = 0.5
 
 
 class PasswordFile:
@@ -90,15 +95,16 @@ class Topics(BaseTopicPlugin):  # type: ignore[misc]
         return may_write(user, topic) if action == Action.PUBLISH else may_read(user, topic)
 
 
-async def serve(host: str, port: int, password_file: Path, tls: tuple[Path, Path] | None = None) -> None:
-    """Run the broker until SIGTERM or SIGINT."""
-    listener = ListenerConfig(
-        bind=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-        max_connections=MAX_CONNECTIONS,
-        ssl=tls is not None,
-        certfile=None if tls is None else tls[0],
-        keyfile=None if tls is None else tls[1],
-    )
+class _GateWriter(StreamWriterAdapter):  # type: ignore[misc]
+    """The writing side of a connection from the hub's gate; a Unix socket has no address of its own."""
+
+    def get_peer_info(self) -> tuple[str, int]:
+        return "gate", 0
+
+
+async def serve(socket: Path, password_file: Path) -> None:
+    """Run the broker on a Unix socket until SIGTERM or SIGINT."""
+    listener = ListenerConfig(type=ListenerType.EXTERNAL, bind="127.0.0.1:0")
     options: dict[str, Any] = {"password_file": str(password_file)}
     config = BrokerConfig(
         listeners={"default": listener},
@@ -112,16 +118,37 @@ async def serve(host: str, port: int, password_file: Path, tls: tuple[Path, Path
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await broker.start()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await broker.external_connected(StreamReaderAdapter(reader), _GateWriter(writer), "default")
+
+    socket.unlink(missing_ok=True)
+    old = os.umask(0o077)
+    try:
+        server = await asyncio.start_unix_server(connected, socket, backlog=512)
+    finally:
+        os.umask(old)
+    parting = asyncio.create_task(_part_with_the_silent(broker))
     await stop.wait()
+    parting.cancel()
+    server.close()
     await broker.shutdown()
+
+
+async def _part_with_the_silent(broker: Broker) -> None:
+    """End the sessions of clients that acknowledge nothing, before their messages fill the memory."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        for session, handler in list(broker.sessions.values()):
+            if session.inflight_out_count > MAX_UNACKNOWLEDGED:
+                await handler.handle_connection_closed()
 
 
 def main() -> None:
     """Run with the arguments of the process."""
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(message)s")
-    host, port, password_file, *tls = sys.argv[1:]
-    files = (Path(tls[0]), Path(tls[1])) if tls else None
-    asyncio.run(serve(host, int(port), Path(password_file), files))
+    socket, password_file = map(Path, sys.argv[1:])
+    asyncio.run(serve(socket, password_file))
 
 
 if __name__ == "__main__":

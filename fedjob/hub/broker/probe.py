@@ -7,13 +7,13 @@ import secrets
 import struct
 from contextlib import suppress
 
-from fedjob.hub.broker.port import BrokerPort
+from fedjob.hub.broker.local_socket import LocalSocket
 
 _DISCONNECT = b"\xe0\x00"
 _CONNACK = 0x20
 
 
-async def lets_in(broker: BrokerPort, user: str, password: str, *, timeout_s: float = 2.0) -> bool:
+async def lets_in(broker: LocalSocket, user: str, password: str, *, timeout_s: float = 2.0) -> bool:
     """Return whether the broker accepts that user; False where it does not answer in time."""
     writer = None
     try:

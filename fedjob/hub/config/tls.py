@@ -14,6 +14,9 @@ from fedjob.common.errors import ConfigError
 SOON = timedelta(days=30)
 """For so long before its end a certificate is worth a warning."""
 
+_NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which the module ssl has no name for."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -35,6 +38,22 @@ class TlsFiles:
                 f"expected a PEM certificate and its key in {self.cert} and {self.key}: {error}"
             ) from error
         return self
+
+    def context(self, client_authority: Path | None = None) -> ssl.SSLContext:
+        """Return the context of a server.
+
+        Args:
+            client_authority: certificates of the authorities whose clients are asked for a certificate; who has none is
+                let in without. The dates are not looked at, so that the server can say what is wrong with them.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(self.cert, self.key)
+        if client_authority is not None:
+            context.load_verify_locations(client_authority)
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.verify_flags |= _NO_CHECK_TIME
+        return context
 
     def warnings(self, now: datetime | None = None) -> list[str]:
         """Return what the owner should know of the certificate's validity.

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import ssl
+from collections import defaultdict
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals, network_of
+from fedjob.hub.server.client_certificates import CERTIFICATE
 
 ABORT = "fedjob.abort"
 """Key in a request's ASGI scope: a function that drops the connection at once, unsent bytes included."""
+
+PROTECT = "fedjob.protect"
+"""Key in a request's ASGI scope: a function to call once its sender is known, whose connection then makes no room."""
+
+MAX_PIPELINED = 16
+"""Requests that may come before the answers to earlier ones on the same connection."""
 
 READ_BYTES = 1 << 20
 """Bytes read from a connection at a time, and buffered of a body before the sender has to wait."""
@@ -25,13 +36,20 @@ class GuardedProtocol(HttpToolsProtocol):
     """HTTP as uvicorn speaks it; a request's head must be small and must arrive in time."""
 
     limits = HubLimits()
+    refusals = Refusals()
+    proxies: tuple[str, ...] = ()
+    by_address: ClassVar[defaultdict[str, set[GuardedProtocol]]] = defaultdict(set)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._idle_since = self.loop.time()
+        self._is_protected = False
+        self._address = network_of(self.client[0] if self.client else "")
+        self.by_address[self._address].add(self)
         self._make_room()
         if hasattr(transport, "max_size"):  # what asyncio's socket transports read at a time
             transport.max_size = READ_BYTES
+        self._certificate = _certificate_of(transport)
         self._head_bytes = 0
         self._in_body = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -39,7 +57,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._leave_address()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._leave_address()  # it counts among the broker's clients from now on
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -48,12 +71,26 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._await_head()
         super().data_received(data)
         if not self._in_body and self._head_bytes > self.limits.header_bytes:
-            self.transport.abort()
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self.refusals.count("pipelined requests", f"from {self._address}, without waiting for answers")
+            raise ValueError("too many requests before the answers to earlier ones")
         super().on_message_begin()
+        self._field_bytes = 0
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[ABORT] = self.transport.abort
+        scope[PROTECT] = self._protect
+        scope[CERTIFICATE] = self._certificate
+
+    def on_url(self, url: bytes) -> None:
+        self._count_field(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_field(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_body = True
@@ -76,6 +113,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._idle_since = self.loop.time()
+        self._is_protected = False
         super().on_response_complete()
 
     @property
@@ -83,20 +121,56 @@ class GuardedProtocol(HttpToolsProtocol):
         """True while no request is being answered, be it that none has come or that its head is still on the way."""
         return not self._in_body and (self.cycle is None or self.cycle.response_complete)
 
-    def _make_room(self) -> None:
-        """Where there are too many connections, close the one that has been idle for longest, or refuse this one.
+    def _protect(self) -> None:
+        self._is_protected = True
 
-        A client whose idle connection is closed opens another; a stranger who holds hundreds keeps nobody out.
+    def _count_field(self, num_bytes: int) -> None:
+        """Count a part of a request's head, or of what follows its body; all of it may come in one block."""
+        self._field_bytes += num_bytes
+        if self._field_bytes > self.limits.header_bytes:
+            self._refuse_head()
+            raise ValueError("the head of a request is too long")
+
+    def _refuse_head(self) -> None:
+        self.refusals.count(
+            "long heads", f"a request from {self._address} has more than {self.limits.header_bytes}"
+        )
+        self.transport.abort()
+
+    def _leave_address(self) -> None:
+        there = self.by_address[self._address]
+        there.discard(self)
+        if not there:
+            self.by_address.pop(self._address, None)
+
+    def _make_room(self) -> None:
+        """Where there are too many connections, close one, or refuse this one.
+
+        First goes the one that is idle for longest, then one whose request is not known to be a party's; of all addresses
+        the one that has most. A client whose idle connection is closed opens another; a stranger who holds hundreds
+        keeps nobody out.
         """
-        others = [each for each in self.connections if isinstance(each, GuardedProtocol) and each is not self]
-        if len(others) < self.limits.num_connections:
-            return
-        idle = [each for each in others if each._is_idle]
-        if idle:
-            min(idle, key=lambda each: each._idle_since).transport.abort()
+        there = self.by_address[self._address]
+        is_proxy = self._address in self.proxies
+        if len(there) > self.limits.address_connections and not is_proxy:
+            self._close_one(there)
+        elif sum(map(len, self.by_address.values())) > self.limits.num_connections:
+            crowds = sorted(self.by_address.values(), key=len, reverse=True)
+            self._close_one(next((crowd for crowd in crowds if self._first_to_go(crowd)), there))
+
+    def _close_one(self, crowd: set[GuardedProtocol]) -> None:
+        self.refusals.count("connections", f"{self._address} or others hold too many (num_connections)")
+        victim = self._first_to_go(crowd)
+        if victim is not None:
+            victim._leave_address()  # the loop drops it a moment later
+            victim.transport.abort()
             return
         self.transport.write(_BUSY)
         self.transport.close()
+
+    def _first_to_go(self, crowd: set[GuardedProtocol]) -> GuardedProtocol | None:
+        candidates = [each for each in crowd if each is not self and not each._is_protected]
+        return min(candidates, key=lambda each: (not each._is_idle, each._idle_since), default=None)
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(self.limits.idle_s, self.transport.abort)
@@ -105,3 +179,19 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSocket as uvicorn speaks it, with the client's certificate in the scope."""
+
+    async def run_asgi(self) -> None:
+        """Do as the base class does, which makes the scope just before."""
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope[CERTIFICATE] = _certificate_of(self.transport)
+        await super().run_asgi()
+
+
+def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
+    """Return the certificate that a client showed in the TLS handshake, in DER."""
+    secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return None if secure is None else secure.getpeercert(binary_form=True)

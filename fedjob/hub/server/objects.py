@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,6 +45,7 @@ class Objects:
         self._authenticate = authenticate
         self._pool = pool
         self._uploads = asyncio.Semaphore(self._limits.num_uploads)
+        self._uploads_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
         """Return the routes; `wrap` turns errors into responses."""
@@ -83,7 +85,9 @@ class Objects:
 
     async def _put(self, request: Request, sha256: str, holder: Holder) -> Response:
         declared = _length(request)
-        async with self._uploads:
+        own = self._uploads_of.get(holder.party) or asyncio.Semaphore(self._limits.party_uploads)
+        self._uploads_of[holder.party] = own
+        async with own, self._uploads:
             incoming = self._store.begin(holder, declared or 0)
             try:
                 if declared is not None and declared <= SMALL_BYTES:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Generator
+from pathlib import Path
 from types import TracebackType
 
 import uvicorn
@@ -14,8 +16,9 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import ConfigError
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
-from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol
+from fedjob.hub.server.connection_limits import READ_BYTES, GuardedProtocol, WebSocketProtocol
 
 KEEP_ALIVE_S = 75
 PING_S = 25.0
@@ -56,13 +59,33 @@ class _Server(uvicorn.Server):
         yield
 
 
-def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) -> uvicorn.Server:
-    """Return a server; `serve(sockets=[...])` runs it until `should_exit`."""
-    protocol = type("LimitedProtocol", (GuardedProtocol,), {"limits": limits})
+def make_server(
+    app: ASGIApp,
+    limits: HubLimits,
+    tls: TlsFiles | None = None,
+    client_authority: Path | None = None,
+    *,
+    refusals: Refusals | None = None,
+    proxies: tuple[str, ...] = (),
+) -> uvicorn.Server:
+    """Return a server; `serve(sockets=[...])` runs it until `should_exit`.
+
+    Args:
+        client_authority: see `TlsFiles.context`.
+        refusals: the counts of what is refused.
+        proxies: addresses of web servers before the hub, whose number of connections is theirs alone to bound.
+    """
+    facts = {
+        "limits": limits,
+        "refusals": refusals or Refusals(),
+        "proxies": proxies,
+        "by_address": defaultdict(set),
+    }
+    protocol = type("LimitedProtocol", (GuardedProtocol,), facts)
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="websockets-sansio",
+        ws=WebSocketProtocol,
         ws_max_size=READ_BYTES,
         ws_ping_interval=PING_S,
         ws_ping_timeout=PING_S,
@@ -77,9 +100,8 @@ def make_server(app: ASGIApp, limits: HubLimits, tls: TlsFiles | None = None) ->
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=limits.num_connections + limits.num_sessions,
-        ssl_certfile=None if tls is None else str(tls.cert),
-        ssl_keyfile=None if tls is None else str(tls.key),
+        limit_concurrency=limits.num_connections + limits.num_sessions + limits.num_logins,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context(client_authority),
     )
     return _Server(config)
 
@@ -99,7 +121,9 @@ class ServiceThread:
         host: str = "127.0.0.1",
         port: int = 0,
         tls: TlsFiles | None = None,
+        client_authority: Path | None = None,
     ) -> None:
+        self._client_authority = client_authority
         self._listener = listen(host, port)
         self._make_app = make_app
         self._limits = limits or HubLimits()
@@ -112,7 +136,7 @@ class ServiceThread:
 
     def _run(self) -> None:
         async def serve() -> None:
-            self._server = make_server(self._make_app(), self._limits, self._tls)
+            self._server = make_server(self._make_app(), self._limits, self._tls, self._client_authority)
             await self._server.serve(sockets=[self._listener])
 
         asyncio.run(serve())

@@ -90,6 +90,13 @@ class WatchFrames:
             row = db.execute("SELECT owner FROM jobs WHERE job = ?", (holder,)).fetchone()
             if row is not None and row[0] not in (None, member.party):
                 raise NotPermitted(f"{job} belongs to another researcher")
+        (shown,) = db.execute(
+            "SELECT count(*) FROM watches WHERE owner = ? AND job != ?", (member.party, job)
+        ).fetchone()
+        if shown >= self._limits.party_watches:
+            raise NotPermitted(
+                f"{member.party} shows {shown} jobs to others, as many as it may (party_watches): delete one of them first"
+            )
         now = self._clock()
         db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)", (watch_job(job), member.party, now))
         db.execute(

@@ -19,16 +19,18 @@ from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 5
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
 _SCHEMA = """
 CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE parties (
-    party TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
+    party TEXT PRIMARY KEY, role TEXT NOT NULL, key TEXT NOT NULL,
+    sealing TEXT NOT NULL, binding TEXT NOT NULL, token_hash TEXT NOT NULL UNIQUE,
     broker_hash TEXT NOT NULL, enrolled REAL NOT NULL, revoked INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
+CREATE TABLE certificates (party TEXT PRIMARY KEY, key_hash TEXT NOT NULL, issued REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE invitations (
     code_hash TEXT PRIMARY KEY, party TEXT NOT NULL, role TEXT NOT NULL, expires REAL NOT NULL,
     used_by TEXT NOT NULL DEFAULT ''
@@ -44,24 +46,24 @@ CREATE TABLE readers (
     sha256 TEXT NOT NULL, reader TEXT NOT NULL, job TEXT NOT NULL, owner TEXT NOT NULL,
     PRIMARY KEY (sha256, reader, job, owner)
 ) WITHOUT ROWID;
-CREATE TABLE usage (party TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE usage (party TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, num_objects INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER lease_begins AFTER INSERT ON leases BEGIN
-    INSERT INTO usage VALUES (NEW.owner, NEW.size_bytes)
-        ON CONFLICT (party) DO UPDATE SET size_bytes = size_bytes + NEW.size_bytes;
+    INSERT INTO usage VALUES (NEW.owner, NEW.size_bytes, 1)
+        ON CONFLICT (party) DO UPDATE SET size_bytes = size_bytes + NEW.size_bytes, num_objects = num_objects + 1;
 END;
 CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
-    UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes WHERE party = OLD.owner;
+    UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes, num_objects = num_objects - 1 WHERE party = OLD.owner;
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
-"""
-
-_WATCHES = """
+CREATE TABLE statements (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, party TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (kind, number)
+) WITHOUT ROWID;
 CREATE TABLE watches (
     job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX watches_of_owner ON watches (owner);
 """
-_STEPS = (_SCHEMA, _WATCHES)
-"""The statements that lead from each version of the schema to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +185,10 @@ class HubDatabase:
 def _prepare(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    for step in _STEPS[version:]:
-        for statement in _statements(step):
-            connection.execute(statement)
-    if version < SCHEMA_VERSION:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     if version == 0:
+        for statement in _statements(_SCHEMA):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
     connection.execute("COMMIT")
     if version > SCHEMA_VERSION:
@@ -196,6 +196,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
             f"this hub's home was written by a newer fedjob (ledger {version}, this one knows {SCHEMA_VERSION}): "
             "install that fedjob again, or restore the backup that was made with this one (fedjob hub restore, "
             "docs/operations.md)"
+        )
+    if 0 < version < SCHEMA_VERSION:
+        raise ConfigError(
+            f"this hub's home was written by an older fedjob (ledger {version}), which kept less of its "
+            "parties: start the hub in another home, and let the parties join again"
         )
 
 

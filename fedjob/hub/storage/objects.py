@@ -144,7 +144,13 @@ class ObjectStore:
         rows = self._ledger.read("SELECT size_bytes FROM usage WHERE party = ?", (holder.party,))
         if rows and rows[0][0] + size_bytes > self.limits.party_bytes:
             raise NotPermitted(
-                f"{holder.party} has {rows[0][0]} of {self.limits.party_bytes} bytes stored: end a job first"
+                f"{holder.party} has {rows[0][0]} of {self.limits.party_bytes} bytes stored (party_bytes): end a job first"
+            )
+        share = self.limits.party_disk_share
+        if rows and rows[0][0] + size_bytes > share * disk.f_blocks * disk.f_frsize:
+            raise NotPermitted(
+                f"{holder.party} has {rows[0][0]} bytes stored, and may take {share:.0%} of the hub's disk "
+                "(party_disk_share): end a job first"
             )
         return Incoming(self._incoming, self.limits.object_bytes)
 
@@ -156,7 +162,7 @@ class ObjectStore:
         """
 
         def work(db: sqlite3.Connection) -> None:
-            _hold(db, sha256, incoming.num_bytes, holder, self._clock())
+            _hold(db, sha256, incoming.num_bytes, holder, self._clock(), self.limits)
             db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (sha256, incoming.num_bytes))
             incoming.rename(path)
 
@@ -173,7 +179,7 @@ class ObjectStore:
                 return False
             if not path.exists() or path.stat().st_size != found[0]:
                 return False
-            _hold(db, sha256, found[0], holder, self._clock())
+            _hold(db, sha256, found[0], holder, self._clock(), self.limits)
             return True
 
         return self._ledger.submit(work)
@@ -315,7 +321,9 @@ class ObjectStore:
         return None
 
 
-def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, now: float) -> None:
+def _hold(
+    db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, now: float, limits: HubLimits
+) -> None:
     row = db.execute("SELECT owner FROM jobs WHERE job = ?", (holder.job,)).fetchone()
     owner = row[0] if row else None
     if holder.role == "researcher":
@@ -330,6 +338,11 @@ def _hold(db: sqlite3.Connection, sha256: str, size_bytes: int, holder: Holder, 
         "INSERT OR IGNORE INTO readers VALUES (?, ?, ?, ?)",
         [(sha256, reader, holder.job, holder.party) for reader in holder.readers],
     )
+    (held,) = db.execute("SELECT num_objects FROM usage WHERE party = ?", (holder.party,)).fetchone()
+    if held > limits.party_objects:
+        raise NotPermitted(
+            f"{holder.party} has {limits.party_objects} objects stored, as many as it may (party_objects): end a job first"
+        )
 
 
 def _stop_watching(db: sqlite3.Connection, job: str) -> None:

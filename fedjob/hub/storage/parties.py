@@ -8,19 +8,25 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.common.types import check_party
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.database import HubDatabase
+from fedjob.identity.keys import PublicKeys
 from fedjob.identity.membership import broker_password
 
 ROLES = ("researcher", "node")
 PBKDF2_ITERATIONS = 101
 """Mosquitto's own number; more would gain nothing, because the passwords are 256 random bits."""
 
+_COLUMNS = (
+    "party, role, key, revoked, broker_hash, sealing, binding, "
+    "coalesce((SELECT key_hash FROM certificates c WHERE c.party = parties.party), '')"
+)
 _HEX32 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,6 +39,10 @@ class Member:
     key: str
     revoked: bool
     broker_hash: str
+    sealing: str = ""
+    binding: str = ""
+    tls_key: str = ""
+    """Hash of the key of the certificate that the hub issued to it last; empty for none."""
 
 
 class Parties:
@@ -51,18 +61,40 @@ class Parties:
 
     def all(self) -> list[Member]:
         """Return every party, revoked ones included, sorted by name."""
-        rows = self._ledger.read("SELECT party, role, key, revoked, broker_hash FROM parties ORDER BY party")
-        return [Member(party, role, key, bool(revoked), hashed) for party, role, key, revoked, hashed in rows]
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties ORDER BY party")
+        return [_member(row) for row in rows]
 
     def by_token(self, token: str) -> Member | None:
         """Return the party that a token belongs to; None if it is unknown or the party is revoked."""
-        rows = self._ledger.read(
-            "SELECT party, role, key, revoked, broker_hash FROM parties WHERE token_hash = ?", (_hash(token),)
-        )
-        if not rows or rows[0][3]:
-            return None
-        party, role, key, _, hashed = rows[0]
-        return Member(party, role, key, False, hashed)
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE token_hash = ?", (_hash(token),))
+        member = _member(rows[0]) if rows else None
+        return None if member is None or member.revoked else member
+
+    def by_name(self, party: str) -> Member | None:
+        """Return a party by its name; None if it is unknown or revoked."""
+        rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ?", (party,))
+        member = _member(rows[0]) if rows else None
+        return None if member is None or member.revoked else member
+
+    def certified(self, party: str, key: str, key_hash: str) -> None:
+        """Record the key of the certificate that a party gets; those of its earlier keys stop working.
+
+        Args:
+            key: the party's public Ed25519 key, which signed the request.
+
+        Raises:
+            NotPermitted: the party joined anew meanwhile, or was revoked.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            found = db.execute("SELECT key, revoked FROM parties WHERE party = ?", (party,)).fetchone()
+            if found != (key, 0):
+                raise NotPermitted(f"{party} was revoked, or joined again with another key")
+            db.execute(
+                "INSERT OR REPLACE INTO certificates VALUES (?, ?, ?)", (party, key_hash, self._clock())
+            )
+
+        self._ledger.write(work)
 
     def invite(self, party: str, role: str) -> str:
         """Return the code of a new invitation; earlier ones for that party become invalid.
@@ -85,29 +117,29 @@ class Parties:
         return code
 
     def enrol(
-        self, party: str, role: str, key: str, token: str, *, code: str | None, invited_only: bool
+        self, party: str, role: str, keys: PublicKeys, token: str, *, code: str | None, invited_only: bool
     ) -> None:
         """Make `party` a member.
 
-        Enrolling again with the same key and token succeeds and changes nothing; with
-        an invitation, a member gets a new key and token.
+        Enrolling again with the same keys and token succeeds and changes nothing; with
+        an invitation, a member gets new keys and a new token.
 
         Raises:
-            SpecError: `party`, `role`, `key` or `token` is malformed.
+            SpecError: `party`, `role`, a key or `token` is malformed.
             NotPermitted: the party is not invited, or the name is taken.
         """
         check_party(party)
         check_role(role)
-        for value, what in ((key, "a public Ed25519 key"), (token, "a token")):
-            if not _HEX32.fullmatch(value):
-                raise SpecError(f"expected {what} as 64 lower-case hex digits, found {value[:80]!r}")
+        keys.check(party)
+        if not _HEX32.fullmatch(token):
+            raise SpecError(f"expected a token as 64 lower-case hex digits, found {token[:80]!r}")
         broker_hash = hash_password(broker_password(token))
 
         def work(db: sqlite3.Connection) -> None:
             known = db.execute(
-                "SELECT role, key, token_hash, revoked FROM parties WHERE party = ?", (party,)
+                "SELECT role, key, sealing, token_hash, revoked FROM parties WHERE party = ?", (party,)
             ).fetchone()
-            if known == (role, key, _hash(token), 0):
+            if known == (role, keys.signing, keys.sealing, _hash(token), 0):
                 return
             if code is not None:
                 self._use_invitation(db, code, party, role, token)
@@ -122,9 +154,20 @@ class Parties:
                 )
             elif db.execute("SELECT count(*) FROM parties").fetchone()[0] >= self._limits.num_parties:
                 raise NotPermitted(f"this hub has its {self._limits.num_parties} parties already")
+            db.execute("DELETE FROM certificates WHERE party = ?", (party,))
             db.execute(
-                "INSERT OR REPLACE INTO parties VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (party, role, key, _hash(token), broker_hash, self._clock()),
+                "INSERT OR REPLACE INTO parties (party, role, key, sealing, binding, token_hash, broker_hash, enrolled)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    party,
+                    role,
+                    keys.signing,
+                    keys.sealing,
+                    keys.binding,
+                    _hash(token),
+                    broker_hash,
+                    self._clock(),
+                ),
             )
 
         self._ledger.write(work)
@@ -155,6 +198,12 @@ class Parties:
         if found[:2] != (party, role):
             raise NotPermitted(f"that invitation is for {found[1]} {found[0]!r}, not for {role} {party!r}")
         db.execute("UPDATE invitations SET used_by = ? WHERE code_hash = ?", (_hash(token), _hash(code)))
+
+
+def _member(row: Sequence[Any]) -> Member:
+    """Return the party of a row of `_COLUMNS`."""
+    party, role, key, revoked, *more = row
+    return Member(party, role, key, bool(revoked), *more)
 
 
 def check_role(role: str) -> str:

@@ -33,16 +33,20 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fedjob.common.errors import BrokerUnreachable, SpecError
+from fedjob.common.checks import printable
+from fedjob.common.errors import BrokerUnreachable, FedjobError, SpecError
 from fedjob.common.http_client import tls_trouble
+from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
-from fedjob.identity.membership import Membership
+from fedjob.identity.membership import BROKER_PATH, CLIENT_ID_SEPARATOR, Membership, check_broker_for
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
+from fedjob.messaging.transport.echo import ECHO, EchoWatch
 from fedjob.messaging.transport.presence import PresenceBoard
 
 ROOT = "fedjob/1"
 KEEPALIVE_S = 30
+LOOK_S = 1.0
 RETRY_S = 0.3
 PROBE_S = 2.0
 MAX_RECONNECT_S = 30
@@ -54,6 +58,9 @@ ANSWER_S = 5.0
 """For a broker's answer, where it has a second URL."""
 
 MAX_PACKET_BYTES = 256 * 1024
+MAX_SENTENCE = 500
+"""Characters of what a broker says about a refusal."""
+
 MAX_INFLIGHT = 200
 MAX_QUEUED = 20_000
 
@@ -69,10 +76,12 @@ class _ConnectAttempt:
         how: `ok`; `refused` by the broker; `closed` by it without a reason; `silent`, no answer in time; or
             `unreachable`, no connection at all.
         why: the reason, where there is one.
+        detail: what the broker says of it, in words.
     """
 
     how: Literal["ok", "refused", "closed", "silent", "unreachable", "tls"]
     why: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,7 @@ class MqttTransport(Transport):
         tls_ca: PEM file of the authority that signed the broker's certificate;
             None for the authorities that the system trusts.
         proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
+        credentials: that the party shows besides its password, over TLS only.
         version: 5 or 4 (3.1.1); None tries both.
     """
 
@@ -122,6 +132,7 @@ class MqttTransport(Transport):
         other_url: str = "",
         tls_ca: str | Path | None = None,
         proxy: str = "",
+        credentials: Credentials | None = None,
         version: Literal[4, 5] | None = None,
     ) -> None:
         self.address = address
@@ -132,6 +143,7 @@ class MqttTransport(Transport):
         self._way = self._ways[0]
         self._user, self._password = user, password
         self._tls_ca = tls_ca
+        self._credentials = credentials
         self._version = version
         self._client: Client | None = None
         self._on_frame: OnFrame | None = None
@@ -143,6 +155,8 @@ class MqttTransport(Transport):
         self._subscription: int | None = None
         self._ended = threading.Event()
         self._attempt = _ConnectAttempt("silent")
+        self._echoes = EchoWatch()
+        self._closed = threading.Event()
 
     @property
     def url(self) -> str:
@@ -167,6 +181,7 @@ class MqttTransport(Transport):
             else:
                 attempt = self._try(version, left_s if len(self._ways) == 1 else min(ANSWER_S, left_s))
                 if attempt.how == "ok":
+                    threading.Thread(target=self._watch, name="fedjob-echo", daemon=True).start()
                     return
             if self.url not in failed or attempt.how != "silent":
                 # a last try with no time left must not hide the reason
@@ -204,6 +219,7 @@ class MqttTransport(Transport):
             self._publish_presence(client, present=True)
 
     def close(self) -> None:
+        self._closed.set()
         client, self._client = self._client, None
         if client is None:
             return
@@ -255,7 +271,7 @@ class MqttTransport(Transport):
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"fedjob-{secrets.token_hex(8)}",  # a second client with the same id would be disconnected
+            client_id=self._client_id(),
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
@@ -265,9 +281,11 @@ class MqttTransport(Transport):
         if self._way.proxy is not None:
             client.proxy_set(**self._way.proxy.tunnel)
         if self._way.scheme in ("ws", "wss"):
-            client.ws_set_options(path=self._way.path)
+            client.ws_set_options(path=self._way.path, headers=self._headers)
         if self._way.scheme in ("mqtts", "wss"):
-            client.tls_set(ca_certs=None if self._tls_ca is None else str(self._tls_ca))
+            context = self._context()
+            client.tls_set_context(context)
+            client.on_pre_connect = lambda *_: self._load_certificate(context)
         if self.address.session == DAEMON and not probe:
             will = self._presence.announcement(present=False)
             client.will_set(self._presence_topic(self.address.party), will, qos=1, retain=True)
@@ -283,7 +301,41 @@ class MqttTransport(Transport):
         client.on_message = self._message
         return client
 
+    def _client_id(self) -> str:
+        """Return an id of this connection alone: a second client with the same id would be disconnected."""
+        return f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._tls_ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(self._tls_ca)
+        return context
+
+    def _load_certificate(self, context: ssl.SSLContext) -> None:
+        """Use the certificate as it is now for the next connection: it is renewed while this runs."""
+        try:
+            files = None if self._credentials is None else self._credentials.certificate()
+            if files is not None:
+                context.load_cert_chain(*files)
+        except FedjobError as error:
+            if self._opening:
+                raise
+            self.trouble = str(
+                error
+            )  # on paho's thread: without a certificate the hub refuses, and paho tries again
+
+    def _headers(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return the headers of a WebSocket's handshake, with a signature of it."""
+        if self._credentials is not None and self._way.scheme == "wss":
+            headers |= self._credentials.headers("GET", BROKER_PATH)
+        return headers
+
     def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
+        if attempt.how == "refused" and attempt.detail:
+            return f"the broker at {self.url} refuses {self._user}: {attempt.detail}"
         if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
             who = self._user or "a client without a user name"
             return (
@@ -308,15 +360,32 @@ class MqttTransport(Transport):
             )
         return f"the broker at {self.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
+    # --- on a thread of its own ---------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Send an echo when it is due, and break a connection off that carries none."""
+        while not self._closed.wait(LOOK_S):
+            client, now = self._client, time.monotonic()
+            if client is None or not self._connected:
+                continue
+            if self._echoes.is_deaf(now):
+                self._echoes.lost()
+                _break_off(client)
+            elif self._echoes.take_due(now):
+                self.send(self.address, ECHO)
+
     # --- on the network's thread --------------------------------------------------------
 
     def _connect_answered(
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         if code.is_failure:
+            detail = _sentence_of(properties)
             if not self._probing:
-                self.trouble = f"the broker refuses: {code.getName()}"
-            self._end(client, _ConnectAttempt("refused", code.getName()))
+                self.trouble = f"the broker refuses: {detail or code.getName()}"
+                if self._credentials is not None:
+                    self._credentials.refused()
+            self._end(client, _ConnectAttempt("refused", code.getName(), detail))
             return
         if self._probing:
             self._end(client, _ConnectAttempt("ok"))
@@ -339,6 +408,7 @@ class MqttTransport(Transport):
             self.trouble = f"the broker refuses the subscription: {codes[0].getName()}"
             self._end(client, _ConnectAttempt("refused", codes[0].getName()))
             return
+        self._echoes.connected(time.monotonic())
         self._connected = True
         self.trouble = ""
         self._attempt = _ConnectAttempt("ok")
@@ -350,8 +420,11 @@ class MqttTransport(Transport):
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         was, self._connected = self._connected, False
+        self._echoes.lost()
         if was:
-            self.trouble = f"the connection to {self.url} broke: {code.getName()}"
+            self.trouble = (
+                f"the connection to {self.url} broke: {code.getName()}{_and(_sentence_of(properties))}"
+            )
             if self._on_connection is not None:
                 self._on_connection(False)
         self._end(client, _ConnectAttempt("closed", code.getName()))
@@ -370,6 +443,9 @@ class MqttTransport(Transport):
         levels = message.topic.split("/")
         if levels[2] == "presence":
             self._take_presence(client, levels[3], cast(bytes, message.payload))
+            return
+        if message.payload == ECHO and levels[-1] == self.address.party:
+            self._echoes.came_back(time.monotonic())
             return
         on_frame = self._on_frame
         if on_frame is not None:
@@ -396,16 +472,29 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
 
     Args:
         broker_url: the only one to try, where the user gave one; empty for those that the hub has.
+
+    Raises:
+        NotPermitted: the hub has TLS, and the broker has none.
     """
     return MqttTransport(
-        broker_url or membership.broker_url,
+        check_broker_for(membership.hub_url, broker_url or membership.broker_url),
         address,
         membership.party,
         membership.broker_password,
         other_url="" if broker_url else membership.broker_at_hub,
         tls_ca=membership.tls_ca or None,
         proxy=membership.proxy,
+        credentials=membership.credentials,
     )
+
+
+def _sentence_of(properties: Any) -> str:
+    """Return what a broker says about a refusal; empty where it says nothing."""
+    return printable(str(getattr(properties, "ReasonString", "")))[:MAX_SENTENCE]
+
+
+def _and(sentence: str) -> str:
+    return f" ({sentence})" if sentence else ""
 
 
 def _connect_properties() -> Properties:
@@ -419,3 +508,11 @@ def _without_delay(client: Client, userdata: Any, sock: Any) -> None:
     # The option is set on a copy of the descriptor, which works for plain, TLS and websocket wrappers alike.
     with socket.socket(fileno=os.dup(sock.fileno())) as copy:
         copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _break_off(client: Client) -> None:
+    """End a connection from this side, so that paho makes another."""
+    sock = client.socket()
+    if sock is not None:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)

@@ -23,8 +23,11 @@ from fedjob.common.codec import unpack
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
+from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
+from fedjob.identity.pinned_roster import PinnedRoster
+from fedjob.identity.roster import ON_FIRST_USE, Roster
 from fedjob.messaging.clock import clock_text
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.config.capacity import read_labels
@@ -55,6 +58,9 @@ log = logging.getLogger(__name__)
 BROKER_WITHIN_S = 15.0
 """A broker that has not answered for so long is waited for with a word."""
 
+WAITING_S = 0.5
+"""Between two looks at whether the federation has signed."""
+
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
 
@@ -72,6 +78,12 @@ STOP_WITHIN_S = 30.0
     help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="This party's own certificate, where the hub issues none; it stays where it is.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Key of --tls-cert.")
+@click.option(
     "--proxy",
     help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.  [default: as the environment says]",
 )
@@ -86,13 +98,16 @@ def init(
     hub: str | None,
     invite: Path | None,
     tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     proxy: str | None,
     key: Path | None,
 ) -> None:
     """Make a node's home and join a federation."""
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
-    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+    own = own_certificate(tls_cert, tls_key)
+    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 
@@ -156,7 +171,13 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
         click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
-    click.echo(f"node ready: {name_of(home)}")
+    name = name_of(home)
+    if text := daemon.roster.waiting(name):
+        click.echo(f"fedjob: the node waits for the federation: {text}", err=True)
+        sys.stderr.flush()
+        while daemon.roster.waiting(name):
+            time.sleep(WAITING_S)
+    click.echo(f"node ready: {name}")
     sys.stdout.flush()
 
 
@@ -284,7 +305,10 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
             "version_trouble": live.get("version_trouble", ""),
+            "roster": live.get("roster") or _roster_of(home),
             "settings_faults": list(settings.faults),
+            "encrypted": bool(live.get("encrypted")),
+            "encryption": live.get("encryption") or f"{config.encryption}, from its next start on",
             "approval": config.approval,
             "verifier": config.verifier,
             "workers": config.workers,
@@ -323,8 +347,12 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
+    click.echo(f"trust     {facts['roster']['trust']}")
+    for text in filter(None, (facts["roster"]["waiting"], facts["roster"]["trouble"])):
+        click.echo(f"          {text}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
+    click.echo(f"encrypted {facts['encryption']}")
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")
@@ -351,6 +379,20 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
+
+
+def _roster_of(home: NodeHome) -> dict[str, str]:
+    """Return what a home that no daemon runs in says of its roster."""
+    membership = load_membership(home.root)
+    if membership.federation_keys is None:
+        return {"trust": ON_FIRST_USE, "waiting": "", "trouble": ""}
+    pinned = PinnedRoster(home.root, membership, membership.federation_keys)
+    roster = Roster(pinned.parties(), pin=lambda: pinned.pin)
+    return {
+        "trust": roster.describe(),
+        "waiting": roster.waiting(membership.party),
+        "trouble": roster.trouble(),
+    }
 
 
 def _resources(config: NodeConfig) -> dict[str, Any]:

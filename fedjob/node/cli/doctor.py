@@ -90,6 +90,8 @@ def _daemon(home: NodeHome) -> list[Finding]:
         findings[0] = Finding(
             "node", False, f"it runs and is not connected: {trouble}", "see the lines above", "you"
         )
+    if facts.get("encryption"):
+        findings.append(Finding("encryption", True, str(facts["encryption"])))
     if facts.get("twin"):
         found = "another daemon runs under this node's name, such as one on a copy of its home"
         findings.append(Finding("identity", False, found, "stop one of them: fedjob node stop", "you"))

@@ -60,7 +60,7 @@ _LIMIT_OPTIONS = (
         "protections",
         multiple=True,
         metavar="NAME",
-        help="A protection that jobs must have; one that this version does not enforce is refused.",
+        help="A protection that jobs must have: secagg, or secagg:5 for sums of 5 nodes or more.",
     ),
 )
 

@@ -169,6 +169,7 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
     )
     if asked.files:
         yield "brings", f"data of its own, sha256 {asked.files[:16]}"
+    yield from _titled("protected by", _protections(asked.protect))
     yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")
@@ -185,6 +186,13 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
         )
     if grant.rule:
         yield "agreement", grant.rule
+
+
+def _protections(protect: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: {', '.join(entries_in_words({k: v for k, v in settings.items() if v is not None}))}"
+        for name, settings in protect.items()
+    ]
 
 
 def _predicted(grant: Grant) -> str:

@@ -14,6 +14,8 @@ from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import write_atomic
 from fedjob.doctor.findings import Finding
 from fedjob.doctor.way import examine_way
+from fedjob.identity.client_certificate import own_certificate
+from fedjob.identity.enrolment import check_role_of_home, keep_authority
 from fedjob.identity.membership import Invitation, Membership
 from fedjob.node.cli.daemon import start_detached, start_here
 from fedjob.node.cli.doctor import examine
@@ -34,13 +36,26 @@ UNIT = "fedjob-node.service"
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Certificate of the hub's own authority, or of a proxy's that looks inside TLS.",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="This party's own certificate, where the hub issues none; it stays where it is.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Key of --tls-cert.")
 @click.option("--proxy", help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.")
 @click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
 @click.option("--systemd", is_flag=True, help="Write a service of this user instead of starting the node.")
 def join(
-    invitation: Path, home: NodeHome, tls_ca: Path | None, proxy: str | None, detach: bool, systemd: bool
+    invitation: Path,
+    home: NodeHome,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    proxy: str | None,
+    detach: bool,
+    systemd: bool,
 ) -> None:
     """Make a node of INVITATION: its home, its keys and its place in the federation; check it and start it.
 
@@ -53,8 +68,11 @@ def join(
         raise ConfigError(
             f"{invitation} invites a {invited.role}: use fedjob init --id {invited.party} --invite {invitation}"
         )
+    check_role_of_home(home.root, "node")
+    tls_ca = tls_ca or keep_authority(home.root, invited)
     tls_ca, proxy = _find_way(invited, tls_ca, proxy)
-    init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy)
+    own = own_certificate(tls_cert, tls_key)
+    init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy, own=own)
     findings = examine(home)
     for finding in findings:
         _show(finding)
@@ -64,6 +82,10 @@ def join(
             f"the node is a member, but is not started: {', '.join(broken)}; then look again: {again}"
         )
     click.echo(f"{invited.party} is a node of the federation; home: {home.root}")
+    if (keys := invited.federation) is not None:
+        click.echo(
+            f"its roster is signed by {keys.name}, key {keys.fingerprint}: compare that with {keys.signer}"
+        )
     _say_next(home)
     if systemd:
         _write_unit(home)

@@ -12,6 +12,7 @@ from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.network.proxy import check_proxy_setting
 from fedjob.common.requirements import read_bytes
 from fedjob.common.types import Contact, read_contacts
+from fedjob.identity.encryption import CHOICES
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
 from fedjob.node.config.hours import read_hours
 from fedjob.node.config.options import read_options
@@ -26,6 +27,9 @@ class NodeConfig:
             environment says. Used from the next start on.
         tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
             one that the home joined with.
+        tls_cert, tls_key: files of a certificate of this party's own and of its key, where the hub issues none.
+        encryption: `on`: messages and objects are encrypted for their readers, and plain ones refused; `off`: the hub
+            can read them; `auto`: on where the roster is pinned.
         approval: `on`: user code runs only if the owner approved its exact text.
         approvers: different people who have to approve a grant before it counts.
         plans: patterns of built-in operations that run without asking, such as `fedjob.statistics`.
@@ -82,6 +86,9 @@ class NodeConfig:
 
     proxy: str = field(default="", metadata={"check": check_proxy_setting})
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    encryption: str = field(default="auto", metadata={"choices": CHOICES})
     approval: str = field(default="on", metadata={"choices": ("on", "off")})
     approvers: int = field(default=1, metadata={"at_least": 1})
     plans: str = ""

@@ -23,6 +23,7 @@ ALWAYS: Mapping[str, Scalar] = {
 """What holds whatever the file says of them, while anything in it can't be read."""
 
 UNREADABLE: Mapping[str, Scalar] = {
+    "encryption": "on",
     "unknown": "deny",
     "operations": "",
     "projects": "",

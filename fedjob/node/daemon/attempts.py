@@ -21,7 +21,7 @@ from fedjob.node.daemon.child_tasks import ChildTasks
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.inputs import TaskInputs
-from fedjob.node.execution.outputs import StoredResult
+from fedjob.node.execution.outputs import StoredResult, concealed
 from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.execution.worker_events import (
     ChildAwaited,
@@ -122,7 +122,9 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wants[key] = objects_of(task_of(row))
-        self._context.transfers.brought.recover({row.job for row in book.tasks.values()})
+        jobs = {row.job for row in book.tasks.values()}
+        self._context.transfers.brought.recover(jobs)
+        self._context.job_secrets.keep(jobs)
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
@@ -155,6 +157,7 @@ class Attempts:
                 case events.EndJob(job=job):
                     self._context.workers.end_job(job)
                     self._context.transfers.end_job(job)
+                    self._context.forget_soon()
         if released:
             wanted = set().union(*self.wants.values())
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
@@ -181,7 +184,8 @@ class Attempts:
             self._report(Unprepared(key, attempt.number, *refusal))
             return
         rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
-        attempt.log = Forwarding(context.home, key, permissions.limits_of(row).logs or rule)
+        forwarded = "none" if task.protect else permissions.limits_of(row).logs or rule
+        attempt.log = Forwarding(context.home, key, forwarded)
         context.workers.warm_up()
         attempt.folder = context.spool.begin(key)
         attempt.limit_s = min(task.limit_s or context.config.task_limit_s, context.config.task_limit_s)
@@ -223,7 +227,8 @@ class Attempts:
             case WorkerEmitted():
                 if event.type not in OWN_EVENTS:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
-                    if attempt.events.take(time.monotonic()):
+                    # what one node measures on the way is its contribution's part, and stays with it
+                    if not task_of(row).protect and attempt.events.take(time.monotonic()):
                         self._pass_on(turn, row, event)
             case Prepared(order=order):
                 text = order.plan_text.encode()
@@ -333,6 +338,8 @@ class Attempts:
         turn.charge(charge)
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
+        if task_of(row).protect:
+            result = concealed(result)
         if stored.trace or stored.message:
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
             log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
@@ -27,6 +30,10 @@ from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
+from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
+
+SCRUB_AFTER_S = 2.5
+"""By then the messages of a job that has ended are out of the outbox, too."""
 
 
 @dataclass(kw_only=True)
@@ -55,7 +62,26 @@ class NodeContext:
     versions: Versions
     redescriber: Redescriber
     permissions: Permissions
+    roster: Roster
+    job_secrets: JobSecrets
     point: Callable[[str], None]
+    scrub_at: float = math.inf
+    """When what a job left is removed from the database's log; monotonic seconds."""
+
+    @property
+    def encryption(self) -> str:
+        """Whether messages and objects are encrypted, and why, in words."""
+        return encryption_text(self.config.encryption, encrypted=self.endpoint.encrypted)
+
+    def forget_soon(self) -> None:
+        """Have the keys of a job that has ended removed from the database's log, once its rows are gone."""
+        self.scrub_at = time.monotonic() + SCRUB_AFTER_S
+
+    def follow_encryption(self) -> None:
+        """Encrypt what goes out, and refuse what comes in plain, as the owner's settings and the roster say."""
+        encrypted = is_encrypted(self.config.encryption, self.roster)
+        self.endpoint.encrypted = encrypted
+        self.transfers.repository.encrypt(self.job_secrets, encrypted=encrypted)
 
     def answer(self, turn: Turn, message: Message, body: Body) -> None:
         """Answer a message; it counts as handled once the answer is committed."""
@@ -100,7 +126,7 @@ def open_context(
     transfers = Transfers(
         home=home, config=config, node=node, spool=spool, repository=repository, notify=report, point=point
     )
-    return NodeContext(
+    context = NodeContext(
         home=home,
         config=config,
         node=node,
@@ -125,5 +151,9 @@ def open_context(
             versions=versions,
             secrets=home.secrets,
         ),
+        roster=roster,
+        job_secrets=JobSecrets(home.keys / FOLDER_NAME),
         point=point,
     )
+    context.follow_encryption()
+    return context

@@ -34,19 +34,19 @@ from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.searches import Published, SearchHandler
-from fedjob.node.daemon.sender_verification import Checked, SenderVerification, without_proof
+from fedjob.node.daemon.sender_verification import Checked, Revocations, SenderVerification, without_proof
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.status import pong
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent
+from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
+from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
@@ -90,6 +90,7 @@ class Daemon:
         config = settings.config
         self._database = Database(home.database)
         self._store = DatabaseStore(self._database)
+        self.roster = roster
         self._endpoint = self._open_endpoint(identity, federation, roster, transport)
         self._context = open_context(
             home=home,
@@ -108,7 +109,7 @@ class Daemon:
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._task_handler = TaskHandler(self._context, self._attempts)
+        self._task_handler = TaskHandler(self._context, self._attempts, identity, roster, federation)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
@@ -154,9 +155,8 @@ class Daemon:
             commit=self._commit,
             write_lazily=self._write_lazily,
             watch=self._watch,
+            revocations=Revocations(self.roster, self._context),
         )
-
-    # --- life ------------------------------------------------------------------------------
 
     def run(self, *, connect_timeout_s: float = 10.0) -> None:
         """Work until `stop` is called from another thread; a broker that is away is waited for.
@@ -172,6 +172,7 @@ class Daemon:
             turn.step(events.Restarted())
             self._commit(turn)
             self.ready.set()
+            self.roster.follow(self._context.node, self._endpoint.wake)
             while not self._stopping.is_set():
                 self._backlog += self._endpoint.receive(self._patience())
                 if not (self._turn() and self._housekeeping.look_around()):
@@ -211,6 +212,7 @@ class Daemon:
             self._commit(turn)
 
     def _close(self) -> None:
+        self.roster.stop()
         self._endpoint.stop()
         self._notices.stop()
         self._hooks.stop()
@@ -313,24 +315,21 @@ class Daemon:
 
     def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verification.check(turn, message, wanted, time.time())
+        is_new = not self._task_handler.has(turn, message, wanted)
+        checked = self._verification.check(turn, message, wanted, time.time(), is_new=is_new)
         if checked is not None:
-            self._act_on(turn, message, checked.refusal)
+            self._act_on(turn, message, checked)
 
-    def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
-        """Act on an offer or a task.
-
-        Args:
-            refusal: the reason that its sender could not be verified; empty where it was.
-        """
+    def _act_on(self, turn: Turn, message: Message, checked: Checked) -> None:
+        """Act on an offer or a task, or refuse it where its sender could not be verified."""
         message = without_proof(message)
         match message.body:
-            case wire.Offer() if refusal:
-                self._offers.refuse(turn, message, "unverified", refusal)
+            case wire.Offer() if checked.refusal:
+                self._offers.refuse(turn, message, checked.reason, checked.refusal)
             case wire.Offer() as offer:
                 self._offers.handle(turn, message, offer)
-            case wire.Task() as task if refusal:
-                self._task_handler.refuse(turn, message, task, "unverified", refusal)
+            case wire.Task() as task if checked.refusal:
+                self._task_handler.refuse(turn, message, task, checked.reason, checked.refusal)
             case wire.Task() as task:
                 self._task_handler.handle_task(turn, message, task)
 
@@ -348,9 +347,9 @@ class Daemon:
                 self._searches.take(turn, report)
             case Checked():
                 for message in self._verification.take(turn, report):
-                    self._act_on(turn, message, report.refusal)
-            case Ensured(message=message_id):
-                self._task_handler.take_ensured(turn, message_id)
+                    self._act_on(turn, message, report)
+            case Ensured() | VectorStored():
+                self._task_handler.take(turn, report)
             case _:
                 self._attempts.take(turn, report)
 

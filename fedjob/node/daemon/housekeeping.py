@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import ConfigError
+from fedjob.common.lifecycle import State
 from fedjob.messaging import messages as wire
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Message
@@ -20,16 +22,16 @@ from fedjob.node.daemon.commit import encode_states
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
-from fedjob.node.daemon.sender_verification import SenderVerification
+from fedjob.node.daemon.sender_verification import Revocations, SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.state_reports import StateReports
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
+from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.queue.task import header_of
 from fedjob.node.storage.logs import released, tidy_logs
 
@@ -53,6 +55,7 @@ class Housekeeping:
         commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
         watch: over the connection, the clock, and a second daemon of this node's name.
+        revocations: of parties whose work is to end.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Housekeeping:
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
         watch: ConnectionWatch,
+        revocations: Revocations,
     ) -> None:
         self._context = context
         self._offers = offers
@@ -87,6 +91,7 @@ class Housekeeping:
         self._commit = commit
         self._write_lazily = write_lazily
         self._watch = watch
+        self._revocations = revocations
         self._leased = self._looked = self._tidied = self._published = 0.0
         self._facts = b""
         if settings.faults:
@@ -111,6 +116,7 @@ class Housekeeping:
                 self._looked = now
                 self._watch.look(now)
                 self._follow_decisions()
+                self._commit(self._revocations.end_work(Turn(self._book())))
                 self._notify_owner()
                 self._follow_config()
                 self._follow_time()
@@ -126,6 +132,8 @@ class Housekeeping:
                 self._published = now
                 self._context.transfers.later(self._context.workers.look_at_memory)
                 self._write_lazily()
+                if now >= self._context.scrub_at and self._context.database.scrub():
+                    self._context.scrub_at = math.inf
                 self.publish_facts()
         except sqlite3.Error as error:
             log.error("the database refused a commit, trying again: %s", error)
@@ -137,6 +145,15 @@ class Housekeeping:
         for row in self._book().unfinished():
             lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
+        for message in self._task_handler.sums.under_way():
+            lease = wire.Event(type="lease", data={"status": str(State.RUNNING)})
+            self._context.endpoint.send(
+                parse_address(message.reply_to),
+                lease,
+                job=message.job,
+                round=message.round,
+                step=message.step,
+            )
 
     def _follow_decisions(self) -> None:
         """Look for decisions that the owner made on the command line, and announce them to the researchers."""
@@ -219,6 +236,7 @@ class Housekeeping:
         context = self._context
         context.config = context.permissions.config = config
         context.workers.config = context.transfers.config = self._notices.config = config
+        context.follow_encryption()
 
     def _follow_time(self) -> None:
         """Free what was reserved and not taken; begin when the working hours do."""
@@ -257,6 +275,7 @@ class Housekeeping:
         turn = Turn(self._book())
         for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
             turn.step(events.Forgotten(job))
+            self._task_handler.sums.end_job(turn, job)
             self._context.drop_states(turn, job)
         self._commit(turn)
 
@@ -270,7 +289,10 @@ class Housekeeping:
         facts = {
             **watched,
             "trouble": trouble or watched["trouble"],
+            "roster": self._revocations.facts(),
             "connected": self._context.endpoint.connected,
+            "encrypted": self._context.endpoint.encrypted,
+            "encryption": self._context.encryption,
             "counters": dict(self._context.endpoint.counters),
             "undelivered": self._context.endpoint.undelivered(),
             "workers": self._context.workers.facts(),

@@ -12,7 +12,7 @@ from fedjob.common.lifecycle import ACTIVE, PENDING
 from fedjob.common.requirements import read_need
 from fedjob.common.types import Ref
 from fedjob.messaging.frame_checks import parse_address
-from fedjob.messaging.messages import Answer, Message, Offer
+from fedjob.messaging.messages import Answer, Message, Offer, keyless_offer
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
@@ -36,7 +36,7 @@ class OfferHandler:
         self._context = context
         self._waiting_for_plan: dict[
             str, tuple[Message, ...]
-        ] = {}  # by sha256 of the plan that is being fetched
+        ] = {}  # by the name of the stored plan that is being fetched
 
     def handle(self, turn: Turn, message: Message, offer: Offer) -> None:
         """Answer an offer, or fetch its plan first."""
@@ -87,7 +87,7 @@ class OfferHandler:
                 return replace(verdict, status="unknown", reason="busy", detail="too many open requests")
             assert verdict.subject is not None
             grant = grants.file(verdict.subject, text, protocol=offer.protocol, asked=verdict.asked)
-        waiting = Waiting(message.id, message.reply_to, message.job, message.sender, offer)
+        waiting = Waiting(message.id, message.reply_to, message.job, message.sender, keyless_offer(offer))
         turn.rows.append(lambda: grants.waiting.add(grant.id, waiting))
         detail = f"its owner has not decided yet{ask(self._context.config, verdict.dataset)}"
         return replace(verdict, grant=grant, reason="", detail=detail, origin="request", state="pending")
@@ -149,7 +149,7 @@ class OfferHandler:
 
     def _fetch(self, turn: Turn, message: Message, plan: Ref) -> None:
         """Let an offer wait for its plan's text."""
-        waiting = self._waiting_for_plan.get(plan.sha256, ())
+        waiting = self._waiting_for_plan.get(plan.stored_as, ())
         every = [one for some in self._waiting_for_plan.values() for one in some]
         if (
             len(every) >= MAX_WAITING
@@ -159,14 +159,14 @@ class OfferHandler:
             self._answer(turn, message, Permission("unknown", reason="busy", detail=detail))
             return
         turn.keep(self._waiting_for_plan)
-        self._waiting_for_plan[plan.sha256] = (*waiting, message)
+        self._waiting_for_plan[plan.stored_as] = (*waiting, message)
         if not waiting:
             turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
     def take_plan(self, turn: Turn, event: FetchedBytes) -> None:
         """Handle the offers that waited for a plan's text."""
         turn.keep(self._waiting_for_plan)
-        waiting = self._waiting_for_plan.pop(event.ref.sha256, ())
+        waiting = self._waiting_for_plan.pop(event.ref.stored_as, ())
         if event.data is not None:
             self._context.grants.texts.remember(event.ref.sha256, event.data)
         for message in waiting:

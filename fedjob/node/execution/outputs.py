@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedjob.common.codec import pack
+from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import EncodeError, ObjectTooLarge
 from fedjob.common.reasons import REASONS
 from fedjob.common.types import Ref, contacts_text
@@ -20,6 +20,7 @@ from fedjob.node.data.item_ledger import read_items
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
 
@@ -94,15 +95,59 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         return StoredResult(row.key, run, done)
     if len(pack(found.metrics)) > MAX_METRICS_BYTES:
         raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
-    params = _put_params(row, to) if found.params_path else None
-    blob = _put_values(row, found, to)
+    is_held = bool(task_of(row).protect)
+    params = _put_params(row, to) if found.params_path and not is_held else None
+    blob = None if is_held else _put_values(row, found, to)
     state = ""
     if found.state_path:
         state = row.key[:32]  # the same work proposes the same state
         to.spool.keep_state(row.key, row.job, state)
-    result = _result(row, found, params, blob, state)
+    if is_held:
+        result = _held_back(row, found, state, to)
+    else:
+        result = _result(row, found, params, blob, state)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
     return StoredResult(row.key, run, result, state, report=found.report[-MAX_LOGGED_CHARS:], items=items)
+
+
+def held_of(row: TaskRow, min_rows: int, spool: Spool, config: NodeConfig) -> HeldContribution:
+    """Return what a finished task would contribute to a secure sum.
+
+    Args:
+        min_rows: no metric of fewer examples is a part of it.
+
+    Raises:
+        FedjobError: it can't be added.
+    """
+    found = spool.result(row.key)
+    if min_rows > 1:
+        found = replace(found, metrics=_about_enough(found.metrics, min_rows))
+    return _held(row.key, found, spool, config)
+
+
+def _held(key: str, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
+    tensors = spool.params_of(key, limit_bytes=config.result_mb << 20) if found.params_path else None
+    return held_contribution(found.value, found.weight, found.metrics, tensors)
+
+
+def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> Result:
+    """Return what to answer of a contribution that leaves inside a secure sum only: that it is there, and its outline."""
+    held = _held(row.key, found, to.spool, to.config)
+    return Result(
+        of="",
+        key=row.key,
+        ok=True,
+        value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
+        num_examples=found.num_examples,  # for the owner's own limits; `concealed` before it leaves
+        state=state or None,
+        timing=found.timing,
+        threads=found.threads,
+    )
+
+
+def concealed(result: Result) -> Result:
+    """Return the answer to a task whose contribution is held back, without what it was computed from."""
+    return replace(result, num_examples=0)
 
 
 def _about_enough(metrics: dict[str, Any], min_rows: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ They wait for the network and the disk; the daemon's loop is notified of their e
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -23,15 +24,20 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
 from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
-from fedjob.node.execution.outputs import Destination, StoredResult, store
+from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store
 from fedjob.node.queue.book import TaskRow
-from fedjob.node.queue.task import failure, without_places
+from fedjob.node.queue.task import failure, task_of, without_places
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.secagg.steps import VectorOrder, write_masked
 from fedjob.repository.base import Repository
 
 log = logging.getLogger(__name__)
 
 NUM_THREADS = 4
+
+VECTOR_NAME = "masked"
+"""Name of a masked vector in a result's folder, until it is stored."""
+
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
 
@@ -85,7 +91,21 @@ class Ensured:
     message: str
 
 
-TransferEvent = Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured
+@dataclass(frozen=True, slots=True)
+class VectorStored:
+    """A masked vector is in the repository; or it could not be made, for a reason.
+
+    Args:
+        message: id of the message that asked for it.
+    """
+
+    message: str
+    ref: Ref | None
+    reason: str = ""
+    detail: str = ""
+
+
+TransferEvent = Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured | VectorStored
 
 
 class Transfers:
@@ -146,8 +166,13 @@ class Transfers:
         self._pool.submit(self._release, key)
 
     def end_job(self, job: str) -> None:
-        """Remove what was brought for a job."""
+        """Remove what was brought for a job, and the key by which its results were encrypted."""
         self._pool.submit(self.brought.end_job, job)
+        self._pool.submit(self.repository.forget_keys, job)
+
+    def mask(self, row: TaskRow, message: str, order: VectorOrder, *, min_rows: int) -> None:
+        """Mask the contribution of a finished task and store the vector; ends in `VectorStored`."""
+        self._pool.submit(self._mask, row, message, order, min_rows)
 
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""
@@ -239,6 +264,37 @@ class Transfers:
             self._notify(FetchedBytes(ref, None, error.reason, without_places(error)))
         except Exception as error:  # nobody would notice an exception of this thread
             self._notify(FetchedBytes(ref, None, "internal", type(error).__name__))
+
+    def _mask(self, row: TaskRow, message: str, order: VectorOrder, min_rows: int) -> None:
+        path = self._home.result_of(row.key) / f"{VECTOR_NAME}.{secrets.token_hex(4)}"
+        try:
+            held = held_of(row, min_rows, self._spool, self.config)
+            began_with = task_of(row).params.get("params")
+            origin = (
+                None if began_with is None or not order.outline.relative else self._spool.fetch(began_with)
+            )
+            write_masked(path, order, held, origin)
+            ref = self._put_patiently(path, row)
+        except FedjobError as error:
+            self._notify(VectorStored(message, None, error.reason, without_places(error)))
+        except Exception as error:  # nobody would notice an exception of this thread
+            log.exception("a contribution could not be masked")
+            self._notify(VectorStored(message, None, "internal", type(error).__name__))
+        else:
+            self._notify(VectorStored(message, ref))
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _put_patiently(self, path: Path, row: TaskRow) -> Ref:
+        """Store a file; a hub that is away is asked again."""
+        until = time.monotonic() + HUB_PATIENCE_S
+        while True:
+            try:
+                return self.repository.put(path, job=row.job, readers=[row.researcher])
+            except RepositoryUnreachable as error:
+                if time.monotonic() > until or self._stopping.wait(HUB_AGAIN_S):
+                    raise
+                log.warning("a masked vector waits for the repository: %s", without_places(error))
 
     def _ensure(self, row: TaskRow, message: str) -> None:
         try:

@@ -15,13 +15,14 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.messaging.messages import WorkSettings
 from fedjob.node.grants.limits import GrantLimits, bounds_for, describe_bounds, fits
+from fedjob.privacy.protections import lacking
 from fedjob.protocols import PROTOCOLS
 from fedjob.training_plans.schedules import at_round, every_value, is_schedule
 
 SECTIONS = ("config", "model_args", "training_args", "props")
 """The parts of a question whose entries an owner may free, one by one."""
 
-WHOLE = ("preprocess", "items", "split", "artifacts", "launches", "files", "project")
+WHOLE = ("preprocess", "items", "split", "artifacts", "launches", "files", "project", "protect")
 """The parts that are equal or not."""
 
 ROUNDS = ("rounds",)
@@ -68,6 +69,7 @@ class Request(WorkSettings):
         items, split: which items of the dataset, and how they are divided, as plain data.
         artifacts: name -> sha256 of a file that the job sends along.
         files: sha256 of the data that the researcher brings; empty for none.
+        protect: how contributions are protected, as the job's messages have it.
         needs: of `plan` and `data`: what the owner has to allow.
         reading: the plan's real hash, where the decision is about data only.
         has_plan: a plan would run.
@@ -88,6 +90,7 @@ class Request(WorkSettings):
     split: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
     files: str = ""
+    protect: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
     has_plan: bool = False
@@ -198,6 +201,8 @@ def is_same(one: Any, other: Any) -> bool:
 
 def broken(asked: Request, limits: GrantLimits) -> str:
     """Say which of an owner's bounds a question does not keep; empty for none."""
+    if words := lacking(limits.protections, asked.protect):
+        return words
     for path, value in entries(asked):
         for bounds in bounds_for(limits.args, path):
             if not all_fit(value, bounds, asked):

@@ -104,6 +104,7 @@ class Grant:
             "split": dict(asked.split),
             "artifacts": dict(asked.artifacts),
             "files": asked.files,
+            "protect": dict(asked.protect),
             "question": subject.question,
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedjob.common.checks import is_number
 from fedjob.common.errors import SpecError
-from fedjob.privacy.protections import check_protections
+from fedjob.privacy.protections import check_protections, least_nodes
 
 LOGS = ("none", "stdout", "all")
 """The parts of a task's log that the researcher may see, the strictest first."""
@@ -43,6 +43,7 @@ class GrantLimits:
         args: name of an argument -> `{min, max, choices}`: it may be anything within; `model_args.width` names
             one of several, `optimizer.lr` a nested one. With `exact` it has to be as it was asked for, too.
         any_args: whatever arguments the plan is given.
+        protections: that a job must have, such as `secagg:5`.
     """
 
     until: float = 0.0
@@ -55,13 +56,14 @@ class GrantLimits:
     secrets: tuple[str, ...] = ()
     args: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     any_args: bool = False
+    protections: tuple[str, ...] = ()
 
     def to_plain(self) -> dict[str, Any]:
         """Return what is limited, as plain data."""
         plain: dict[str, Any] = {
             name: getattr(self, name) for name in ("until", *_COUNTS, "logs", "predictions", "any_args")
         }
-        plain["secrets"] = list(self.secrets)
+        plain["secrets"], plain["protections"] = list(self.secrets), list(self.protections)
         plain["args"] = {name: dict(bounds) for name, bounds in self.args.items()}
         return {name: value for name, value in plain.items() if value}
 
@@ -70,6 +72,7 @@ class GrantLimits:
         """Build them from what `to_plain` returned."""
         known = dict(plain)
         known["secrets"] = tuple(known.get("secrets", ()))
+        known["protections"] = tuple(known.get("protections", ()))
         return cls(**known)
 
     def over(self, now: float) -> bool:
@@ -122,7 +125,14 @@ def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
         secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
         args=args,
         any_args=one.any_args,
+        protections=_both_protections(one.protections, other.protections),
     )
+
+
+def _both_protections(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what both demand: sums of the larger number of nodes."""
+    needed = least_nodes((*one, *other))
+    return (f"secagg:{needed}",) if needed else ()
 
 
 def parse_limits(
@@ -145,12 +155,12 @@ def parse_limits(
     Args:
         until: a date (its end), a date and time, or a while from now such as `30d`.
         args: `name=1..100`, `name=..0.5` or `name=a,b`.
-        protections: that the node would have to hold a job to.
+        protections: that a job must have, see `check_protections`.
 
     Raises:
         SpecError: one of them can't be read, or is not built; says what was expected.
     """
-    check_protections(protections)
+    protections = check_protections(protections)
     counts = {"runs": runs, "inferences": inferences, "rows": rows, "min_rows": min_rows}
     for name, value in counts.items():
         if value is not None and not 1 <= value <= _MAX_COUNT:
@@ -166,6 +176,7 @@ def parse_limits(
         secrets=tuple(dict.fromkeys(secrets)),
         args=_parse_args(args),
         any_args=any_args,
+        protections=protections,
         **{name: value or 0 for name, value in counts.items()},
     )
 
@@ -218,6 +229,8 @@ def describe_limits(limits: GrantLimits) -> list[str]:
     lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]
     if limits.any_args:
         lines.append("any arguments")
+    if needed := least_nodes(limits.protections):
+        lines.append(f"secure aggregation of {needed} nodes or more")
     return lines
 
 

@@ -15,6 +15,7 @@ from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.grants.contract import Request, defaults_of, hash_of_question, is_same
 from fedjob.node.grants.grant import GrantSubject, Question, matches_any
 from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_rows
+from fedjob.privacy.protect import protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.training_plans.training_args import merged_args
@@ -23,7 +24,17 @@ MAX_PLAN_BYTES = 256 * 1024
 MAX_LEVELS = 32
 """Levels of lists and maps in arguments and settings: an owner can't read more."""
 
-_NESTED = ("config", "model_args", "training_args", "props", "split", "preprocess", "resources")
+_NESTED = (
+    "config",
+    "model_args",
+    "training_args",
+    "props",
+    "split",
+    "preprocess",
+    "resources",
+    "protect",
+    "sum",
+)
 
 
 def question_of(
@@ -76,7 +87,7 @@ def _refused_outright(
     wanted: Offer | Task, dataset: RegisteredDataset | None, config: NodeConfig
 ) -> Permission | None:
     """Return a verdict on what can't be computed here at all."""
-    if any(_is_deeper(getattr(wanted, part), MAX_LEVELS) for part in _NESTED):
+    if any(_is_deeper(getattr(wanted, part, None), MAX_LEVELS) for part in _NESTED):
         return not_possible("spec", f"arguments and settings are nested in more than {MAX_LEVELS} levels")
     return (
         _refused_for_its_data(wanted, dataset, config, brings=wanted.files is not None)
@@ -188,6 +199,7 @@ def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...
         split=wanted.split,
         artifacts={name: ref.sha256 for name, ref in wanted.artifacts.items()},
         files="" if wanted.files is None else wanted.files.sha256,
+        protect=protect_of(wanted.protect).to_plain(),
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
         has_plan=wanted.plan is not None,

@@ -36,6 +36,11 @@ def question_in_words(protocol: str, entry: str, asked: Request, min_rows: int) 
         text = words(protocol, entry, asked, settings)
     except FedjobError as error:
         return f"{protocol} with settings that it can't have, so that it would not run: {error}"
+    if secagg := asked.protect.get("secagg"):
+        text += (
+            f", under secure aggregation: of this node's numbers only the sum over {secagg['min_nodes']} nodes or more "
+            "becomes known"
+        )
     if not min_rows:
         return text
     grouped = protocol == "statistics" and settings.get("by")

@@ -56,6 +56,7 @@ class Database:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA foreign_keys = ON")
+        execute("PRAGMA secure_delete = ON")  # the keys in a job's tasks go with them
         execute("PRAGMA cache_size = -2048")  # KiB: the file is small, a daemon's memory should be too
         with self.transaction():
             found = int(execute("PRAGMA user_version").fetchone()[0])
@@ -123,6 +124,11 @@ class Database:
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def scrub(self) -> bool:
+        """Remove what was deleted from the write-ahead log, too; return whether it could be done now."""
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def close(self) -> None:
         """Close the connection."""

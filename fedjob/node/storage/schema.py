@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -207,6 +207,17 @@ CREATE TABLE states (
     round INTEGER NOT NULL,
     PRIMARY KEY (job, id)
 ) STRICT;
+
+CREATE TABLE secure_sums (
+    session TEXT PRIMARY KEY,
+    ask TEXT NOT NULL,
+    job TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    revealed INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+CREATE INDEX secure_sums_by_ask ON secure_sums (ask);
+CREATE INDEX secure_sums_by_job ON secure_sums (job);
 
 CREATE TABLE processed (
     plan TEXT NOT NULL,

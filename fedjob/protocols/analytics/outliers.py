@@ -89,6 +89,10 @@ class Outliers(FederatedProtocol):
 
     # --- researcher --------------------------------------------------------------------------
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def start(self, params: Mapping[str, Any]) -> State:
         return self._begun({"columns": list(self.columns), "nodes": [], "found": {}})
 

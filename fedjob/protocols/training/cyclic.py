@@ -45,6 +45,10 @@ class Cyclic(TrainingProtocol):
 
     name: ClassVar[str] = "cyclic"
 
+    @property
+    def needs_single(self) -> str:
+        return "it passes one node's model on to the next"
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_choice("Cyclic(order=...)", self.order, ORDERS)

@@ -42,6 +42,10 @@ class Ditto(TrainingProtocol):
 
     name: ClassVar[str] = "ditto"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_not_negative("Ditto(lam=...)", self.lam)

@@ -26,3 +26,7 @@ class FedAvg(TrainingProtocol):
 
     name: ClassVar[str] = "fedavg"
     adds_sums: ClassVar[bool] = True
+
+    @property
+    def needs_single(self) -> str:
+        return ""

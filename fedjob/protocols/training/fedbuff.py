@@ -56,6 +56,12 @@ class FedBuff(TrainingProtocol):
 
     name: ClassVar[str] = "fedbuff"
 
+    @property
+    def needs_single(self) -> str:
+        return (
+            "a buffer is closed by whoever answers first, and a sum has to be agreed on by all that are in it"
+        )
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_count("FedBuff(k=...)", self.k)

@@ -38,6 +38,10 @@ class FedNova(TrainingProtocol):
 
     name: ClassVar[str] = "fednova"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {**TrainingProtocol.start(self, params), "buffers": list(kinds_of(params).buffers)}
 

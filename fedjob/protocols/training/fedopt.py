@@ -53,6 +53,10 @@ class FedOpt(TrainingProtocol):
 
     name: ClassVar[str] = "fedopt"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_not_negative("FedOpt(mu=...)", self.mu)

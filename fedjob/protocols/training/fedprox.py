@@ -41,6 +41,10 @@ class FedProx(TrainingProtocol):
 
     name: ClassVar[str] = "fedprox"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_not_negative("FedProx(mu=...)", self.mu)

@@ -41,6 +41,10 @@ class FineTuned(TrainingProtocol):
 
     name: ClassVar[str] = "finetuned"
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def __post_init__(self) -> None:
         check_kinds(self)
         if (self.num_updates is None) == (self.epochs is None):

@@ -29,6 +29,10 @@ class PartlyShared(TrainingProtocol):
             SpecError: no parameter would stay, or none would be shared.
         """
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def check(self, params: Mapping[str, Any]) -> None:
         TrainingProtocol.check(self, params)
         self.own_names(params)

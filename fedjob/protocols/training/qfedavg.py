@@ -51,6 +51,10 @@ class QFedAvg(TrainingProtocol):
     name: ClassVar[str] = "qfedavg"
     reads_args: ClassVar[tuple[str, ...]] = ("lr", "learning_rate")
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def __post_init__(self) -> None:
         check_kinds(self)
         check_not_negative("QFedAvg(q=...)", self.q)

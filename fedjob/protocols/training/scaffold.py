@@ -73,6 +73,12 @@ class Scaffold(TrainingProtocol):
         check_choice("Scaffold(option=...)", self.option, OPTIONS)
         check_choice("Scaffold(kept_by=...)", self.kept_by, KEEPERS)
 
+    @property
+    def needs_single(self) -> str:
+        if self.kept_by == "node":
+            return ""
+        return "with kept_by='researcher' it keeps every node's control variate by itself; kept_by='node' does not"
+
     def check_plan(self, plan: type[TrainingPlan]) -> None:
         check_gradients(plan, "Scaffold()")
 

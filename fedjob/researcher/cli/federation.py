@@ -24,6 +24,12 @@ from fedjob.researcher.cli.home import HOME
     help="Certificate of the hub's own authority, if it has one; it is copied into the home.",
 )
 @click.option(
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="This party's own certificate, where the hub issues none; it stays where it is.",
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="Key of --tls-cert.")
+@click.option(
     "--proxy",
     help="Proxy on the way to the hub, http://[USER:PASSWORD@]HOST:PORT, or none.  [default: as the environment says]",
 )
@@ -39,19 +45,25 @@ def init(
     invite: str | None,
     hub: str | None,
     tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     proxy: str | None,
     key: str | None,
     strict: bool,
 ) -> None:
     """Make a researcher's home, with a key pair, and join a federation."""
     from fedjob.common.config import set_config
+    from fedjob.identity.client_certificate import own_certificate
     from fedjob.researcher.connection.home import ResearcherConfig, home_path
     from fedjob.researcher.connection.joining import join
 
     if hub is None and invite is None:
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
     folder = home_path(home)
-    membership, _ = join(folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key)
+    own = own_certificate(tls_cert, tls_key)
+    membership, _ = join(
+        folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
+    )
     if strict:
         set_config(ResearcherConfig, folder, "strict", "on")
     click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")

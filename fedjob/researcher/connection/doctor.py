@@ -44,7 +44,7 @@ def _nodes(home: Path) -> list[Finding]:
     with connection:
         nodes = list_nodes(connection)
         online = [node.id for node in nodes if node.online]
-        findings = twin_findings(nodes)
+        findings = [Finding("encryption", True, connection.encryption), *twin_findings(nodes)]
         misdated = connection.endpoint.misdated
         findings += [_misdated(node) for node in nodes if not node.online and node.id in misdated]
         away = "".join(f"; {node.id}: {node.silence}" for node in nodes if not node.online)

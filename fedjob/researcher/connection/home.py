@@ -11,6 +11,7 @@ from pathlib import Path
 from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, NoSpace
 from fedjob.common.network.proxy import check_proxy_setting
+from fedjob.identity.encryption import CHOICES
 from fedjob.identity.enrolment import check_role_of_home
 from fedjob.identity.private_home import close_home
 
@@ -30,11 +31,14 @@ class ResearcherConfig:
         retry_min_s, retry_max_s: wait between two tries; it doubles from the one to the other.
         events_mb: megabytes of events of one node that are recorded in a try at a job; more are counted and dropped.
         strict: nodes that `known_nodes` in the home does not name are refused.
+        encryption: `on`: messages and objects are encrypted for their readers, and plain ones refused; `off`: the hub
+            can read them; `auto`: on where the roster is pinned.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
         proxy: on the way to the hub: its URL, with a login where it wants one; `none`; empty for what the
             environment says.
         tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
             one that the home joined with.
+        tls_cert, tls_key: files of a certificate of this party's own and of its key, where the hub issues none.
     """
 
     max_jobs: int = field(default=4, metadata={"at_least": 1})
@@ -43,11 +47,14 @@ class ResearcherConfig:
     retry_max_s: float = field(default=600.0, metadata={"at_least": 0})
     events_mb: float = field(default=64.0, metadata={"at_least": 1})
     strict: bool = False
+    encryption: str = field(default="auto", metadata={"choices": CHOICES})
     owner_name: str = ""
     owner_org: str = ""
     owner_role: str = ""
     proxy: str = field(default="", metadata={"check": check_proxy_setting})
     tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
 
 
 def home_path(given: str | Path | None) -> Path:

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
+from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.enrolment import check_role_of_home, enrol_home
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import MEMBERSHIP_NAME, Invitation, Membership, load_membership
@@ -21,6 +22,7 @@ def join(
     tls_ca: str | Path | None = None,
     proxy: str | None = None,
     key: str | Path | None = None,
+    own: ClientCertificate | None = None,
 ) -> tuple[Membership, Identity]:
     """Return a home's membership, enrolling at the hub if it has none.
 
@@ -48,6 +50,7 @@ def join(
         tls_ca=None if tls_ca is None else Path(tls_ca),
         proxy=proxy,
         key=None if key is None else Path(key),
+        own=own,
     )
 
 

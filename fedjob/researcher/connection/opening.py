@@ -9,13 +9,20 @@ from typing import ClassVar, TypeVar
 
 from fedjob.common.errors import BrokerUnreachable, FedjobError, RepositoryUnreachable
 from fedjob.common.types import Address
-from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, Party, fetch_parties, hub_of
-from fedjob.identity.roster import Roster
+from fedjob.identity.client_certificate import ClientCertificate
+from fedjob.identity.membership import (
+    MEMBERSHIP_NAME,
+    Membership,
+    check_repository_for,
+    fetch_parties,
+    hub_of,
+)
+from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.outbox import MemoryStore
 from fedjob.messaging.transport.mqtt import transport_of
-from fedjob.repository import open_repository
+from fedjob.repository import Repository, open_repository
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import release_again
 from fedjob.researcher.connection.home import home_path, take_home
@@ -34,6 +41,7 @@ def open_connection(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    own: ClientCertificate | None = None,
     proxy: str | None = None,
     broker: str | None = None,
     repo: str | None = None,
@@ -54,16 +62,13 @@ def open_connection(
     take_home(folder)
     may_wait = hub is None and broker is None and repo is None and (folder / MEMBERSHIP_NAME).exists()
     known = _KnownMembership(
-        folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key
+        folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
     )
-    membership, parties, away = known.membership, known.parties, known.away
-    roster = Roster(parties, refresh=lambda: fetch_parties(membership))
+    membership, roster, away = known.membership, known.roster, known.away
     transport = transport_of(membership, Address(membership.party, secrets.token_hex(8)), broker or "")
     outbox = MemoryStore()
     endpoint = Endpoint(known.identity, membership.federation, roster, transport, outbox, "researcher")
-    repository = open_repository(
-        repo or membership.hub_url, token=membership.token, verify=membership.verify, proxy=membership.proxy
-    )
+    repository = _repository_of(membership, repo or membership.hub_url)
 
     def start() -> None:
         """Reach the hub: its list of parties, then its broker."""
@@ -71,6 +76,7 @@ def open_connection(
             fetch_parties(membership)
             roster.refresh()
         endpoint.start(timeout_s)
+        roster.follow(membership.party)
         connection.clock = _compare_clocks(membership)
         release_again(connection)
 
@@ -91,6 +97,16 @@ def open_connection(
         _log.warning("the jobs of %s can be looked at, but its hub is away: %s", folder, away)
     _default.connection = connection
     return connection
+
+
+def _repository_of(membership: Membership, url: str) -> Repository:
+    return open_repository(
+        check_repository_for(membership.hub_url, url),
+        token=membership.token,
+        verify=membership.verify,
+        proxy=membership.proxy,
+        credentials=membership.credentials,
+    )
 
 
 def _compare_clocks(membership: Membership) -> str:
@@ -123,19 +139,20 @@ class _KnownMembership:
         tls_ca: str | Path | None,
         proxy: str | None,
         key: str | Path | None,
+        own: ClientCertificate | None,
     ) -> None:
         self.away: FedjobError | None = None
-        self.parties: dict[str, Party] = {}
         try:
             self.membership, self.identity = join(
-                folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key
+                folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
             )
-            self.parties = fetch_parties(self.membership)
+            self.roster = open_roster(folder, self.membership)
         except RepositoryUnreachable as error:
             if not may_wait:
                 raise
             self.away = error
             self.membership, self.identity = known_membership(folder, id=id, key=key)
+            self.roster = open_roster(folder, self.membership, ask=False)
 
 
 class _Default:

@@ -41,6 +41,7 @@ from fedjob.researcher.definition.operation import (
     read_operation,
 )
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
+from fedjob.researcher.definition.protection import check_protected
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.storage.spec import FOUND_LATER, Component, JobSpec
@@ -100,6 +101,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     spec = _spec_of(arguments, settings, wanted, sources)
     _check_nodes(spec, nodes, deployed)
     check_selector(spec, inner_of(wanted.protocol))
+    check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, named)
     arguments.checked("as_node")

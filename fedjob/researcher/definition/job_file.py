@@ -26,6 +26,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
+from fedjob.privacy.protect import protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.definition.arguments import IN_FILE
 from fedjob.researcher.definition.job_file_text import read_code, read_part
@@ -113,6 +114,7 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
         "hooks": lambda value: [read_part(HOOKS, hook) for hook in value],
         "items": lambda value: _built(Items, "items", value),
         "guard": lambda value: _built(Guard, "guard", value),
+        "protect": lambda value: protect_of(_map("protect", value)),
     }
     apart = {"operation", "quorum", "props"}
     arguments = {

@@ -62,8 +62,10 @@ class Channel:
 
         Raises:
             JobStopped: somebody asked for the job's end.
+            NotPermitted: the hub takes this researcher for none of its own any more.
         """
         self.check()
+        self.connection.check_refused()
         self._follow_line()
         self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)

@@ -14,7 +14,7 @@ from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import Address, party_of
-from fedjob.messaging.messages import Event, Message, Result, Task, work_key
+from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
@@ -79,6 +79,7 @@ class Collector:
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: dict[str, str] = {}  # id of a task's message -> its node
         self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
+        self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
         self._keys = {
             node: work_key(
@@ -187,12 +188,25 @@ class Collector:
         self._step(collection_machine.CollectionTick(self._channel.now()))
 
     def _take_signs(self) -> None:
-        """Take receipts of tasks as signs of life of nodes that were away, and spare all nodes after an outage."""
+        """Take receipts of tasks as signs of life of nodes that were away, spare all nodes after an outage, leave out who
+        was revoked."""
+        for node in self._state.pending:
+            if not self._channel.connection.roster.has(party_of(node), "node"):
+                why = "revoked: it does not belong to the federation any more"
+                self._step(collection_machine.NodeFailed(self._channel.now(), node, why))
         if self._state.away:
             waiting = self._channel.connection.unreceipted()
             for message, node in self._sent.items():
                 if node in self._state.away and message not in waiting:
                     self._step(collection_machine.SignOfLife(self._channel.now(), node))
+        for node in self._state.silent_but_needed(self._channel.now()):
+            if node not in self._waited_for:
+                self._waited_for.add(node)
+                text = (
+                    f"no sign of life for {collection_machine.LEASE_S:.0f} s; the job can't go on without it and waits for "
+                    f"{collection_machine.NUM_LEASES_OF_NEEDED * collection_machine.LEASE_S / 60:.0f} minutes in all"
+                )
+                self._events.add("note", round_=self._place.round_of(node), node=node, text=text)
         if self._channel.came_back():
             for (
                 node
@@ -202,6 +216,8 @@ class Collector:
 
     def _record_completion(self, node: str, result: Result) -> None:
         """Record a task as completed once its answer is here; its node reports none that is done at once."""
+        if self._tasks[node].sum:  # a step of a sum over what was recorded as completed
+            return
         key = self._keys[node]
         reported = self._completions.pop(key, None)
         sent = reported.body if reported is not None else None
@@ -296,8 +312,8 @@ class Collector:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
             self._repository.get(result.params, path)
             self._channel.count("in", result.params)
-            params = FileParams(path, result.params)
-        return Arrival(node=node, result=result, params=params)
+            params = FileParams(path)
+        return Arrival(node=node, result=keyless_result(result), params=params)
 
     def _recover(self, journal_path: Path) -> set[str]:
         """Take replies that a run before this one made durable; nobody is asked for them again."""
@@ -344,5 +360,5 @@ def _from_record(record: Mapping[str, object], place: AskContext) -> Arrival:
         path = place.spool / str(record["file"])
         if result.params is None or ref_of(path) != result.params:
             raise DecodeError(f"{path.name} is not what was journaled")
-        params = FileParams(path, result.params)
+        params = FileParams(path)
     return Arrival(node=str(record["node"]), result=result, params=params)

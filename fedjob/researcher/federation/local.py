@@ -25,6 +25,7 @@ from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, completion
+from fedjob.researcher.federation.local_sums import LocalSums
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
@@ -43,6 +44,7 @@ class LocalFederation(Federation):
         datasets: node -> `{name, path, reader, tags, options, num_rows}`.
         home: folder for the node states, which remote nodes would keep.
         brought: files that a breakpoint brought along; node states are among them.
+        federation: name of the federation that a job's spec has, empty for none.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class LocalFederation(Federation):
         home: Path,
         events: EventLog,
         brought: Mapping[str, Path],
+        federation: str = "",
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
         self._datasets = datasets
@@ -60,6 +63,7 @@ class LocalFederation(Federation):
         self._benches: dict[str, Workbench] = {}
         self._states = home / "states"
         self._brought = brought
+        self._sums = LocalSums(federation)
 
     def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         if gates.record.state != State.QUEUED:
@@ -106,7 +110,7 @@ class LocalFederation(Federation):
                 else:
                     left_out[node] = "late"
                 continue
-            tell = self._teller(node, tasks[node], place)
+            tell = self._teller(node, tasks[node], place) if not tasks[node].sum else lambda body: None
             tell({"state": str(State.RUNNING), "worker": 0, "reason": ""})
             try:
                 arrival = self._work(node, tasks[node], place)
@@ -152,6 +156,9 @@ class LocalFederation(Federation):
     def _work(self, node: str, task: Task, place: AskContext) -> Arrival:
         round_ = place.round_of(node)
         key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        if task.sum:
+            files = {name: self._published[ref] for name, ref in task.params.items()}
+            return self._sums.answer(node, key, task, place, files)
         output = place.spool / f"local_{node}_{key[:16]}"
         remove_folder(output)
         output.mkdir(mode=0o700)
@@ -189,6 +196,9 @@ class LocalFederation(Federation):
         if (output / KEPT_NAME).exists():
             self._keep_files(output / KEPT_NAME, node, round_)
         path = Path(done.params_path) if done.params_path else None
+        if task.protect:
+            held = self._sums.hold(key, result_of(done, params=None, state=state), path)
+            return Arrival(node=node, result=replace(held, of=key[:32]))
         result = result_of(done, params=None if path is None else ref_of(path), state=state)
         return Arrival(
             node=node,

@@ -144,6 +144,7 @@ def ask_nodes(
         }
         answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
     finally:
+        session.repository.forget_keys(holder)
         session.repository.end_job(holder)
     found = []
     for node in sorted(spec.datasets):
@@ -323,6 +324,7 @@ def offer_for(
         items=spec.items,
         split=spec.split,
         artifacts=dict(enclosed.artifacts),
+        protect=spec.protect,
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),
         launches=sorted(spec.launches),

@@ -120,6 +120,7 @@ class RemoteFederation(Federation):
                 for party in {party_of(node) for node in self._nodes}
             },
         )
+        self._connection.repository.forget_keys(self._spec.id)
         if not self._spec.keep:
             try:
                 self._connection.repository.end_job(self._spec.id)

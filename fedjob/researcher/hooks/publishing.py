@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from fedjob.common.errors import FedjobError, RepositoryError
+from fedjob.common.errors import FedjobError, RepositoryError, SpecError
 from fedjob.common.types import Ref
+from fedjob.messaging.sealed_notice import MAX_READERS
 from fedjob.repository.base import watch_job
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.traffic import read_traffic
@@ -55,6 +56,10 @@ class Publishing(Hook):
     name: ClassVar[str] = "publishing"
 
     def __init__(self, session: Connection, spec: JobSpec) -> None:
+        if session.encrypted and len(spec.watchers) > MAX_READERS:
+            raise SpecError(
+                f"expected at most {MAX_READERS} watchers of an encrypted job, found {len(spec.watchers)}: name fewer"
+            )
         self._session = session
         self._spec = spec
         self._readers = tuple(sorted(spec.watchers))
@@ -128,9 +133,16 @@ class Publishing(Hook):
             traffic=read_traffic(folder),
             segments=self._segments,
         )
-        frame = shown.frame(self._session.identity, self._session.federation)
+        frame = shown.frame(self._session.identity, self._session.federation, self._keys())
         self._session.repository.put_watch(self._spec.id, frame, readers=self._readers)
         self._forget()
+
+    def _keys(self) -> dict[str, str] | None:
+        """Return the keys to encrypt for the watchers, those that are in the federation now; None to show it plain."""
+        if not self._session.encrypted:
+            return None
+        found = {reader: self._session.roster.sealing_key_of(reader) for reader in self._readers}
+        return {reader: key for reader, key in found.items() if key is not None}
 
     def _put_segments(self, folder: JobFolder) -> list[Segment]:
         """Store the new part of the log as objects; return all segments that watchers need."""

@@ -43,6 +43,7 @@ def delete_job(folder: JobFolder, reach: Callable[[], Connection]) -> None:
     with folder.locked(LET_GO_S):
         if record.attempt and not spec.local:
             session = reach()
+            session.repository.forget_keys(spec.id)
             session.repository.end_job(spec.id)
             if spec.watchers:
                 stop_showing(session, spec.id)

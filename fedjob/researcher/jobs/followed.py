@@ -55,7 +55,15 @@ class WatchedJob:
                 f"{self.session.party} is no watcher of {self.job}: whoever runs it names its watchers "
                 "in Job(watchers=[...])"
             ) from error
-        shown = open_frame(data, self.session.federation, self.job, self._key_of)
+        session = self.session
+        shown = open_frame(
+            data,
+            session.federation,
+            self.job,
+            self._key_of,
+            session.identity,
+            encrypted=session.encrypted,
+        )
         with self._lock:
             before = self._shown
             if before is not None and shown.owner != before.owner:

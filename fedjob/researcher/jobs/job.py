@@ -18,6 +18,7 @@ from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
 from fedjob.common.quorum import Quorum
+from fedjob.privacy.protect import Protect, SecAgg
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.connection.connection import Connection
@@ -131,6 +132,7 @@ class Job(ManualRounds, JobView):
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
         aggregator: in place of the protocol's own: an aggregator or its name, or a function `(values, weights) -> total`.
         guard: what contributions must be like beside what all must: `Guard(max_norm=..., max_share=...)`.
+        protect: `Protect(secagg=True)` or `SecAgg(...)`: you get sums over nodes, and never one node's contribution.
         server_optimizer: such as `FedAdam(lr=0.01)`: with `FedAvg()` or `FedProx()` it makes `FedOpt`.
         hooks: what runs at the end of each round.
         preprocess: steps that nodes run before the plan sees the data, such as `[Select(["age"]), ...]`;
@@ -189,6 +191,7 @@ class Job(ManualRounds, JobView):
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         aggregator: Aggregator | Callable[[list[Any], list[float]], Any] | str | None = None,
         guard: Guard | None = None,
+        protect: Protect | SecAgg | None = None,
         server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedjob.common.checks import checked, checked_methods
+from fedjob.identity.client_certificate import own_certificate
 from fedjob.protocols.function import Function
 from fedjob.researcher.connection.catalogue import (
     Listing,
@@ -181,6 +182,8 @@ def connect(
     id: str | None = None,
     invite: str | Path | None = None,
     tls_ca: str | Path | None = None,
+    tls_cert: str | Path | None = None,
+    tls_key: str | Path | None = None,
     proxy: str | None = None,
     broker: str | None = None,
     repo: str | None = None,
@@ -196,6 +199,7 @@ def connect(
         id: this researcher's id, when the home is new; None takes one from the machine's name.
         invite: an invitation file, where the hub is not on this machine.
         tls_ca: certificate of the hub's own authority, when the home is new.
+        tls_cert, tls_key: this researcher's own certificate and its key, PEM files, at a hub that issues none.
         proxy: on the way to the hub: its URL, with a login where it wants one; `none`; None for the home's setting,
             then the environment's variables. Kept when the home is new.
         broker: URL of the MQTT broker, where it is not reached as the hub says, such as through a tunnel.
@@ -216,6 +220,7 @@ def connect(
         id=id,
         invite=invite,
         tls_ca=tls_ca,
+        own=own_certificate(tls_cert, tls_key),
         proxy=proxy,
         broker=broker,
         repo=repo,

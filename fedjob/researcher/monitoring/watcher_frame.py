@@ -8,21 +8,23 @@ smaller ones before it along, so that there are few however many there were.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import DecodeError, NotPermitted
+from fedjob.common.errors import DecodeError, NotEncrypted, NotPermitted
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
 from fedjob.identity.keys import Identity
 from fedjob.messaging.frame import decode_frame, encode_frame
+from fedjob.messaging.sealed_notice import open_notice, seal_notice, sealed_parts
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring.summary import JobSummary
 
 VERSION = 1
 MAX_SEGMENT_BYTES = 32 << 20
 MAX_SEGMENTS = 256
-"""Segments that a frame names at most; of a longer log watchers see the last ones."""
+MAX_SEALED_SEGMENTS = 64
+"""Segments that a frame names at most, and an encrypted one; of a longer log watchers see the last ones."""
 
 MAX_NODES = 256
 MAX_TEXT_CHARS = 500
@@ -119,26 +121,55 @@ class WatcherFrame:
             created=self.created,
         )
 
-    def frame(self, identity: Identity, federation: str) -> bytes:
-        """Return it signed by its owner."""
-        return encode_frame(identity, federation, pack(to_plain(self)))
+    def frame(self, identity: Identity, federation: str, readers: Mapping[str, str] | None = None) -> bytes:
+        """Return it signed by its owner.
+
+        Args:
+            readers: party -> its public key to be written to, for a frame that only these can read.
+        """
+        payload = pack(to_plain(self))
+        if readers is not None:
+            payload = pack(to_plain(replace(self, segments=self.segments[-MAX_SEALED_SEGMENTS:])))
+            # the owner reads it, too
+            readers = {**readers, identity.party: identity.sealing.public_key_hex}
+            payload = seal_notice(payload, [federation, identity.party, self.job], readers)
+        return encode_frame(identity, federation, payload)
 
 
-def open_frame(data: bytes, federation: str, job: str, key_of: Callable[[str], str | None]) -> WatcherFrame:
+def open_frame(
+    data: bytes,
+    federation: str,
+    job: str,
+    key_of: Callable[[str], str | None],
+    reader: Identity,
+    *,
+    encrypted: bool = False,
+) -> WatcherFrame:
     """Return what a frame shows, if the job's owner signed it.
 
     Args:
         key_of: returns a researcher's public key in hex, None for somebody unknown.
+        reader: this party, for whom it may be encrypted.
+        encrypted: a plain one is refused.
 
     Raises:
         NotPermitted: it is not signed by the job's owner, or is about another job.
+        NotEncrypted: it is plain, and this side requires encryption.
         DecodeError: it shows something else, or a newer fedjob wrote it.
     """
     frame = decode_frame(data)
     key = key_of(frame.sender)
     if frame.federation != federation or key is None or not frame.signed_by(key):
         raise NotPermitted(f"the published state of {job} is not signed by a researcher of this federation")
-    plain = unpack(frame.payload, limit_bytes=MAX_FRAME_BYTES)
+    payload = frame.payload
+    if (parts := sealed_parts(payload)) is not None:
+        payload = open_notice(*parts, [federation, frame.sender, job], reader.party, reader.sealing)
+    elif encrypted:
+        raise NotEncrypted(
+            f"the published state of {job} is not encrypted, and this side requires it: set `encryption = on` at "
+            f"{frame.sender}, or `off` here"
+        )
+    plain = unpack(payload, limit_bytes=MAX_FRAME_BYTES)
     version = plain.get("version") if isinstance(plain, dict) else None
     if not isinstance(version, int) or version > VERSION:
         raise DecodeError(

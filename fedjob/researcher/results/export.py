@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import MissingPackage, SpecError, WrongResult
+from fedjob.common.errors import SpecError, WrongResult
 from fedjob.common.files import by_users_umask
 from fedjob.researcher.results.file_formats import (
     CSV,
@@ -21,6 +17,7 @@ from fedjob.researcher.results.file_formats import (
     check_ending,
     format_of,
 )
+from fedjob.researcher.results.onnx_model import export_onnx
 from fedjob.researcher.results.result_folder import PARAMS, VALUE, ResultFolder
 from fedjob.researcher.results.table import free_path
 
@@ -91,7 +88,7 @@ def export(
     if not path.is_dir():
         check_ending(path, f"model.{'onnx' if format_ == 'onnx' else 'safetensors'}")
     if format_ == "onnx":
-        return _export_onnx(model(), path, example, force=force)
+        return export_onnx(model(), path, example, force=force)
     if path.is_dir():
         path = path / "model.safetensors"
     beside = path.with_name(f"{path.name}.txt")
@@ -118,57 +115,3 @@ def export(
 def _is_whole(model: Any, params: dict[str, Any]) -> bool:
     """Return whether the shared parameters are all that the model has."""
     return hasattr(model, "state_dict") and set(model.state_dict()) == set(params)
-
-
-def _export_onnx(model: Any, path: Path, example: Any, *, force: bool) -> Path:
-    import torch
-
-    if not isinstance(model, torch.nn.Module):
-        raise SpecError(
-            f"a {type(model).__name__} can't be exported to ONNX from here: take result.model() to skl2onnx, or "
-            'export(path, format="state_dict")'
-        )
-    if example is None:
-        raise SpecError(
-            "ONNX needs inputs to trace the model with: export(path, format='onnx', example=torch.zeros(1, 13))"
-        )
-    missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-    if missing:
-        raise MissingPackage(f"exporting to ONNX needs {' and '.join(missing)}: pip install 'fedjob[onnx]'")
-    inputs = example if isinstance(example, tuple) else (example,)
-    try:
-        with torch.no_grad():
-            model.eval()(*inputs)
-    except Exception as error:  # the exporter would say it in a page of its own
-        raise SpecError(
-            f"the model can't be computed with that example ({_shapes(inputs)}): {type(error).__name__}: {_line(error)}"
-        ) from error
-    target = free_path(path / "model.onnx" if path.is_dir() else path, force=force)
-    draft = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.onnx")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of torch to itself
-            torch.onnx.export(
-                model,
-                inputs,
-                str(draft),
-                verbose=False,
-                external_data=False,  # one file, which is renamed whole
-            )
-        os.replace(draft, target)
-    except Exception as error:  # the exporter raises whatever the model makes it stumble over
-        raise SpecError(
-            f"this model can't be exported to ONNX: {type(error).__name__}: {_line(error)}"
-        ) from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
-
-
-def _shapes(inputs: tuple[Any, ...]) -> str:
-    return ", ".join(f"shape {tuple(i.shape)}" if hasattr(i, "shape") else type(i).__name__ for i in inputs)
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error: an exporter's goes on for pages."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

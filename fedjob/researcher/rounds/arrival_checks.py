@@ -21,7 +21,8 @@ from fedjob.common.errors import DecodeError
 from fedjob.common.values import decode
 from fedjob.messaging.messages import Result
 from fedjob.parameters.auxiliary import join_schemas, split
-from fedjob.parameters.files import MAX_HEADER_BYTES, Schema, is_params, num_bytes_of, schema_of
+from fedjob.parameters.files import is_params, schema_of
+from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
 from fedjob.protocols.base import MEASURING, Ask
 from fedjob.researcher.federation.base import ReplySizes
 from fedjob.researcher.storage.replies import Arrival

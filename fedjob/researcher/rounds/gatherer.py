@@ -24,17 +24,18 @@ from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, Buffered, Gath
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation.base import AskContext, Collected, Federation
 from fedjob.researcher.rounds.arrival_checks import ArrivalChecks, reply_sizes
-from fedjob.researcher.rounds.arrivals import RoundArrivals
+from fedjob.researcher.rounds.arrivals import RoundArrivals, reply_of
 from fedjob.researcher.rounds.computation import AskComputation, Finish
 from fedjob.researcher.rounds.learned_values import learned
 from fedjob.researcher.rounds.participants import addressed
+from fedjob.researcher.rounds.secure_sum import SecureSum
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.selection.base import Candidates, Selector
 from fedjob.researcher.storage.breakpoints import chain
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
-from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask
+from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord, Position, UnfinishedTask
 from fedjob.researcher.storage.replies import Arrival, keep_replies
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -99,8 +100,11 @@ class Gatherer:
         """
         chosen, position = self._choose(ask, position)
         tasks = self._build_tasks(chosen, position)
-        collected = self._collect(chosen, tasks, position)
-        collected, gathered, output_hash, state = self._aggregate(chosen, collected, finish)
+        if self.spec.protect:
+            collected, gathered, output_hash, state = self._sum_securely(chosen, tasks, finish)
+        else:
+            collected = self._collect(chosen, tasks, position)
+            collected, gathered, output_hash, state = self._aggregate(chosen, collected, finish)
         after = self._advance(chosen, tasks, collected, gathered, output_hash, position)
         return gathered, after if state is None else replace(after, state=state)
 
@@ -196,6 +200,40 @@ class Gatherer:
                 self.events.add("note", round_=place.round, node=node, text=text)
         return counted, gathered, output_hash, state
 
+    def _sum_securely(
+        self, chosen: _Chosen, tasks: Mapping[str, Task], finish: Finish | None
+    ) -> tuple[Collected, Gathered, str, State | None]:
+        """Return who is in the sum, the total as its protocol may see it, its hash, and the protocol's next state."""
+        place = chosen.place
+        self.events.add("ask", round_=place.round, step=place.step, nodes=sorted(tasks))
+        secure = SecureSum(
+            spec=self.spec,
+            federation=self.federation,
+            events=self.events,
+            ask=chosen.ask,
+            place=place,
+            rule=chosen.rule,
+            quorum=chosen.quorum,
+            guard=self._guard,
+            num_rows=self._num_rows,
+        )
+        collected, total = secure.collect(tasks)
+        for node, reason in sorted(collected.left_out.items()):
+            self.events.add("error", round_=place.round, node=node, reason=reason)
+        keep_replies(self.folder, place.round, place.step, collected.arrivals)
+        total, output_hash = self._spool_total(total, place, chosen.ask)
+        gathered = Gathered(
+            total=total,
+            replies={
+                node: replace(reply_of(arrival, place), value=None)  # it says what there is, and not how much
+                for node, arrival in collected.arrivals.items()
+            },
+            left_out=dict(collected.left_out),
+            busy=(),
+            num_nodes=len(self.federation.num_rows),
+        )
+        return collected, gathered, output_hash, None if finish is None else finish(gathered)
+
     def _advance(
         self,
         chosen: _Chosen,
@@ -278,6 +316,8 @@ class Gatherer:
         rule = chosen.rule
         by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
         aggregator_name, aggregator_config = (rule.name, {}) if by_function else AGGREGATORS.config_of(rule)
+        if self.spec.protect:
+            aggregator_name, aggregator_config = SECURE_SUM, {"of": aggregator_name}
         return AggregationRecord(
             round=chosen.place.round,
             step=chosen.place.step,

@@ -67,7 +67,12 @@ class TaskBuilder:
             spool: for tensors that lie in no file yet.
         """
         named = self.named_states()
-        return self._fresh(ask, position, nodes, spool, named) | self.unfinished.asked_again(waiting, named)
+        fresh = self._fresh(ask, position, nodes, spool, named)
+        return fresh | self.unfinished.asked_again(waiting, named, self._sent_along())
+
+    def _sent_along(self) -> Iterable[Ref]:
+        plans = (code.ref for code in self.code.values())
+        return (*plans, *self.artifacts.values(), *(() if self.files is None else (self.files,)))
 
     def only_the_model(self, ask: Ask, round_: int) -> Ask:
         """Leave out tensors beside the parameters: a validation has no optimizer that could use them."""
@@ -122,6 +127,7 @@ class TaskBuilder:
             items=self.spec.items,
             split=self.spec.split,
             artifacts=dict(self.artifacts),
+            protect=self.spec.protect,
             limit_s=min(limits) if limits and ask.late == "drop" else None,
         )
         tasks = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedjob.common.files import link_or_copy, make_folder, write_atomic
 from fedjob.common.types import Ref
-from fedjob.messaging.messages import Task
+from fedjob.messaging.messages import Task, keyless_task, with_refs
 from fedjob.protocols.base import Ask
 from fedjob.researcher.federation.base import AskContext, Collected, Federation
 from fedjob.researcher.storage.breakpoints import states_at
@@ -33,7 +33,8 @@ class UnfinishedTasks:
     federation: Federation
     publish: Callable[[Path, str], Ref]
     sources: dict[Ref, Path | bytes] = field(default_factory=dict)
-    _at_hub: set[Ref] = field(default_factory=set)
+    _at_hub: dict[Ref, Ref] = field(default_factory=dict)
+    """Of what tasks under way are computed from: content -> as it was published."""
 
     def waited_for(self, ask: Ask, position: Position) -> dict[str, UnfinishedTask]:
         """Return node -> the work of earlier rounds that an ask waits for; its files are all here."""
@@ -48,19 +49,27 @@ class UnfinishedTasks:
         }
 
     def asked_again(
-        self, waiting: Mapping[str, UnfinishedTask], named: Mapping[str, Collection[str]]
+        self,
+        waiting: Mapping[str, UnfinishedTask],
+        named: Mapping[str, Collection[str]],
+        sent_along: Iterable[Ref] = (),
     ) -> dict[str, Task]:
         """Return the tasks of nodes that are still at work; a repeated task changes nothing there.
 
         Args:
             named: node -> ids of the node states that kept breakpoints name.
+            sent_along: plans, brought data and artifacts, as they are published.
         """
         for node, work in waiting.items():
             for ref in inputs_of(work.task):
                 if ref not in self._at_hub:  # a run before this one put it there
-                    self.publish(self.folder.held / ref.sha256, node)
+                    self._at_hub[ref] = self.publish(self.folder.held / ref.sha256, node)
+        known = {**{ref: ref for ref in sent_along}, **self._at_hub}
         return {
-            node: replace(work.task, keep_states=states_at(named, node)) for node, work in waiting.items()
+            node: replace(
+                with_refs(work.task, lambda ref: known.get(ref, ref)), keep_states=states_at(named, node)
+            )
+            for node, work in waiting.items()
         }
 
     def goes_on(
@@ -69,13 +78,15 @@ class UnfinishedTasks:
         """Return node -> its unfinished task after an ask; their files are kept, those of other tasks are deleted."""
         if place.keep:
             under_way = {
-                node: UnfinishedTask(round=place.round_of(node), task=tasks[node]) for node in collected.busy
+                node: UnfinishedTask(round=place.round_of(node), task=keyless_task(tasks[node]))
+                for node in collected.busy
             }
         else:  # a node that got a new task has given up the one before
             under_way = {node: work for node, work in position.under_way.items() if node not in tasks}
         hold(self.folder, under_way.values(), self.sources)
-        self._at_hub = refs_of(under_way.values())
-        for ref in self._at_hub:
+        published = self._at_hub | {ref: ref for task in tasks.values() for ref in inputs_of(task)}
+        self._at_hub = {ref: published[ref] for ref in refs_of(under_way.values()) if ref in published}
+        for ref in refs_of(under_way.values()):
             self.federation.moved(ref, self.folder.held / ref.sha256)
         return under_way
 

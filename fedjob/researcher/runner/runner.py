@@ -298,7 +298,7 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
     if spec.local:
         from fedjob.researcher.federation.local import LocalFederation
 
-        return LocalFederation(spec.datasets, attempt.folder.local, attempt.events, extras)
+        return LocalFederation(spec.datasets, attempt.folder.local, attempt.events, extras, spec.federation)
     from fedjob.researcher.federation.remote import RemoteFederation
 
     if session is None:

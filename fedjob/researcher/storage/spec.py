@@ -48,6 +48,7 @@ class JobSpec:
         quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
         aggregator: replaces the protocol's own where it is given.
         guard: what contributions must be like beside what all must, see `Guard`.
+        protect: how contributions are protected, see `Protect`; empty for not at all.
         plans: for a plan per node: node -> `{entry, hash}`; `plan_entry` and `plan_hash` are then those of
             the plan that is built on this side. The texts lie in the job's folder as `plans/<hash>.py`.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -91,6 +92,7 @@ class JobSpec:
     quorum: dict[str, Any] = field(default_factory=dict)
     aggregator: Component | None = None
     guard: dict[str, Any] = field(default_factory=dict)
+    protect: dict[str, Any] = field(default_factory=dict)
     hooks: list[Component] = field(default_factory=list)
     validate_at_end: bool = False
     breakpoint_every: int = 1

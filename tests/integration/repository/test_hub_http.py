@@ -34,13 +34,14 @@ from fedjob.identity.enrolment import save_membership
 from fedjob.identity.loopback import SECRET_NAME, proof_of
 from fedjob.identity.membership import (
     Invitation,
+    Party,
     enrol,
     fetch_hub,
     fetch_parties,
     load_membership,
 )
 from fedjob.repository.http import HttpRepository
-from tests.hubs import HASTY, HubThread
+from tests.hubs import HASTY, HubThread, keys_of
 from tests.parts import program
 from tests.processes import wait_until
 
@@ -456,49 +457,63 @@ def test_enrolment_by_invitation(tmp_path: Path) -> None:
             path.write_bytes(Invitation(hub.url, party, role, hub.parties.invite(party, role)).dump())
             return path
 
+        keys, others = keys_of("node-a"), keys_of("node-a")
         with pytest.raises(NotPermitted, match="fedjob hub invite node-a"):
-            enrol(hub.url, "node-a", "node", "ab" * 32)
+            enrol(hub.url, "node-a", "node", keys)
         with pytest.raises(SpecError, match="invites node 'node-a', not node 'node-b'"):
-            enrol(None, "node-b", "node", "ab" * 32, invite("node-a"))
-        member = enrol(None, "node-a", "node", "ab" * 32, invite("node-a"))
-        assert fetch_parties(member)["node-a"].key_hex == "ab" * 32
+            enrol(None, "node-b", "node", keys_of("node-b"), invite("node-a"))
+        member = enrol(None, "node-a", "node", keys, invite("node-a"))
+        assert fetch_parties(member)["node-a"] == Party("node-a", "node", keys.signing, False, keys.sealing)
         with pytest.raises(NotPermitted, match="used already"):
-            enrol(None, "node-a", "node", "cd" * 32, path)
+            enrol(None, "node-a", "node", others, path)
         earlier = Invitation.load(invite("node-c"))
         invite("node-c")
         path.write_bytes(earlier.dump())
         with pytest.raises(NotPermitted, match="not known"):
-            enrol(None, "node-c", "node", "ab" * 32, path)
+            enrol(None, "node-c", "node", keys_of("node-c"), path)
         # A lost key: the owner invites again, and the old token is void.
-        new = enrol(None, "node-a", "node", "cd" * 32, invite("node-a"))
-        assert fetch_parties(new)["node-a"].key_hex == "cd" * 32
+        new = enrol(None, "node-a", "node", others, invite("node-a"))
+        assert fetch_parties(new)["node-a"].key_hex == others.signing
         with pytest.raises(NotPermitted):
             fetch_parties(member)
 
 
 def test_enrolment_on_loopback(hub: HubThread) -> None:
-    member = enrol(hub.url, "node-a", "node", "ab" * 32)
+    member = enrol(hub.url, "node-a", "node", keys_of("node-a"))
     with pytest.raises(NotPermitted, match="is taken"):
-        enrol(hub.url, "node-a", "node", "ab" * 32)
+        enrol(hub.url, "node-a", "node", keys_of("node-a"))
     with pytest.raises(SpecError, match="expected role researcher or node, found 'boss'"):
-        enrol(hub.url, "node-b", "boss", "ab" * 32)
+        enrol(hub.url, "node-b", "boss", keys_of("node-b"))
     with pytest.raises(RepositoryError, match=r"expected a public Ed25519 key .* found 'xyz'"):
-        enrol(hub.url, "node-b", "node", "xyz")
+        enrol(hub.url, "node-b", "node", replace(keys_of("node-b"), signing="xyz"))
+    for foreign in (keys_of("node-b"), keys_of("node-c")):
+        swapped = replace(keys_of("node-b"), sealing=foreign.sealing, binding=foreign.binding)
+        with pytest.raises(
+            RepositoryError, match="expected the sealing key of 'node-b' signed with its Ed25519 key"
+        ):
+            enrol(hub.url, "node-b", "node", swapped)
+    with pytest.raises(RepositoryError, match="2432 lower-case hex digits, found 4 characters, 'abcd'"):
+        enrol(hub.url, "node-b", "node", replace(keys_of("node-b"), sealing="abcd"))
     with pytest.raises(SpecError, match="a party is named"):
-        enrol(hub.url, "Node B", "node", "ab" * 32)
-    who = ("node-b", "node", "ab" * 32, "cd" * 32)
+        enrol(hub.url, "Node B", "node", keys_of("node-b"))
+    keys = keys_of("node-b")
+    who = ("node-b", "node", keys.signing, "cd" * 32)
     proof = proof_of((hub.folder / SECRET_NAME).read_text().strip(), *who)
     wanted = {**dict(zip(("party", "role", "key", "token"), who, strict=True)), "proof": proof}
+    wanted |= {"sealing": keys.sealing, "binding": keys.binding}
     for _ in range(2):  # asked again after a lost answer: the same
         status, said = request(hub, "POST", "/v1/parties", body=json.dumps(wanted).encode())
         assert (status, json.loads(said)["token"]) == (201, "cd" * 32)
     # Everybody on this machine, or behind a proxy, reaches loopback; a proof is good for what it was made for.
-    for other in (
-        {"party": "node-c"},
-        {"party": "node-c", "proof": ""},
-        {"party": "node-c", "proof": "ab" * 32},
-    ):
-        status, _ = request(hub, "POST", "/v1/parties", body=json.dumps({**wanted, **other}).encode())
+    stranger = keys_of("node-c")
+    other = {
+        "party": "node-c",
+        "key": stranger.signing,
+        "sealing": stranger.sealing,
+        "binding": stranger.binding,
+    }
+    for made in (other, {**other, "proof": ""}, {**other, "proof": "ab" * 32}):
+        status, _ = request(hub, "POST", "/v1/parties", body=json.dumps({**wanted, **made}).encode())
         assert status == 403
     body = json.dumps(wanted).encode()
     assert request(hub, "POST", "/v1/parties", body=body, Origin="http://127.0.0.1:9")[0] == 403

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from fedjob.common.errors import (
 )
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.hub.config.limits import HubLimits
-from fedjob.hub.storage.database import SCHEMA_VERSION, HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import enrol
@@ -42,7 +40,7 @@ class Party:
     def __init__(self, hub: HubThread, name: str, role: str = "researcher") -> None:
         self.identity = Identity.generate(name)
         self._hub = hub
-        member = enrol(hub.url, name, role, self.identity.public_key_hex)
+        member = enrol(hub.url, name, role, self.identity.public_keys)
         self.repository = HttpRepository(hub.url, token=member.token, patience=HASTY)
 
     def frame(self, payload: bytes = b"x") -> bytes:
@@ -139,20 +137,3 @@ def test_a_folder_has_no_place_for_watchers(tmp_path: Path) -> None:
             folder.put_watch(JOB, b"", readers=())
         with pytest.raises(RepositoryError, match="use a hub"):
             folder.get_watch(JOB)
-
-
-def test_a_ledger_of_the_version_before_gets_a_place_for_watchers(tmp_path: Path) -> None:
-    path = tmp_path / "hub.sqlite"
-    ledger = HubDatabase(path)
-    federation = ledger.federation
-    ledger.close()
-    old = sqlite3.connect(path)
-    old.execute("DROP TABLE watches")
-    old.execute("PRAGMA user_version = 1")
-    old.commit()
-    old.close()
-    again = HubDatabase(path)
-    assert again.federation == federation
-    assert again.read("SELECT count(*) FROM watches") == [(0,)]
-    assert again.read("PRAGMA user_version") == [(SCHEMA_VERSION,)]
-    again.close()

@@ -20,7 +20,7 @@ from fedjob.hub.config.home import Running
 def test_a_hub_on_every_address_says_that_parties_need_a_name(
     url: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    running = Running(1, url, "mqtt://127.0.0.1:1844", "mosquitto", "2.0", 2, "storage")
+    running = Running(1, url, "mqtt://127.0.0.1:1844", "mosquitto", "2.0", 2, "storage", "tokens")
     accounts: Any = None  # only an external broker is told of them
     _say_ready(running, accounts)
     printed = capsys.readouterr()

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hpke
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.identity.keys import Identity, verify
+from fedjob.identity.sealing_key import public_sealing_key
 
 ALICE = Identity.generate("alice")
 
@@ -96,3 +99,57 @@ def test_only_the_owners_signature_of_these_bytes_verifies(data: bytes, noise: b
 @pytest.mark.parametrize("key", ["", "zz", "00" * 31, "00" * 33])
 def test_a_key_that_is_none_verifies_nothing(key: str) -> None:
     assert not verify(key, bytes(64), b"")
+
+
+def test_a_second_key_is_made_to_be_written_to_and_signed_with_the_first(tmp_path: Path) -> None:
+    made = Identity.load_or_create(tmp_path, "hospital")
+    path = tmp_path / "mlkem768-x25519"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().strip() not in repr(made) + repr(made.sealing) + str(vars(made.sealing))
+    keys = made.public_keys.check("hospital")
+    assert Identity.load_or_create(tmp_path).public_keys == keys
+    suite = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+    sealed = suite.encrypt(b"for the hospital", public_sealing_key(keys.sealing), b"info")
+    assert (
+        suite.decrypt(sealed, Identity.load_or_create(tmp_path).sealing.private_key, b"info")
+        == b"for the hospital"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"sealing": ALICE.public_keys.sealing},
+        {"signing": ALICE.public_key_hex},
+        {"binding": ALICE.public_keys.binding},
+        {"binding": ""},
+        {"binding": "no hex"},
+        {"sealing": "ab" * 1215},
+        {"sealing": "zz" * 1216},
+        {"signing": "ab"},
+    ],
+)
+def test_a_second_key_that_the_first_did_not_sign_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(SpecError, match="expected"):
+        replace(Identity.generate("hospital").public_keys, **wrong).check("hospital")
+
+
+def test_a_second_key_is_bound_to_one_party() -> None:
+    with pytest.raises(SpecError, match="sealing key of 'clinic'"):
+        ALICE.public_keys.check("clinic")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"), [("missing", "restore it"), ("open", "chmod 600"), ("cut", "192 hex digits")]
+)
+def test_a_second_key_that_can_not_be_used_is_refused_by_name(tmp_path: Path, spoil: str, said: str) -> None:
+    Identity.load_or_create(tmp_path, "hospital")
+    path = tmp_path / "mlkem768-x25519"
+    if spoil == "missing":
+        path.unlink()
+    elif spoil == "open":
+        path.chmod(0o640)
+    else:
+        path.write_text(path.read_text()[:-9])
+    with pytest.raises(ConfigError, match=f"mlkem768-x25519.*{said}"):
+        Identity.load_or_create(tmp_path)

@@ -10,6 +10,9 @@ class Entry:
     role: str
     key_hex: str
     revoked: bool = False
+    sealing_hex: str = ""
+    valid_from: float = 0
+    valid_until: float = 0
 
 
 def test_it_knows_keys_and_roles_and_forgets_the_revoked() -> None:
@@ -19,6 +22,9 @@ def test_it_knows_keys_and_roles_and_forgets_the_revoked() -> None:
     assert (roster.key_of("alice"), roster.role_of("alice")) == ("aa", "researcher")
     assert (roster.key_of("old"), roster.role_of("old"), roster.key_of("nobody")) == (None, None, None)
     assert roster.parties() == ["alice", "site"]
+    assert (roster.sealing_key_of("alice"), roster.sealing_key_of("nobody")) == (None, None)
+    assert Roster({"alice": Entry("researcher", "aa", sealing_hex="ff")}).sealing_key_of("alice") == "ff"
+    assert not roster.is_pinned
     assert roster.parties("node") == ["site"]
 
 

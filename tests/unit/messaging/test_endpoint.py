@@ -51,6 +51,9 @@ class Entry:
     role: str
     key_hex: str
     revoked: bool = False
+    sealing_hex: str = ""
+    valid_from: float = 0
+    valid_until: float = 0
 
 
 ROSTER = Roster(
@@ -339,7 +342,7 @@ def test_a_party_that_enrolled_anew_is_heard_under_its_new_key(world: World, sit
     again = Identity.generate("alice")
     old = {"alice": Entry("researcher", ALICE.public_key_hex)}
     new = {"alice": Entry("researcher", again.public_key_hex)}
-    gate = FrameChecks("fed", AT_SITE, "node", Roster(old, lambda: new, clock=world.clock))
+    gate = FrameChecks("fed", AT_SITE, "node", Roster(old, lambda: new, clock=world.clock), SITE.sealing)
     wall = 1.7e9 + world.clock.now
     message = gate.open("alice", frame(world, again, TASK), now=0.0, wall=wall)
     assert message.sender == "alice"

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
-from fedjob.parameters.files import FileParams, read_schema, save_params, schema_of
+from fedjob.parameters.files import FileParams, save_params, schema_of
+from fedjob.parameters.safetensors_header import read_schema
 from fedjob.parameters.tree import load_tree, save_tree
 
 DTYPES = [

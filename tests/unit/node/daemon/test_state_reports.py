@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedjob.common.lifecycle import State
-from fedjob.node.daemon.state_reports import HOLD_S, StateReports
 from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.state_reports import HOLD_S, StateReports
 
 ROW = TaskRow(
     key="k",

@@ -1,0 +1,1 @@
+"""The encryption between parties: objects in chunks, and small bytes to the holder of a key."""

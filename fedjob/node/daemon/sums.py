@@ -1,0 +1,160 @@
+"""The handler of the steps of secure sums: none of them waits in the queue, for they cost little and others wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.lifecycle import State
+from fedjob.identity.keys import Identity, verify
+from fedjob.identity.roster import Roster
+from fedjob.messaging.frame_checks import parse_address
+from fedjob.messaging.messages import Message, Result, Task, shared_inputs, work_key
+from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.transfers import VectorStored
+from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.grants.policy import Permission
+from fedjob.node.protection.sum_sessions import SumSessions
+from fedjob.node.queue.task import failure, task_of
+from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.privacy.protections import least_nodes
+from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, read_step
+
+MAX_MASKING = 50
+"""Vectors that are masked and stored at once; of more the researcher asks again."""
+
+
+class SumHandler:
+    """Answers the steps of secure sums.
+
+    Args:
+        federation: name of the federation, which the terms of a sum name.
+    """
+
+    def __init__(self, context: NodeContext, identity: Identity, roster: Roster, federation: str) -> None:
+        self._context = context
+        self._federation = federation
+        self._roster = roster
+        self._sessions = SumSessions(context.database)
+        self._steps = SumSteps(context.node, identity.sign, self._is_signed_by, self._sessions)
+        self._masking: dict[str, tuple[Message, SumAnswer]] = {}  # by message id
+
+    def handle(self, turn: Turn, message: Message, task: Task, verdict: Permission) -> None:
+        """Answer a step of a job that may run here; a vector is answered when it is stored."""
+        if message.id in self._masking:  # asked again while it is under way
+            return
+        try:
+            _check_runner(turn, message)
+            answer = self._answer(turn, message, task, verdict.limits)
+        except FedjobError as error:
+            self._reply(turn, message, task, failure("", error.reason, str(error)))
+            return
+        turn.rows.append(lambda: self._sessions.put(answer.session))
+        if answer.vector is None:
+            self._reply(turn, message, task, Result(of="", key="", ok=True, value=answer.value))
+            return
+        row, order = turn.book.tasks[answer.vector.of], answer.vector
+        min_rows = self._context.permissions.limits_of(row).min_rows
+        turn.keep(self._masking)
+        self._masking[message.id] = (message, answer)
+        turn.after.append(lambda: self._context.transfers.mask(row, message.id, order, min_rows=min_rows))
+
+    def take(self, turn: Turn, stored: VectorStored) -> None:
+        """Answer with a vector that was stored."""
+        turn.keep(self._masking)
+        found = self._masking.pop(stored.message, None)
+        if found is None or not isinstance(found[0].body, Task):
+            return
+        message, task = found[0], found[0].body
+        if stored.ref is None:
+            self._reply(turn, message, task, failure("", stored.reason, stored.detail))
+            return
+        self._reply(turn, message, task, Result(of="", key="", ok=True, params=stored.ref))
+
+    def under_way(self) -> Iterator[Message]:
+        """Yield the messages whose vectors are being masked: their researchers wait."""
+        for message, _ in self._masking.values():
+            yield message
+
+    def end_job(self, turn: Turn, job: str) -> None:
+        """Forget a job's sums, and with them the secrets of its masks."""
+        turn.rows.append(lambda: self._sessions.end_job(job))
+
+    def _answer(self, turn: Turn, message: Message, task: Task, limits: GrantLimits) -> SumAnswer:
+        settings = protect_of(task.protect).secagg
+        if not isinstance(settings, SecAgg):
+            raise SpecError("the job has no secure aggregation")
+        about = (self._federation, message.job, message.round, message.step)
+        wanted = read_step(task.sum, settings, shared_inputs(task), *about)
+        least = max(least_nodes(limits.protections), settings.min_nodes)
+        answer = self._steps.answer(wanted, settings, min_nodes=least)
+        if answer.vector is not None:
+            self._check_held(turn, message, task, answer.vector.of)
+        if len(self._masking) >= MAX_MASKING:
+            raise FedjobError(f"this node masks {MAX_MASKING} contributions already: ask again")
+        return answer
+
+    def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
+        key = self._roster.key_of(node)
+        return key is not None and self._roster.role_of(node) == "node" and verify(key, signature, data)
+
+    def _check_held(self, turn: Turn, message: Message, task: Task, key: str) -> None:
+        """Refuse to mask anything but the finished computation that this very ask is about."""
+        row = turn.book.tasks.get(key)
+        is_it = (
+            row is not None
+            and (row.job, row.round, row.step, row.dataset)
+            == (message.job, message.round, message.step, task.dataset)
+            and row.state == State.COMPLETED
+            and bool(task_of(row).protect)
+            and work_key(
+                job=message.job,
+                round_=message.round,
+                step=message.step,
+                node=self._context.node,
+                task=without_step(task),
+            )
+            == key
+        )
+        if not is_it:
+            raise FedjobError("this node holds no contribution to that ask, or of another computation")
+
+    def _reply(self, turn: Turn, message: Message, task: Task, result: Result) -> None:
+        key = work_key(
+            job=message.job, round_=message.round, step=message.step, node=self._context.node, task=task
+        )
+        turn.outgoing.append(
+            self._context.endpoint.prepare(
+                parse_address(message.reply_to),
+                replace(result, of=message.id, key=key, sandbox=self._context.workers.sandbox),
+                job=message.job,
+                task=key,
+                round=message.round,
+                step=message.step,
+                attempt=message.attempt,
+                epoch=message.epoch,
+            )
+        )
+        turn.settled.append(message)
+
+
+def _check_runner(turn: Turn, message: Message) -> None:
+    """Refuse the message of an outdated runner, or about a job that has ended or is another researcher's."""
+    job = turn.book.jobs.get(message.job)
+    if job is None:
+        raise FedjobError("this node has computed nothing for that job")
+    if (
+        job.researcher != message.sender
+        or message.epoch < job.epoch
+        or (job.ended and message.epoch == job.epoch)
+    ):
+        raise FedjobError(
+            "the job has ended, another runner has taken it over, or it is another researcher's"
+        )
+
+
+def without_step(task: Task) -> Task:
+    """Return the computation that a step of a secure sum is about."""
+    return replace(task, sum={})

@@ -1,0 +1,1 @@
+"""The protection of what a node contributes: it leaves inside a secure sum only."""

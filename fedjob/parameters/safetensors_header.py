@@ -1,0 +1,142 @@
+"""The header of a safetensors file, read and checked before any parser sees it.
+
+Nothing here needs torch: a node's daemon reads what its workers wrote without it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fedjob.common.errors import DecodeError
+
+Schema = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name -> (safetensors dtype such as "F32", shape)."""
+
+MAX_HEADER_BYTES = 1024 * 1024
+MAX_TENSORS = 100_000
+MAX_AXES = 64
+"""Of a tensor; torch has no more."""
+NAME = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
+
+
+def num_bytes_of(schema: Schema) -> int:
+    """Return how many bytes tensors of these dtypes and shapes have, the file's header not counted."""
+    return sum(ITEM_BYTES[dtype] * math.prod(shape) for dtype, shape in schema.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One tensor in a file: its dtype, its shape, and the place of its first byte."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+def read_schema(path: Path) -> Schema:
+    """Read and check the header of a safetensors file; names come back sorted.
+
+    Raises:
+        DecodeError: the file is malformed; the message says how.
+    """
+    return MappingProxyType({name: (span.dtype, span.shape) for name, span in read_spans(path).items()})
+
+
+def read_spans(path: Path) -> dict[str, Span]:
+    """Read and check the header of a safetensors file; return where its tensors lie, names sorted.
+
+    Raises:
+        DecodeError: the file is malformed; the message says how.
+    """
+    try:
+        raw = _raw_header(path, MAX_HEADER_BYTES)
+        header = json.loads(raw, object_pairs_hook=_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DecodeError(f"{path.name}: no readable safetensors header: {error}") from error
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise DecodeError(f"{path.name}: expected a header map of at most {MAX_TENSORS} tensors")
+    body = 8 + len(raw)
+    schema = _check_header(header, path.stat().st_size - body, path)
+    return {name: Span(*schema[name], body + header[name]["data_offsets"][0]) for name in sorted(schema)}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a map of JSON; a name that stands there twice would mean another thing to another parser."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in a map")
+    return found
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file that this side wrote (no size limit)."""
+    header = json.loads(_raw_header(path, limit_bytes=1 << 31))
+    return dict(header.get("__metadata__") or {})
+
+
+def _raw_header(path: Path, limit_bytes: int) -> bytes:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= limit_bytes:
+            raise DecodeError(f"{path.name}: expected a header of 2 to {limit_bytes} bytes, found {length}")
+        raw = file.read(length)
+    if len(raw) != length:
+        raise DecodeError(f"{path.name}: cut short inside its header")
+    return raw
+
+
+def _check_header(
+    header: dict[str, Any], body_bytes: int, path: Path
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    schema: dict[str, tuple[str, tuple[int, ...]]] = {}
+    spans: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if not NAME.fullmatch(name):
+            raise DecodeError(f"{path.name}: a tensor may not be named {name[:80]!r}")
+        try:
+            dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+            item_bytes = ITEM_BYTES[dtype]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DecodeError(f"{path.name}: tensor {name}: not a known dtype, shape and span") from error
+        if len(shape) > MAX_AXES or not all(
+            type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)
+        ):
+            raise DecodeError(
+                f"{path.name}: tensor {name}: shape and span must be whole numbers of 0 or more, at most {MAX_AXES}"
+            )
+        size = item_bytes
+        for length in shape:
+            size *= length
+        if end - start != size or end > body_bytes:
+            raise DecodeError(f"{path.name}: tensor {name}: its span does not hold {dtype} {list(shape)}")
+        schema[name] = (dtype, shape)
+        spans.append((start, end))
+    covered = 0
+    for start, end in sorted(spans):
+        if start != covered:
+            raise DecodeError(f"{path.name}: tensors overlap or leave gaps")
+        covered = end
+    if covered != body_bytes:
+        raise DecodeError(f"{path.name}: {body_bytes - covered} bytes belong to no tensor")
+    return schema

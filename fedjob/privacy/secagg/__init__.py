@@ -1,0 +1,1 @@
+"""Secure aggregation: the sum of what nodes contribute, and no single contribution."""

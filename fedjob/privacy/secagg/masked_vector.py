@@ -1,0 +1,206 @@
+"""Masked vectors in files: written at nodes chunk by chunk, added up at the researcher.
+
+A file is in the safetensors format, with two tensors: `tensors`, the flat concatenation of all tensors in fixed point in the
+order of their names, and `numbers`, the wide numbers as bytes. Memory is a chunk, however large a model is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedjob.common.errors import DecodeError, SpecError
+from fedjob.parameters.safetensors_header import Schema, Span, read_spans
+from fedjob.privacy.secagg.fixed_point import LIMBS, WIDE_BYTES, FixedPoint, numbers_of, wide_of, wide_total
+from fedjob.privacy.secagg.mask_stream import CHUNK, MaskStream
+from fedjob.privacy.secagg.node_session import Mask
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+WHOLES = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1", "BOOL": "?"}
+
+FEW = 1000
+"""So many numbers of float64 or fewer of one tensor are added without rounding to the fixed point of tensors."""
+
+TENSORS, NUMBERS = "tensors", "numbers"
+
+
+def float_names(schema: Schema) -> list[str]:
+    """Return the names of tensors that are added in fixed point, in their order in a vector."""
+    return sorted(name for name in schema if not is_exact(*schema[name]))
+
+
+def is_exact(dtype: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether a tensor's numbers are added as those beside the tensors are: whole ones, and a few of float64."""
+    return dtype in WHOLES or (dtype == "F64" and math.prod(shape) <= FEW)
+
+
+def length_of(schema: Schema) -> int:
+    """Return how many numbers the tensors in fixed point have together."""
+    return sum(math.prod(schema[name][1]) for name in float_names(schema))
+
+
+def vector_schema(length: int, num_numbers: int, fixed: FixedPoint) -> Schema:
+    """Return the schema of a masked vector's file."""
+    return {TENSORS: (f"I{fixed.bits}", (length,)), NUMBERS: ("U8", (num_numbers * WIDE_BYTES,))}
+
+
+class TensorFile:
+    """The tensors of a safetensors file as numpy arrays, a chunk at a time.
+
+    Raises:
+        DecodeError: the file is malformed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spans: Mapping[str, Span] = read_spans(path)
+
+    @property
+    def schema(self) -> Schema:
+        """Names, dtypes and shapes."""
+        return {name: (span.dtype, span.shape) for name, span in self.spans.items()}
+
+    def chunks(self, name: str) -> Iterator[np.ndarray]:
+        """Yield a tensor of floating-point numbers as flat float64 arrays of `CHUNK` numbers, the last one shorter."""
+        import numpy as np
+
+        span = self.spans[name]
+        flat = self._flat(span, FLOATS[span.dtype])
+        for start in range(0, len(flat), CHUNK):
+            part = flat[start : start + CHUNK]
+            if span.dtype == "BF16":  # the upper half of a float32
+                part = (part.astype(np.uint32) << 16).view(np.float32)
+            yield part.astype(np.float64)
+
+    def exact(self) -> dict[str, list[Any]]:
+        """Return name -> flat list, of the tensors that are added without rounding."""
+        return {
+            name: self._flat(span, {**WHOLES, **FLOATS}[span.dtype])
+            .astype(float if span.dtype == "F64" else int)
+            .tolist()
+            for name, span in self.spans.items()
+            if is_exact(span.dtype, span.shape)
+        }
+
+    def _flat(self, span: Span, dtype: str) -> np.ndarray:
+        import numpy as np
+
+        size = math.prod(span.shape)
+        if not size:
+            return np.empty(0, dtype=dtype)
+        return np.memmap(self.path, dtype=dtype, mode="r", offset=span.start, shape=(size,))
+
+
+def write_vector(
+    path: Path,
+    own: TensorFile | None,
+    origin: TensorFile | None,
+    relative: Collection[str],
+    factor: float,
+    numbers: Sequence[Any],
+    fixed: FixedPoint,
+    masks: Sequence[Mask],
+    count_at: int,
+) -> None:
+    """Write `masks + factor * (own - origin)` and the masked numbers to a new file.
+
+    Args:
+        own: the contribution's tensors; None for none.
+        origin: what tensors of the names in `relative` are measured from; all others are measured from zero.
+        count_at: the place among the numbers where it is counted how many of the tensors' numbers were clipped.
+
+    Raises:
+        SpecError: a number is not finite, or too large to be added.
+        DecodeError: a file is malformed.
+    """
+    import numpy as np
+
+    length = 0 if own is None else length_of(own.schema)
+    streams = [MaskStream(mask.tensors, mask.sign) for mask in masks]
+    clipped, ready = 0, np.empty(0, dtype=fixed.dtype)
+    with path.open("wb") as file:
+        file.write(_header(length, len(numbers), fixed))
+        for chunk in _changes(own, origin, relative) if own is not None else ():
+            found, over = fixed.quantised(chunk, factor)
+            clipped += over
+            ready = found if not len(ready) else np.concatenate([ready, found])
+            whole = len(ready) // CHUNK * CHUNK  # streams go on at multiples of a chunk only
+            if whole:
+                _masked_into(file, ready[:whole], streams)
+                ready = ready[whole:]
+        _masked_into(file, ready, streams)
+        words = wide_of([*numbers[:count_at], clipped, *numbers[count_at + 1 :]]).astype(np.int64).reshape(-1)
+        for mask in masks:
+            words += MaskStream(mask.numbers, mask.sign).words(len(words))
+        file.write(wide_total(words.reshape(-1, LIMBS)).astype("<u4").tobytes())
+
+
+def added_up(
+    paths: Sequence[Path], masks: Sequence[Mask], fixed: FixedPoint
+) -> tuple[np.ndarray, list[Fraction]]:
+    """Return the sum of masked vectors without the masks that are left: whole numbers of `fixed.dtype`, and wide numbers.
+
+    Raises:
+        DecodeError: they are not vectors of one shape.
+    """
+    import numpy as np
+
+    files = [TensorFile(path) for path in paths]
+    schemas = {tuple(sorted(file.schema.items())) for file in files}
+    if len(schemas) != 1 or set(files[0].schema) != {TENSORS, NUMBERS}:
+        raise DecodeError("masked vectors of different shapes can't be added")
+    (length,), (num_bytes,) = files[0].spans[TENSORS].shape, files[0].spans[NUMBERS].shape
+    total = np.empty(length, dtype=fixed.dtype)
+    flats = [file._flat(file.spans[TENSORS], fixed.dtype) for file in files]
+    streams = [MaskStream(mask.tensors, mask.sign) for mask in masks]
+    for start in range(0, length, CHUNK):
+        part = slice(start, start + CHUNK)
+        total[part] = flats[0][part]
+        for flat in flats[1:]:
+            np.add(total[part], flat[part], out=total[part])
+        for stream in streams:
+            stream.apply(total[part])
+    words = np.zeros(num_bytes // 4, dtype=np.int64)
+    for file in files:
+        words += file._flat(file.spans[NUMBERS], "<u1").view("<u4")
+    for mask in masks:
+        words += MaskStream(mask.numbers, mask.sign).words(len(words))
+    return total, numbers_of(wide_total(words.reshape(-1, LIMBS)))
+
+
+def _changes(own: TensorFile, origin: TensorFile | None, relative: Collection[str]) -> Iterator[np.ndarray]:
+    for name in float_names(own.schema):
+        if name not in relative:
+            yield from own.chunks(name)
+            continue
+        if origin is None or name not in origin.spans:
+            raise SpecError(f"{name} is to be measured from the round's parameters, which do not have it")
+        if origin.spans[name].shape != own.spans[name].shape:
+            raise SpecError(f"{name} has another shape than the parameters that the round began with")
+        for mine, before in zip(own.chunks(name), origin.chunks(name), strict=True):
+            yield mine - before
+
+
+def _masked_into(file: Any, numbers: np.ndarray, streams: Sequence[MaskStream]) -> None:
+    masked = numbers.copy()
+    for stream in streams:
+        stream.apply(masked)
+    file.write(masked.tobytes())
+
+
+def _header(length: int, num_numbers: int, fixed: FixedPoint) -> bytes:
+    size, wide = length * fixed.bits // 8, num_numbers * WIDE_BYTES
+    header = {
+        TENSORS: {"dtype": f"I{fixed.bits}", "shape": [length], "data_offsets": [0, size]},
+        NUMBERS: {"dtype": "U8", "shape": [wide], "data_offsets": [size, size + wide]},
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,85 @@
+"""The researcher's half of a secure sum: from shares that nodes reveal to the masks that are left on the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations, islice
+
+from fedjob.common.errors import DecodeError, SpecError
+from fedjob.privacy.secagg.key_agreement import PublicKeys, matches
+from fedjob.privacy.secagg.node_session import (
+    Mask,
+    commitment_of,
+    common_mask,
+    own_mask_taken_away,
+)
+from fedjob.privacy.secagg.secret_sharing import combined
+from fedjob.privacy.secagg.terms import Terms
+
+MAX_TRIES = 2000
+"""Groups of shares that are tried where some are wrong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revealed:
+    """What one node revealed: node -> share, of own masks' secrets and of mask keys."""
+
+    own_masks: Mapping[str, bytes]
+    mask_keys: Mapping[str, bytes]
+
+
+def masks_left(
+    terms: Terms,
+    keys: Mapping[str, PublicKeys],
+    commitments: Mapping[str, bytes],
+    taking_part: list[str],
+    survivors: list[str],
+    found: Mapping[str, Revealed],
+) -> list[Mask]:
+    """Return the masks that are to be applied to the sum of the survivors' vectors, which is then plain.
+
+    Args:
+        keys: of everybody who shared secrets (U1).
+        commitments: node -> the hash of its own secret.
+        taking_part: who masked for each other (U2).
+        survivors: whose vectors are in the sum (U3).
+        found: node -> what it revealed.
+
+    Raises:
+        SpecError: the shares do not give a secret back; nothing of the sum is known then.
+    """
+    members = sorted(keys)
+    place_of = {node: number for number, node in enumerate(members, 1)}
+
+    def secret_of(owner: str, shares: Mapping[str, bytes], fits: Callable[[bytes], bool]) -> bytes:
+        placed = {place_of[node]: share for node, share in shares.items()}
+        if len(placed) < terms.threshold:
+            raise SpecError(
+                f"{len(placed)} nodes revealed a share of {owner}'s, {terms.threshold} are needed: the sum stays hidden"
+            )
+        for group in islice(combinations(sorted(placed), terms.threshold), MAX_TRIES):
+            try:
+                secret = combined({place: placed[place] for place in group})
+            except DecodeError:
+                continue
+            if fits(secret):
+                return secret
+        raise SpecError(
+            f"the shares of {owner}'s secret that nodes revealed are not of it: the sum stays hidden"
+        )
+
+    masks = []
+    for node in survivors:
+        shares = {giver: one.own_masks[node] for giver, one in found.items() if node in one.own_masks}
+        wanted = commitments[node]
+        secret = secret_of(node, shares, lambda s, w=wanted: commitment_of(s, terms) == w)  # type: ignore[misc]
+        masks.append(own_mask_taken_away(secret, terms, members))
+    for node in sorted(set(taking_part) - set(survivors)):
+        shares = {giver: one.mask_keys[node] for giver, one in found.items() if node in one.mask_keys}
+        public = keys[node].masks
+        key = secret_of(node, shares, lambda s, p=public: matches(s, p))  # type: ignore[misc]
+        for other in survivors:
+            sign = -1 if other < node else 1  # the other's sign, taken away
+            masks.append(common_mask(key, keys[other].masks, terms, members, sign))
+    return masks

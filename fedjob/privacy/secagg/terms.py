@@ -1,0 +1,95 @@
+"""The terms of one secure sum: what every node that takes part has to agree on before it sends anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import astuple, dataclass
+
+from fedjob.common.codec import pack
+from fedjob.common.errors import SpecError
+from fedjob.privacy.secagg.fixed_point import MAX_NODES, FixedPoint
+
+RULES = ("weighted", "plain", "sum")
+
+MIN_NODES = 3
+"""Of two nodes each would learn the other's number, with the sum that the researcher publishes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a secure sum is about. Two nodes with other terms have other masks, which do not cancel.
+
+    Args:
+        attempt: counts the tries at the same ask, from 1.
+        shared: sha256 of what all nodes begin with: another model at one node would be found out by its sum.
+        threshold: so many nodes reveal a sum; fewer can't.
+        clip, bits: of the fixed point of tensors, see `FixedPoint`.
+        num_nodes: that were asked: no more are added.
+        max_weight: a contribution weighs at most so much; tensors are multiplied by weight / max_weight.
+        rule: `weighted` multiplies each contribution by its weight, so that sums become weighted means; `plain` counts
+            all alike, `sum` adds what is there.
+    """
+
+    federation: str
+    job: str
+    round: int
+    step: str
+    attempt: int
+    shared: str
+    threshold: int
+    clip: float
+    num_nodes: int
+    max_weight: float
+    rule: str
+    bits: int = 32
+
+    @property
+    def fixed_point(self) -> FixedPoint:
+        """The fixed point of tensors."""
+        return FixedPoint(self.num_nodes, self.clip, self.bits)
+
+    @property
+    def digest(self) -> bytes:
+        """The sha256 of the terms."""
+        return hashlib.sha256(pack(list(astuple(self)))).digest()
+
+    @property
+    def ask(self) -> str:
+        """The name of the ask that the attempts of these terms have in common; a round may have several of one step."""
+        about = [self.federation, self.job, self.round, self.step, self.shared]
+        return hashlib.sha256(pack(about)).hexdigest()
+
+
+def least_threshold(num_nodes: int) -> int:
+    """Return the least threshold that a node accepts: two groups that do not overlap never both reach it."""
+    return max(num_nodes // 2 + 1, MIN_NODES - 1)
+
+
+def usual_threshold(num_nodes: int) -> int:
+    """Return the threshold that holds against a researcher who does not follow the protocol, with a third of the nodes."""
+    return 2 * num_nodes // 3 + 1
+
+
+def check_terms(terms: Terms, members: Collection[str]) -> None:
+    """Check terms against those who take part.
+
+    Raises:
+        SpecError: they are too few, too many, or the threshold is too low for so many.
+    """
+    if terms.rule not in RULES or not terms.max_weight > 0:
+        raise SpecError(f"a secure sum is {', '.join(RULES)}, found {terms.rule[:20]!r}")
+    if not MIN_NODES <= len(members) <= MAX_NODES:
+        raise SpecError(f"a secure sum is of {MIN_NODES} to {MAX_NODES} nodes, found {len(members)}")
+    if len(members) > terms.num_nodes:
+        raise SpecError(f"{len(members)} nodes take part, the terms are for {terms.num_nodes}")
+    if not least_threshold(len(members)) <= terms.threshold <= len(members):
+        raise SpecError(
+            f"the threshold of {len(members)} nodes is {least_threshold(len(members))} to {len(members)}, "
+            f"found {terms.threshold}"
+        )
+
+
+def list_digest(names: Sequence[str]) -> bytes:
+    """Return the sha256 of a list of nodes, in the order of their names."""
+    return hashlib.sha256(pack(sorted(names))).digest()

@@ -1,0 +1,45 @@
+"""The checks of what a protected job may ask for, before anything of it is on disk."""
+
+from __future__ import annotations
+
+from fedjob.common.errors import SpecError
+from fedjob.data.preprocessing.learning import to_learn_together
+from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.protocols.base import FederatedProtocol
+from fedjob.researcher.definition.components import selector_of
+from fedjob.researcher.storage.spec import JobSpec
+
+ADDING = ("weighted_mean", "plain_mean", "sum")
+"""Aggregators whose total is a sum."""
+
+
+def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse what a protected job can't have.
+
+    Raises:
+        SpecError: it names what needs single contributions, and what to use instead.
+    """
+    if not isinstance(protect_of(spec.protect).secagg, SecAgg):
+        return
+    alone = "secure aggregation shows sums over nodes, and no single contribution"
+    if why := protocol.needs_single:
+        raise SpecError(f"{protocol.name} can't run under protect=Protect(secagg=True): {why}, and {alone}")
+    if spec.aggregator is not None and spec.aggregator.name not in ADDING:
+        name = spec.aggregator.name or spec.aggregator.entry
+        raise SpecError(
+            f"the aggregator {name} compares contributions, and {alone}: leave aggregator out, or use plain_mean"
+        )
+    if bounds := [name for name in ("max_norm", "max_share") if spec.guard.get(name) is not None]:
+        raise SpecError(
+            f"Guard({bounds[0]}=...) looks at single contributions, and {alone}: SecAgg(clip=...) bounds what each "
+            "parameter may change by"
+        )
+    if selector_of(spec.selector).asks_losses:
+        raise SpecError(f"the selector {spec.selector.name} goes by every node's loss, and {alone}")
+    if to_learn_together(spec.preprocess)[len(spec.learned) :]:
+        raise SpecError(
+            f"preprocess has a step that finds values at every node, and {alone}: give the values, such as "
+            "Scale(mean=..., std=...), or take them over from a job without protection"
+        )
+    if spec.items.batch is not None or spec.items.uses_ledger:
+        raise SpecError("under secure aggregation nodes work on all items at once: leave items out")

@@ -1,0 +1,120 @@
+"""Secure sums of a local job: its sites take the same steps as nodes do, so that a job can be tried before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedjob.common.codec import to_plain
+from fedjob.common.errors import FedjobError, NodeFailure, SpecError
+from fedjob.identity.keys import Identity, verify
+from fedjob.messaging.messages import Result, Task, shared_inputs
+from fedjob.parameters.files import FileParams
+from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.privacy.secagg.node_session import NodeSession
+from fedjob.privacy.secagg.steps import (
+    HeldContribution,
+    SumSteps,
+    held_contribution,
+    read_step,
+    write_masked,
+)
+from fedjob.privacy.secagg.terms import Terms
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.federation.base import AskContext
+from fedjob.researcher.storage.replies import Arrival
+
+
+@dataclass
+class _SiteSessions:
+    """The sessions of one site."""
+
+    found: dict[bytes, NodeSession] = field(default_factory=dict)
+
+    def find(self, terms: Terms) -> NodeSession | None:
+        return self.found.get(terms.digest)
+
+    def latest(self, terms: Terms) -> tuple[int, bool]:
+        same = [one for one in self.found.values() if one.terms.ask == terms.ask]
+        return max((one.terms.attempt for one in same), default=0), any(one.revealed for one in same)
+
+
+@dataclass
+class LocalSums:
+    """The sites' sides of secure sums.
+
+    Args:
+        federation: name of the federation, which the terms of a sum name.
+    """
+
+    federation: str
+    _identities: dict[str, Identity] = field(default_factory=dict)
+    _sessions: dict[str, _SiteSessions] = field(default_factory=dict)
+    _held: dict[str, HeldContribution] = field(default_factory=dict)
+
+    def hold(self, key: str, result: Result, params: Path | None) -> Result:
+        """Hold a contribution back; return what a node would answer."""
+        held = held_contribution(result.value, result.weight, result.metrics, params)
+        self._held[key] = held
+        return Result(
+            of=result.of,
+            key=result.key,
+            ok=True,
+            value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
+            state=result.state,
+            timing=result.timing,
+            threads=result.threads,
+        )
+
+    def answer(
+        self, node: str, key: str, task: Task, place: AskContext, files: Mapping[str, Path | bytes]
+    ) -> Arrival:
+        """Answer a step of a sum.
+
+        Args:
+            key: of the step's work.
+            files: name of a tensor set -> its file, of what the task refers to.
+
+        Raises:
+            NodeFailure: the site does not go on with it.
+        """
+        try:
+            return self._answer(node, key, task, place, files)
+        except NodeFailure:
+            raise
+        except FedjobError as error:
+            raise NodeFailure(node, error.reason, str(error)) from error
+
+    def _answer(
+        self, node: str, key: str, task: Task, place: AskContext, files: Mapping[str, Path | bytes]
+    ) -> Arrival:
+        settings = protect_of(task.protect).secagg
+        if not isinstance(settings, SecAgg):
+            raise SpecError("the job has no secure aggregation")
+        sessions = self._sessions.setdefault(node, _SiteSessions())
+        steps = SumSteps(node, self._identity(node).sign, self._is_signed_by, sessions)
+        about = (self.federation, place.job, place.round, place.step)
+        wanted = read_step(task.sum, settings, shared_inputs(task), *about)
+        answer = steps.answer(wanted, settings, min_nodes=settings.min_nodes)
+        sessions.found[answer.session.terms.digest] = answer.session
+        result = Result(of=key[:32], key=key, ok=True, value=answer.value)
+        if answer.vector is None:
+            return Arrival(node=node, result=result)
+        path = place.spool / f"masked_{node}_{wanted.terms.attempt}.safetensors"
+        path.unlink(missing_ok=True)
+        held = self._held.get(answer.vector.of)
+        if held is None:
+            raise SpecError("this site holds no contribution to that ask")
+        origin = files.get("params")
+        write_masked(path, answer.vector, held, origin if isinstance(origin, Path) else None)
+        stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path))
+        return Arrival(node=node, result=stored, params=FileParams(path))
+
+    def _identity(self, node: str) -> Identity:
+        if node not in self._identities:
+            self._identities[node] = Identity.generate(node)
+        return self._identities[node]
+
+    def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
+        return node in self._identities and verify(self._identities[node].public_key_hex, signature, data)

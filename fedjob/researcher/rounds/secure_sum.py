@@ -1,0 +1,410 @@
+"""The secure sum of an ask's contributions: the researcher's side, step by step; see `privacy.secagg.node_session`.
+
+The nodes compute first and hold back what comes out. Then an attempt at their sum takes five steps, each an ask of its own. An
+attempt that too few complete shows nothing, and another one follows with those that are left; nobody computes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from fedjob.aggregation.base import Aggregator
+from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.guard import Guard, check_tensors
+from fedjob.aggregation.mean import PlainMean, WeightedMean
+from fedjob.aggregation.sum import Sum
+from fedjob.common.codec import from_plain, to_plain
+from fedjob.common.errors import DecodeError, FedjobError, QuorumNotReached, SpecError
+from fedjob.common.quorum import Quorum, too_few
+from fedjob.common.types import party_of
+from fedjob.messaging.messages import Result, Task, shared_inputs
+from fedjob.parameters.files import dtype_of
+from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
+from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.privacy.secagg.contribution_numbers import summed
+from fedjob.privacy.secagg.key_agreement import PublicKeys, plain_keys, read_keys
+from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
+from fedjob.privacy.secagg.node_session import Mask
+from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
+from fedjob.privacy.secagg.terms import Terms
+from fedjob.privacy.secagg.vector import Outline, union
+from fedjob.protocols.base import MEASURING, Ask
+from fedjob.researcher.federation.base import AskContext, Collected, Federation, ReplySizes
+from fedjob.researcher.rounds.arrival_checks import check_facts, expected_schema, origin_of
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.replies import Arrival
+from fedjob.researcher.storage.spec import JobSpec
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ATTEMPTS = 5
+
+STEP_BYTES = 4 << 20
+"""The most bytes of a node's answer to a step: shares for a thousand nodes are 150 KB."""
+
+RULES: Mapping[type[Aggregator], str] = {WeightedMean: "weighted", PlainMean: "plain", Sum: "sum"}
+"""The aggregators whose total is a sum."""
+
+
+class _AttemptFailed(FedjobError):
+    """Too few nodes completed an attempt; those of `left` may make another."""
+
+    def __init__(self, why: str, left: list[str], lost: Mapping[str, str]) -> None:
+        super().__init__(why)
+        self.left = left
+        self.lost = dict(lost)
+
+
+@dataclass(kw_only=True)
+class SecureSum:
+    """The collection and addition of one ask's contributions.
+
+    Args:
+        rule: the aggregator of the ask.
+        num_rows: node -> registered size of its dataset, where it is known.
+    """
+
+    spec: JobSpec
+    federation: Federation
+    events: EventLog
+    ask: Ask
+    place: AskContext
+    rule: Aggregator
+    quorum: Quorum
+    guard: Guard
+    num_rows: Mapping[str, int | None]
+    lost: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> SecAgg:
+        """The job's settings."""
+        found = protect_of(self.spec.protect).secagg
+        assert isinstance(found, SecAgg)
+        return found
+
+    def collect(self, tasks: Mapping[str, Task]) -> tuple[Collected, Contribution]:
+        """Have the nodes compute, and add up what comes out.
+
+        Raises:
+            QuorumNotReached: too few are left for a sum; nothing of their contributions is known then.
+            SpecError: what is asked does not add.
+        """
+        check_summable(self.rule, tasks)
+        needed = max(self.quorum.min_nodes, self.settings.min_nodes)
+        quorum = replace(self.quorum, min_nodes=needed)
+        sizes = ReplySizes(params=0, value=self.place.sizes.value)
+        place = replace(self.place, sizes=sizes)
+        collected = self.federation.collect(tasks, place, quorum, None, _outline_problem)
+        self.lost |= collected.left_out
+        self._note_staying(collected.arrivals)
+        members = sorted(collected.arrivals)
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                survivors, total = self._attempt(attempt, members, tasks, collected.arrivals)
+            except _AttemptFailed as failed:
+                self.lost |= {
+                    node: failed.lost.get(node, str(failed)) for node in members if node not in failed.left
+                }
+                self.events.add(
+                    "note",
+                    round_=self.place.round,
+                    text=f"attempt {attempt} at a secure sum failed and showed nothing: {failed}",
+                )
+                members = failed.left
+                if len(members) < needed or not set(self._required()) <= set(members):
+                    break
+                continue
+            arrivals = {node: collected.arrivals[node] for node in survivors}
+            lost = {node: self.lost.get(node, "not in the sum") for node in tasks if node not in arrivals}
+            return replace(collected, arrivals=arrivals, left_out=lost, order=tuple(survivors)), total
+        raise too_few(quorum, self.place.round, members, self.lost)
+
+    def _required(self) -> tuple[str, ...]:
+        return self.quorum.required if not isinstance(self.quorum.required, str) else ()
+
+    # -- one attempt ----------------------------------------------------------------
+
+    def _attempt(
+        self, attempt: int, members: list[str], tasks: Mapping[str, Task], computed: Mapping[str, Arrival]
+    ) -> tuple[list[str], Contribution]:
+        outlines = {node: Outline.from_plain(computed[node].result.value["outline"]) for node in members}
+        relative = sorted(set(self._origin()) & set(float_names(self._schema())))
+        outline = union(list(outlines.values()), relative)
+        terms = self._terms(attempt, members, tasks)
+        wanted = {party_of(node): node for node in members}
+
+        def step(
+            name: str, nodes: list[str], bodies: Mapping[str, Any], read: Any, schema: Schema | None = None
+        ) -> Any:
+            return self._step(name, terms, {n: tasks[wanted[n]] for n in nodes}, wanted, bodies, read, schema)
+
+        everybody = sorted(wanted)
+        keys: dict[str, PublicKeys] = step("keys", everybody, {}, _read_keys)
+        body = {"keys": plain_keys(keys)}
+        shares = step("shares", sorted(keys), dict.fromkeys(keys, body), _read_shares)
+        taking_part = sorted(shares)
+        schema = self._schema()
+        bodies = {
+            node: {
+                "of": computed[wanted[node]].result.key,
+                "outline": to_plain(outline),
+                "sealed": {other: one[0][node] for other, one in shares.items() if node in one[0]},
+            }
+            for node in taking_part
+        }
+        vector = vector_schema(length_of(schema), len(outline.names), terms.fixed_point)
+        masked = step("mask", taking_part, bodies, _read_vector, vector)
+        survivors = sorted(masked)
+        if missing := sorted(set(self._required()) - {wanted[node] for node in survivors}):
+            raise _AttemptFailed(
+                f"{', '.join(missing)} must be part of it", [wanted[n] for n in survivors], {}
+            )
+        signatures = step(
+            "agree", survivors, {key: {"survivors": survivors} for key in survivors}, _read_signature
+        )
+        agreed = sorted(signatures)
+        revealed = step("reveal", agreed, {key: {"signatures": signatures} for key in agreed}, _read_revealed)
+        commitments = {node: one[1] for node, one in shares.items()}
+        masks = masks_left(terms, keys, commitments, taking_part, survivors, revealed)
+        total = self._total(
+            [masked[node] for node in survivors], masks, outline, terms, len(survivors), schema
+        )
+        return [wanted[node] for node in survivors], total
+
+    def _terms(self, attempt: int, members: list[str], tasks: Mapping[str, Task]) -> Terms:
+        settings = self.settings
+        return Terms(
+            federation=self.spec.federation,
+            job=self.spec.id,
+            round=self.place.round,
+            step=self.place.step,
+            attempt=attempt,
+            shared=shared_inputs(tasks[members[0]]),
+            threshold=settings.threshold_of(len(members)),
+            clip=settings.clip,
+            bits=settings.bits,
+            num_nodes=len(members),
+            max_weight=self._max_weight(members),
+            rule=RULES[type(self.rule)],
+        )
+
+    def _max_weight(self, members: list[str]) -> float:
+        if self.settings.max_weight is not None:
+            return self.settings.max_weight
+        rows = [self.num_rows.get(node) for node in members]
+        if any(number is None for number in rows):
+            raise SpecError(
+                "how many rows the nodes have is not known, so that a sum can't be kept from overflowing: say it, "
+                "SecAgg(max_weight=...) with the largest number of examples of a node"
+            )
+        return float(max(1, *(number or 0 for number in rows)) * (self.guard.max_examples_per_row or 1))
+
+    def _step(
+        self,
+        name: str,
+        terms: Terms,
+        tasks: Mapping[str, Task],
+        node_of: Mapping[str, str],
+        bodies: Mapping[str, Any],
+        read: Callable[[Arrival], Any],
+        schema: Schema | None,
+    ) -> dict[str, Any]:
+        """Ask nodes for one step; return party -> what it answered, as `read` returns it.
+
+        Raises:
+            _AttemptFailed: fewer than the threshold answered.
+        """
+        base = {"step": name, "terms": to_plain(terms)}
+        asked = {
+            node_of[party]: replace(task, sum={**base, **bodies.get(party, {})})
+            for party, task in tasks.items()
+        }
+        most = 0 if schema is None else num_bytes_of(schema) + MAX_HEADER_BYTES
+        place = replace(self.place, sizes=ReplySizes(params=most, value=STEP_BYTES))
+        quorum = Quorum(
+            min_nodes=max(terms.threshold, self.settings.min_nodes), deadline_s=self.quorum.deadline_s
+        )
+
+        def problem(arrival: Arrival) -> str:
+            try:
+                if schema is not None:
+                    if arrival.params is None:
+                        return "no_params: expected a masked vector, found none"
+                    if odd := check_tensors(arrival.params, schema):
+                        return odd
+                read(arrival)
+            except (FedjobError, KeyError, TypeError, ValueError, AttributeError) as error:
+                return f"decode: not an answer to the step {name} of a secure sum ({type(error).__name__}: {error})"
+            return ""
+
+        try:
+            collected = self.federation.collect(asked, place, quorum, None, problem)
+        except QuorumNotReached as error:
+            left = [node for node in asked if node in error.received]
+            raise _AttemptFailed(
+                f"{len(left)} of {len(asked)} nodes completed the step {name}, {quorum.min_nodes} are needed",
+                left,
+                error.left_out,
+            ) from error
+        self.lost |= collected.left_out
+        return {party_of(node): read(arrival) for node, arrival in collected.arrivals.items()}
+
+    # -- the total --------------------------------------------------------------------
+
+    def _schema(self) -> Schema:
+        return expected_schema(self.ask) or {} if self.ask.step not in MEASURING else {}
+
+    def _origin(self) -> Mapping[str, Any]:
+        """Return the parameters that nodes measure changes from, as far as the ask measures from them."""
+        params, origin = self.ask.shared.get("params"), origin_of(self.ask)
+        if params is None or origin is None or type(self.rule) is Sum:
+            return {}
+        return {name: params[name] for name in origin if name in params and origin[name] is params[name]}
+
+    def _total(
+        self,
+        vectors: list[Arrival],
+        masks: list[Mask],
+        outline: Outline,
+        terms: Terms,
+        num_nodes: int,
+        schema: Schema,
+    ) -> Contribution:
+        paths = [arrival.params.path for arrival in vectors if arrival.params is not None]
+        whole, numbers = added_up(paths, masks, terms.fixed_point)
+        found = summed(outline, numbers, terms.rule, num_nodes)
+        self._note_clipped(found.clipped)
+        if not schema:
+            return Contribution(found.value, found.weight, found.metrics)
+        share = {"weighted": terms.max_weight / found.weight, "plain": 1 / num_nodes, "sum": 1.0}[terms.rule]
+        tensors = self._tensors(whole, share, terms, schema) | _exact_tensors(found.tensors, schema)
+        return Contribution(tensors, found.weight, found.metrics)
+
+    def _tensors(self, whole: Any, share: float, terms: Terms, schema: Schema) -> dict[str, torch.Tensor]:
+        import torch
+
+        origin = self._origin()
+        found, at = {}, 0
+        for name in float_names(schema):
+            dtype, shape = schema[name]
+            size = 1
+            for length in shape:
+                size *= length
+            change = (
+                torch.from_numpy(terms.fixed_point.restored(whole[at : at + size])).mul_(share).reshape(shape)
+            )
+            at += size
+            if name in origin:
+                change.add_(origin[name].to(torch.float64))
+            found[name] = change.to(dtype_of(dtype))
+        return found
+
+    # -- what people should know ----------------------------------------------------------
+
+    def _note_staying(self, arrivals: Mapping[str, Arrival]) -> None:
+        names = sorted(
+            {
+                str(name)[:200]
+                for one in arrivals.values()
+                for name in one.result.value.get("staying", [])[:50]
+            }
+        )
+        if names and self.place.round <= 1:
+            self.events.add(
+                "note",
+                round_=self.place.round,
+                text=f"under secure aggregation these metrics stay at the nodes, for they do not add: {', '.join(names)}",
+            )
+
+    def _note_clipped(self, number: int) -> None:
+        if number:
+            self.events.add(
+                "note",
+                round_=self.place.round,
+                text=f"{number} parameters, of all nodes together, changed by more than SecAgg(clip={self.settings.clip:g}) "
+                "and count as if by so much",
+            )
+
+
+def check_summable(rule: Aggregator, tasks: Mapping[str, Task]) -> None:
+    """Refuse what can't be added.
+
+    Raises:
+        SpecError: an aggregator that needs single contributions, other inputs for each node, or two datasets of one node.
+    """
+    if type(rule) not in RULES:
+        raise SpecError(
+            f"{rule.name} needs every node's contribution by itself, which secure aggregation does not show: use a "
+            "weighted mean, a plain mean or a sum"
+        )
+    if len({shared_inputs(task) for task in tasks.values()}) > 1:
+        raise SpecError(
+            "what is sent to single nodes differs, and secure aggregation is about one model for all"
+        )
+    if len({party_of(node) for node in tasks}) < len(tasks):
+        raise SpecError("two datasets of one node have no secure sum: choose one")
+
+
+def _exact_tensors(found: Mapping[str, list[float]], schema: Schema) -> dict[str, torch.Tensor]:
+    """Return the tensors that were added without rounding; means of whole numbers are rounded at last."""
+    import torch
+
+    tensors = {}
+    for name, (dtype, shape) in schema.items():
+        if is_exact(dtype, shape):
+            flat = torch.tensor(found.get(name) or [], dtype=torch.float64).reshape(shape)
+            tensors[name] = (flat if dtype == "F64" else flat.round()).to(dtype_of(dtype))
+    return tensors
+
+
+def _outline_problem(arrival: Arrival) -> str:
+    """Return why an answer to the computation itself does not count (`reason: detail`), or nothing."""
+    result = arrival.result
+    if arrival.params is not None or result.metrics or result.weight:
+        return "bad_value: a contribution came back in the clear, though it was to be held back"
+    try:
+        Outline.from_plain(result.value["outline"])
+    except (FedjobError, KeyError, TypeError) as error:
+        return f"bad_value: not the outline of a contribution: {error}"
+    return check_facts(result)
+
+
+def _value(arrival: Arrival) -> Mapping[str, Any]:
+    result: Result = arrival.result
+    if not isinstance(result.value, Mapping):
+        raise DecodeError("expected a map")
+    return result.value
+
+
+def _read_keys(arrival: Arrival) -> PublicKeys:
+    (found,) = read_keys([_value(arrival)["keys"]]).values()
+    if found.node != party_of(arrival.node):
+        raise DecodeError("these are another node's keys")
+    return found
+
+
+def _read_shares(arrival: Arrival) -> tuple[dict[str, bytes], bytes]:
+    value = _value(arrival)
+    return _of_bytes(value["sealed"]), from_plain(bytes, value["commitment"])
+
+
+def _read_vector(arrival: Arrival) -> Arrival:
+    return arrival
+
+
+def _read_signature(arrival: Arrival) -> bytes:
+    return from_plain(bytes, _value(arrival)["signature"])
+
+
+def _read_revealed(arrival: Arrival) -> Revealed:
+    value = _value(arrival)
+    return Revealed(own_masks=_of_bytes(value["own_masks"]), mask_keys=_of_bytes(value["mask_keys"]))
+
+
+def _of_bytes(plain: Any) -> dict[str, bytes]:
+    if not isinstance(plain, Mapping) or not all(isinstance(one, bytes) for one in plain.values()):
+        raise DecodeError("expected a map from nodes to bytes")
+    return {str(node): one for node, one in plain.items()}

@@ -1,0 +1,322 @@
+"""Secure sums: every pattern of dropouts gives the exact sum or nothing, and no lie gives a single contribution."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.identity.keys import Identity
+from fedjob.privacy.protect import SecAgg
+from fedjob.privacy.secagg.key_agreement import private_key, signed_keys
+from fedjob.privacy.secagg.secret_sharing import PRIME, SHARE_BYTES, combined, divided
+from fedjob.privacy.secagg.terms import usual_threshold
+from tests.secure_sums import OUTLINE, Transcript, nodes, num_recovered, plain_sum, random_pattern, terms_for
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_pattern_of_dropouts_and_repetitions_gives_the_exact_sum_or_nothing(seed: int) -> None:
+    assert random_pattern(seed) in ("sum", "nothing")
+
+
+def test_most_patterns_of_few_dropouts_give_the_sum() -> None:
+    ends = [random_pattern(seed) for seed in range(100, 120)]
+    assert ends.count("sum") >= 8
+
+
+# --- a researcher who does not follow the protocol ---------------------------------------------------
+
+
+def shared(num_nodes: int = 5) -> tuple[dict, Transcript]:
+    found, told = nodes(num_nodes), Transcript(terms_for(num_nodes))
+    for node in found.values():
+        told.ask_keys(node)
+    for node in found.values():
+        told.ask_shares(node)
+    return found, told
+
+
+def summed(num_nodes: int = 5) -> tuple[dict, Transcript]:
+    found, told = shared(num_nodes)
+    for node in found.values():
+        told.ask_vector(node)
+    return found, told
+
+
+def test_keys_of_the_researchers_own_in_place_of_a_nodes_are_refused() -> None:
+    found, told = nodes(4), Transcript(terms_for(4))
+    for node in found.values():
+        told.ask_keys(node)
+    forger = Identity.generate("n1")
+    forged = signed_keys(told.terms, "n1", private_key(), private_key(), forger.sign)
+    stranger = {name: keys for name, keys in told.keys.items() if name != "n1"} | {
+        "n9": replace(forged, node="n9")
+    }
+    for keys in ({**told.keys, "n1": forged}, stranger):
+        with pytest.raises(SpecError, match="not signed by the key that the roster has"):
+            told.ask_shares(found["n0"], keys)
+    assert not told.sealed
+
+
+@pytest.mark.parametrize(
+    "change", [{"round": 2}, {"job": "k"}, {"step": "validate"}, {"shared": "another model"}], ids=str
+)
+def test_keys_of_another_round_job_step_or_model_are_refused(change: dict) -> None:
+    found, told = nodes(4), Transcript(terms_for(4))
+    for node in found.values():
+        told.ask_keys(node)
+    other = Transcript(terms_for(4, **change))
+    other.ask_keys(found["n0"])
+    other.keys |= {name: keys for name, keys in told.keys.items() if name != "n0"}
+    with pytest.raises(SpecError, match="not signed"):
+        other.ask_shares(found["n0"])
+
+
+@pytest.mark.parametrize("change", [{"max_weight": 7.0}, {"threshold": 4}, {"clip": 1.0}], ids=str)
+def test_other_terms_for_the_same_attempt_are_refused(change: dict) -> None:
+    found, told = nodes(4), Transcript(terms_for(4))
+    told.ask_keys(found["n0"])
+    with pytest.raises(SpecError, match="on other terms"):
+        Transcript(terms_for(4, **change)).ask_keys(found["n0"])
+
+
+def test_two_nodes_with_the_same_key_and_a_list_without_the_node_itself_are_refused() -> None:
+    found, told = nodes(4), Transcript(terms_for(4))
+    for node in found.values():
+        told.ask_keys(node)
+    without = {name: keys for name, keys in told.keys.items() if name != "n0"}
+    with pytest.raises(SpecError, match="no keys of n0"):
+        told.ask_shares(found["n0"], without)
+    twice = {**told.keys, "n1": replace(told.keys["n1"], shares=told.keys["n2"].shares)}
+    with pytest.raises(SpecError, match=r"not signed|same key"):
+        told.ask_shares(found["n0"], twice)
+
+
+@pytest.mark.parametrize(("members", "threshold"), [(2, 2), (3, 1), (5, 2), (5, 3), (5, 6), (3, 4)])
+def test_too_few_nodes_or_a_threshold_that_is_too_low_are_refused(members: int, threshold: int) -> None:
+    found, told = nodes(members), Transcript(terms_for(members, threshold=threshold))
+    for node in found.values():
+        told.ask_keys(node)
+    with pytest.raises(SpecError, match=r"threshold|3 to"):
+        told.ask_shares(found["n0"])
+
+
+def test_other_lists_for_different_nodes_give_noise() -> None:
+    found, told = nodes(6), Transcript(terms_for(6, threshold=5))
+    for node in found.values():
+        told.ask_keys(node)
+    some = {name: told.keys[name] for name in ("n0", "n1", "n2", "n3", "n4")}
+    for name, node in found.items():
+        told.ask_shares(node, told.keys if name in ("n4", "n5") else some)
+    for name in ("n0", "n1", "n2", "n3", "n4"):
+        try:
+            told.ask_vector(
+                found[name], among=[n for n in sorted(told.sealed) if n != name and name in told.sealed[n]]
+            )
+        except FedjobError:
+            continue
+    assert num_recovered(told, found) == 0
+
+
+def test_another_model_at_one_node_gives_noise() -> None:
+    """The seeds depend on what nodes began with: the masks of a node with another model do not cancel."""
+    found = nodes(4)
+    told, other = Transcript(terms_for(4)), Transcript(terms_for(4, shared="another model"))
+    for name, node in found.items():
+        (other if name == "n3" else told).ask_keys(node)
+    keys = told.keys | other.keys
+    with pytest.raises(SpecError, match="not signed"):
+        other.ask_shares(found["n3"], keys)
+    with pytest.raises(SpecError, match="not signed"):
+        told.ask_shares(found["n0"], keys)
+
+
+def test_a_second_vector_under_the_same_masks_never_leaves() -> None:
+    found, told = shared()
+    first = told.ask_vector(found["n0"]).copy()
+    for of, among in (("other work", None), ("work", ["n1", "n2", "n3"])):
+        with pytest.raises(SpecError, match="one masked vector"):
+            told.ask_vector(found["n0"], of=of, among=among)
+    other = {**OUTLINE, "names": ["clipped", "more", "weight"]}
+    sealed = {n: told.sealed[n]["n0"] for n in told.sealed if n != "n0"}
+    with pytest.raises(SpecError, match="one masked vector"):
+        found["n0"].ask("mask", told.terms, of="work", outline=other, sealed=sealed)
+    assert (told.ask_vector(found["n0"]) == first).all()
+
+
+def test_claims_of_dropouts_give_no_second_sum() -> None:
+    """Who agreed to one sum agrees to no other: the difference of two would be one node's vector."""
+    found, told = summed()
+    everybody = sorted(found)
+    for node in found.values():
+        told.ask_signature(node, everybody)
+    for name in everybody[:4]:
+        with pytest.raises(SpecError, match="agrees to one sum"):
+            told.ask_signature(found[name], everybody[:4])
+
+
+def test_a_sum_without_the_node_itself_or_with_strangers_or_of_too_few_is_not_agreed_to() -> None:
+    found, told = summed()
+    everybody = sorted(found)
+    for survivors in (everybody[1:], [*everybody, "n9"], everybody[:3], everybody[:1], []):
+        with pytest.raises(SpecError):
+            told.ask_signature(found["n0"], survivors)
+    assert not told.signatures
+
+
+def test_nothing_is_revealed_without_the_signatures_of_the_threshold() -> None:
+    found, told = summed()
+    everybody = sorted(found)
+    for node in found.values():
+        told.ask_signature(node, everybody)
+    few = dict(list(told.signatures.items())[: told.terms.threshold - 1])
+    forged = {**few, "n4": few["n0"]}
+    for signatures in (few, forged, {}, {name: secrets.token_bytes(64) for name in everybody}):
+        with pytest.raises(SpecError, match="nothing is revealed"):
+            found["n0"].ask("reveal", told.terms, signatures=signatures)
+    assert num_recovered(told, found) == 0
+
+
+def test_signatures_of_another_sum_do_not_count() -> None:
+    """Half of the nodes are made to agree to one sum and half to another: neither gets enough."""
+    found, told = nodes(6), Transcript(terms_for(6, threshold=5))
+    for node in found.values():
+        told.ask_keys(node)
+    for node in found.values():
+        told.ask_shares(node)
+    for node in found.values():
+        told.ask_vector(node)
+    everybody = sorted(found)
+    for number, node in enumerate(found.values()):
+        told.ask_signature(node, everybody if number < 3 else everybody[1:])
+    for node in found.values():
+        with pytest.raises(SpecError, match="nothing is revealed"):
+            told.ask_shares_revealed(node)
+    assert num_recovered(told, found) == 0
+
+
+def test_both_shares_of_one_node_are_never_revealed() -> None:
+    found, told = shared()
+    for name in ("n0", "n1", "n2", "n3"):
+        told.ask_vector(found[name])
+    for name in ("n0", "n1", "n2", "n3"):
+        told.ask_signature(found[name])
+    for name in ("n0", "n1", "n2", "n3"):
+        told.ask_shares_revealed(found[name])
+        told.ask_shares_revealed(found[name])  # again: the same
+    told.ask_vector(found["n4"])  # it was slow, and is asked although it counts as lost
+    assert not told.holds_both()
+    assert num_recovered(told, found) == 0
+    assert (told.sum_of(["n0", "n1", "n2", "n3"]) == plain_sum(found, ["n0", "n1", "n2", "n3"])).all()
+
+
+def test_an_attempt_after_a_node_has_revealed_is_refused() -> None:
+    found, told = summed()
+    for node in found.values():
+        told.ask_signature(node)
+    for node in found.values():
+        told.ask_shares_revealed(node)
+    again = Transcript(terms_for(5, attempt=2))
+    for node in found.values():
+        with pytest.raises(SpecError, match="there is no second one"):
+            again.ask_keys(node)
+    with pytest.raises(SpecError, match="there is no second one"):
+        Transcript(terms_for(5, attempt=1, threshold=5)).ask_keys(found["n0"])
+
+
+def test_a_new_attempt_forfeits_the_one_before() -> None:
+    found, told = summed()
+    again = Transcript(terms_for(5, attempt=2))
+    for node in found.values():
+        again.ask_keys(node)
+    for node in found.values():
+        with pytest.raises(SpecError, match="takes no part in that sum"):
+            told.ask_signature(node)
+    with pytest.raises(SpecError, match="attempt 2"):
+        Transcript(terms_for(5, attempt=1, threshold=5)).ask_keys(found["n0"])
+
+
+def test_shares_for_one_node_are_of_no_use_to_another() -> None:
+    found, told = shared()
+    mixed = {
+        "n1": told.sealed["n1"]["n2"],
+        "n2": told.sealed["n2"]["n1"],
+        "n3": told.sealed["n3"]["n0"],
+        "n4": b"x" * 80,
+    }
+    with pytest.raises(FedjobError, match="was not sealed by it for n0"):
+        found["n0"].ask("mask", told.terms, of="work", outline=OUTLINE, sealed=mixed)
+
+
+@pytest.mark.parametrize("step", ["shares", "mask", "agree", "reveal"])
+def test_a_step_before_its_time_is_refused(step: str) -> None:
+    found, told = nodes(4), Transcript(terms_for(4))
+    body = {"keys": [], "outline": OUTLINE, "sealed": {}, "survivors": sorted(found), "signatures": {}}
+    with pytest.raises(FedjobError):
+        found["n0"].ask(step, told.terms, **body)
+    told.ask_keys(found["n0"])
+    with pytest.raises(FedjobError):
+        found["n0"].ask(step, told.terms, **body)
+
+
+def test_a_wrong_share_is_found_out_and_the_sum_comes_of_the_others() -> None:
+    found, told = summed()
+    for node in found.values():
+        told.ask_signature(node)
+    for node in found.values():
+        told.ask_shares_revealed(node)
+    liar = told.revealed["n0"]
+    wrong = {name: secrets.token_bytes(SHARE_BYTES - 1) + b"\0" for name in liar.own_masks}
+    wrong = {name: b"\0" + share[:-1] for name, share in wrong.items()}
+    told.revealed["n0"] = replace(liar, own_masks=wrong)
+    assert (told.sum_of() == plain_sum(found, sorted(found))).all()
+    told.revealed["n1"] = replace(told.revealed["n1"], own_masks=wrong)
+    with pytest.raises(SpecError, match="the sum stays hidden"):
+        told.sum_of()
+
+
+# --- shares ------------------------------------------------------------------------------------------
+
+
+def test_any_threshold_of_shares_gives_the_secret_back() -> None:
+    secret = secrets.token_bytes(32)
+    shares = divided(secret, 3, 6)
+    for places in itertools.combinations(range(6), 3):
+        assert combined({place + 1: shares[place] for place in places}) == secret
+    assert combined({place + 1: share for place, share in enumerate(shares)}) == secret
+
+
+def test_fewer_shares_fit_any_secret() -> None:
+    """For every other secret there is a polynomial through the same two shares: they say nothing."""
+    shares = divided(secrets.token_bytes(32), 3, 5)
+    known = {1: int.from_bytes(shares[0], "big"), 2: int.from_bytes(shares[1], "big")}
+    for other in (0, 1, secrets.randbelow(2**256)):
+        points = {0: other, **known}
+        third = 0
+        for x, y in points.items():
+            above = below = 1
+            for z in points:
+                if z != x:
+                    above, below = above * (3 - z) % PRIME, below * (x - z) % PRIME
+            third = (third + y * above * pow(below, -1, PRIME)) % PRIME
+        forged = {
+            **{k: v.to_bytes(SHARE_BYTES, "big") for k, v in known.items()},
+            3: third.to_bytes(SHARE_BYTES, "big"),
+        }
+        assert combined(forged) == other.to_bytes(32, "big")
+
+
+@pytest.mark.parametrize(("num_nodes", "threshold"), [(3, 3), (4, 3), (5, 4), (10, 7), (100, 67)])
+def test_the_usual_threshold_is_two_thirds_and_one(num_nodes: int, threshold: int) -> None:
+    assert usual_threshold(num_nodes) == threshold
+    assert SecAgg().threshold_of(num_nodes) == threshold
+
+
+def test_two_sums_of_the_same_vectors_have_nothing_in_common() -> None:
+    first, second = summed()[1], summed()[1]
+    for name in first.vectors:
+        assert np.count_nonzero(first.vectors[name] == second.vectors[name]) <= 2
