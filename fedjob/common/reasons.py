@@ -85,6 +85,7 @@ REASONS: Mapping[str, str] = {
     "unverified": "a node requires more than a signature to identify the researcher, such as a login",
     "unreadable_data": "a node's data can't be read as its owner registered them",
     "unsolvable": "the data of all nodes together do not determine the model that was asked for",
+    "version": "the hub runs a fedjob of another series than this one",
     "worker_died": "the process that computed it is gone",
 }
 

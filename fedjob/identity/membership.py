@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from fedjob._version import __version__, series_of
+from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.config import read_config
-from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError
+from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError, VersionMismatch
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.network.credentials import Credentials
@@ -282,6 +284,7 @@ def fetch_hub(
     Raises:
         RepositoryUnreachable: no hub answers there.
         DecodeError: something else answers.
+        VersionMismatch: it runs a fedjob that this one does not work with.
         NotPermitted: the hub has TLS, and names a broker that has none.
     """
     web = Web(hub_url, verify=verify, proxy=proxy, credentials=credentials, patience=_PATIENCE)
@@ -380,6 +383,7 @@ def _hub_info(web: Web) -> HubInfo:
             "read_urls": list(read_urls),
             **rest,
         }:
+            _check_version(web.url, version)
             info = HubInfo(
                 web.url,
                 federation,
@@ -397,6 +401,14 @@ def _hub_info(web: Web) -> HubInfo:
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+
+
+def _check_version(hub_url: str, version: str) -> None:
+    if series_of(version) != (own := series_of(__version__)):
+        raise VersionMismatch(
+            f"the hub {hub_url} runs fedjob {printable(version)[:40]}, and this is {__version__}: all parties of a "
+            f"federation run one series, here {own}. Install the hub's here, or ask its operator when it is upgraded"
+        )
 
 
 def _issuer(facts: Any) -> str:

@@ -88,7 +88,7 @@ def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
     done = owner.processes.run(*command, env={"PYTHONPATH": str(tmp_path)}, expect=None)
     assert done.returncode != 0
     assert done.stderr == (
-        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[node]'\n"
+        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[training]'\n"
     )
 
 

@@ -21,6 +21,7 @@ NOT_RUN = {
     "docs/life.md": {"system": 1},
     "docs/monitoring.md": {"several machines": 1},
     "docs/network.md": {"several machines": 3},
+    "docs/operations.md": {"system": 3},
     "docs/queue.md": {"system": 1},
     "docs/tls.md": {"several machines": 3},
     "docs/wire.md": {"checkout": 1},

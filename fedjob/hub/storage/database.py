@@ -201,7 +201,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
     connection.execute("COMMIT")
     if version > SCHEMA_VERSION:
-        raise ConfigError(f"this hub's home was written by a newer fedjob (ledger {version}): update fedjob")
+        raise ConfigError(
+            f"this hub's home was written by a newer fedjob (ledger {version}, this one knows {SCHEMA_VERSION}): "
+            "install that fedjob again, or restore the backup that was made with this one (fedjob hub restore, "
+            "docs/operations.md)"
+        )
     if 0 < version < SCHEMA_VERSION:
         raise ConfigError(
             f"this hub's home was written by an older fedjob (ledger {version}), which kept less of its "

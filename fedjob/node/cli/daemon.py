@@ -42,6 +42,7 @@ from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.daemon.settings import InForce, Settings, live_facts
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import REFUSED, find_support
@@ -209,7 +210,11 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     sender.setblocking(False)
 
     def listen() -> None:
-        if receiver.recv(1):
+        try:
+            number = receiver.recv(1)
+        except OSError:  # it ended before this thread began
+            return
+        if number:
             stop()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
@@ -322,6 +327,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "trouble": live.get("trouble", ""),
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
+            "version_trouble": live.get("version_trouble", ""),
             "roster": live.get("roster") or _roster_of(home),
             "settings_faults": list(settings.faults),
             "encrypted": bool(live.get("encrypted")),
@@ -338,6 +344,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "hours": config.hours,
             "open": is_open_now(config.hours),
             "launcher": config.launcher,
+            "lacking": lacking_libraries(config.launcher),
             "sandbox": live.get("workers", {}).get("sandbox") or find_support().in_force(config.sandbox),
             "sandbox_advice": live.get("workers", {}).get("sandbox_advice", ""),
             "labels": sorted(read_labels(config.labels)),
@@ -358,6 +365,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"node {facts['node']}: {state}")
     if facts["twin"]:
         click.echo(f"identity  {TWIN_TEXT}")
+    if facts["version_trouble"]:
+        click.echo(f"version   {facts['version_trouble']}")
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
@@ -370,6 +379,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")
+    if facts["lacking"]:
+        click.echo(f"libraries NO TASK CAN RUN: {facts['lacking']}")
     for fault in facts["settings_faults"]:
         click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")

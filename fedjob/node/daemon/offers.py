@@ -16,6 +16,7 @@ from fedjob.messaging.messages import Answer, Message, Offer, keyless_offer
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.transfers import FetchedBytes
 from fedjob.node.grants.plan_texts import examine_plan
 from fedjob.node.grants.policy import Permission, ask, contact_of
@@ -56,7 +57,9 @@ class OfferHandler:
                 _, missing = examine_plan(text)
             except PlanError as error:
                 return self._answer(turn, message, Permission("unknown", reason="plan", detail=str(error)))
-        if missing:
+        if lacking := lacking_libraries(context.config.launcher):
+            verdict = replace(verdict, status="unknown", reason="missing_packages", detail=lacking)
+        elif missing:
             verdict = replace(
                 verdict,
                 status="unknown",

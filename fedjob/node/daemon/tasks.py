@@ -19,6 +19,7 @@ from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.transfers import Ensured, VectorStored
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
@@ -203,6 +204,8 @@ class TaskHandler:
         """Return reason and detail if a task may not run."""
         if not verdict.allowed:
             return verdict.refusal
+        if lacking := lacking_libraries(self._context.config.launcher):
+            return "missing_packages", lacking
         if task.state is not None and not _is_state_id(task.state):
             return "state_missing", "no node state is named so"
         if task.limit_s is not None and not (is_number(task.limit_s) and task.limit_s > 0):

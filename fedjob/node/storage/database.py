@@ -63,12 +63,13 @@ class Database:
             if found > SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self._path} was written by a newer fedjob (schema {found}, this one knows "
-                    f"{SCHEMA_VERSION}): update fedjob"
+                    f"{SCHEMA_VERSION}): install that fedjob again, or restore the backup that was made with this one "
+                    "(fedjob node restore, docs/operations.md)"
                 )
             if 0 < found < SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self._path} was written by an older fedjob (schema {found}, this one needs "
-                    f"{SCHEMA_VERSION}): move it away and add the datasets again"
+                    f"{SCHEMA_VERSION}): install that fedjob again, or move it away and add the datasets again"
                 )
             if found == 0:
                 for statement in SCHEMA.split(";\n"):
