@@ -63,7 +63,8 @@ class Parties:
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE token_hash = ?", (_hash(token),))
         if not rows or rows[0][3]:
             return None
-        return Member(*rows[0][:3], False, *rows[0][4:])
+        party, role, key, _, broker_hash, sealing, binding = rows[0]
+        return Member(party, role, key, False, broker_hash, sealing, binding)
 
     def invite(self, party: str, role: str) -> str:
         """Return the code of a new invitation; earlier ones for that party become invalid.
