@@ -1,4 +1,6 @@
-"""What encryption costs: seconds per round with and without, in pairs of jobs over the same hub and nodes.
+"""The cost of encryption: seconds per round with and without, in pairs of jobs over the same hub and nodes.
+
+Beside the seconds stand those that all processes together computed, which other work on the machine changes less.
 
 python benchmarks/encryption.py                                      100 MB and 40 KB a round, 4 nodes
 python benchmarks/encryption.py --params 25000000 --pairs 4 --rounds 8
@@ -7,10 +9,14 @@ python benchmarks/encryption.py --params 25000000 --pairs 4 --rounds 8
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from _federation import BenchFederation, federation, spread
 
 from fedjob import FedAvg, Job
@@ -24,8 +30,47 @@ FOLLOWED_S = 2.0
 """Time in which a running node follows a changed setting."""
 
 
-def seconds_of_rounds(bench: BenchFederation, encryption: str, num_params: int, rounds: int) -> list[float]:
-    """Run one job and return the seconds of its rounds, without the first ones."""
+class Computing:
+    """Sums up the processor seconds of the federation's processes, those among them that end meanwhile."""
+
+    def __init__(self, bench: BenchFederation) -> None:
+        self._roots = [os.getpid(), bench.hub.pid, *(node.pid for node in bench.nodes)]
+        self._first: dict[int, float] = {}
+        self._last: dict[int, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Computing:
+        self._look()
+        self._first = dict(self._last)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def seconds(self) -> float:
+        return sum(last - self._first.get(pid, 0.0) for pid, last in self._last.items())
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            self._look()
+
+    def _look(self) -> None:
+        for root in self._roots:
+            with suppress(psutil.Error):
+                process = psutil.Process(root)
+                for each in (process, *process.children(recursive=True)):
+                    with suppress(psutil.Error):
+                        times = each.cpu_times()
+                        self._last[each.pid] = times.user + times.system
+
+
+def run(bench: BenchFederation, encryption: str, num_params: int, rounds: int) -> tuple[list[float], float]:
+    """Run one job; return the seconds of its rounds, without the first ones, and those computed in each."""
     home = bench.root / "researcher"
     set_config(ResearcherConfig, home, "encryption", encryption)
     for number in range(len(bench.nodes)):
@@ -43,29 +88,34 @@ def seconds_of_rounds(bench: BenchFederation, encryption: str, num_params: int, 
             session=session,
             seed=1,
         )
-        job.run(progress=False)
-        return [event.body["seconds"] for event in job.events() if event.type == "round"][2:]
+        with Computing(bench) as computing:
+            job.run(progress=False)
+        seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
+        return seconds[2:], computing.seconds / rounds
 
 
-def compare(bench: BenchFederation, num_params: int, rounds: int, pairs: int) -> float:
-    """Print both, and return the median ratio of the pairs."""
+def compare(bench: BenchFederation, num_params: int, rounds: int, pairs: int) -> None:
+    """Print what rounds cost with and without, and the median ratio of the pairs."""
     found: dict[str, list[float]] = {"off": [], "on": []}
+    computed: dict[str, list[float]] = {"off": [], "on": []}
     ratios = []
-    for pair in range(pairs):
-        order = ("off", "on") if pair % 2 == 0 else ("on", "off")
-        both = {mode: seconds_of_rounds(bench, mode, num_params, rounds) for mode in order}
-        ratios.append(statistics.median(both["on"]) / statistics.median(both["off"]))
-        for mode, seconds in both.items():
-            found[mode] += seconds
-    ratio = statistics.median(ratios)
     print(f"{len(bench.nodes)} nodes, {num_params:>10,} parameters:")
+    for pair in range(pairs):
+        medians = {}
+        for mode in ("off", "on") if pair % 2 == 0 else ("on", "off"):
+            seconds, own = run(bench, mode, num_params, rounds)
+            found[mode] += seconds
+            computed[mode].append(own)
+            medians[mode] = statistics.median(seconds)
+            print(f"    pair {pair + 1}, {mode:<3} {spread(seconds)}, {own:.2f} s computed", flush=True)
+        ratios.append(medians["on"] / medians["off"])
     for mode, seconds in found.items():
-        print(f"  encryption {mode:<3} round {spread(seconds)}")
-    print(
-        f"  median ratio of {pairs} pairs {ratio:.3f} ({', '.join(f'{each:.3f}' for each in ratios)})",
-        flush=True,
-    )
-    return ratio
+        own = statistics.median(computed[mode])
+        print(f"  encryption {mode:<3} round {spread(seconds)}; {own:.2f} s computed")
+    each = statistics.median(computed["on"]) / statistics.median(computed["off"])
+    shown = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+    print(f"  median ratio {statistics.median(ratios):.3f} of {pairs} pairs ({shown})")
+    print(f"  ratio of what was computed {each:.3f}", flush=True)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from fedjob.common.errors import SpecError
 from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
@@ -53,9 +54,13 @@ class FrameSender:
             self._counters["no_key"] += 1  # it left the federation
             return 0
         sender = self._identity.party
-        sealed = seal_payload(
-            payload, federation=self._federation, sender=sender, to=str(to), key_hex=key_hex
-        )
+        try:
+            sealed = seal_payload(
+                payload, federation=self._federation, sender=sender, to=str(to), key_hex=key_hex
+            )
+        except SpecError:  # what it signed as its key is none: its own loss, and nobody else's
+            self._counters["no_key"] += 1
+            return 0
         return self._hand_over(to, sealed)
 
     def _hand_over(self, to: Address | None, payload: bytes) -> int:

@@ -48,6 +48,8 @@ def decrypt_payload(head: Mapping[str, Any], *, federation: str, sender: str, ke
     sealed = head.get(FIELD)
     if not isinstance(sealed, bytes):
         raise DecodeError("an encrypted payload is bytes")
+    if type(head.get("issued")) not in (float, int):
+        raise DecodeError("issued is a number")
     return decrypt(key, sealed, _info(head, federation, sender))
 
 

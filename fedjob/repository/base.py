@@ -163,7 +163,7 @@ class Repository(ABC):
         check_job(job)
         allowed = tuple(sorted({check_party(reader) for reader in readers}))
         size_bytes = _size_of(source)
-        secret = self.secrets.of(job) if self.encrypted and self.secrets is not None else b""
+        secret = self._secret_of(job)
         if size_bytes <= self._part_bytes:
             blocks, part = _encoded(source, 0, size_bytes, secret)
             self.store_object(part.stored_as, blocks, job=job, readers=allowed)
@@ -262,6 +262,14 @@ class Repository(ABC):
         self.close()
 
     # -- inside ---------------------------------------------------------------
+
+    def _secret_of(self, job: str) -> bytes:
+        """Return the secret by which a job's objects are encrypted; empty where they are stored as they are."""
+        if not self.encrypted:
+            return b""
+        if self.secrets is None:
+            raise NotEncrypted(f"{self!r} has to encrypt and has no secrets: see `encrypt`")
+        return self.secrets.of(job)
 
     def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""

@@ -171,6 +171,15 @@ def test_the_largest_message_fits_into_a_frame_when_it_is_encrypted(world: World
     assert MAX_PAYLOAD_BYTES - 1024 < len(world.passed[0]) - OVERHEAD_BYTES < MAX_FRAME_BYTES
 
 
+def test_a_key_that_is_none_is_the_loss_of_its_party_alone(world: World) -> None:
+    parties = {**PARTIES, "site": replace(PARTIES["site"], sealing_hex="ab" * 1216)}
+    parties["clinic"] = replace(parties["clinic"], sealing_hex="no key")
+    alice = world.endpoint(ALICE, AT_ALICE, "researcher", parties={**parties, "ward": entry(SITE, "node")})
+    alice.send(None, Ping())
+    assert len(world.passed) + alice.counters["no_key"] == 3
+    assert alice.counters["no_key"] >= 1
+
+
 BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "encrypted for another node": ("undecryptable", lambda: sealed(reader=CLINIC)),
     "another's bytes, signed anew": ("undecryptable", lambda: sealed(signed_by=BOB)),
@@ -181,6 +190,11 @@ BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
     "no time": ("undecryptable", lambda: sealed(change=lambda head: head.pop("issued"))),
     "another addressee": ("foreign", lambda: sealed(change=lambda head: head.update(to="clinic/main"))),
     "everybody": ("foreign", lambda: sealed(change=lambda head: head.update(to=""))),
+    "a map for a time": (
+        "undecryptable",
+        lambda: sealed(change=lambda head: head.update(issued={"a": [b"x"]})),
+    ),
+    "a huge time": ("undecryptable", lambda: sealed(change=lambda head: head.update(issued=float("inf")))),
     "no bytes": ("undecryptable", lambda: sealed(change=lambda head: head.update(sealed=b""))),
     "no bytes at all": ("undecryptable", lambda: sealed(change=lambda head: head.update(sealed="x"))),
     "half of the bytes": (
