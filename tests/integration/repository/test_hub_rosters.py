@@ -71,9 +71,8 @@ def test_a_roster_reaches_homes_that_pinned_its_key_and_an_older_one_never_does(
     ward, ann = Hospital(hub, heart, tmp_path, "ward"), Hospital(hub, heart, tmp_path, "ann", "researcher")
     roster = open_roster(ward.home, ward.membership)
     assert (roster.is_pinned, roster.parties()) == (True, [])
-    assert (
-        "ward is enrolled and waits for the federation's signature: ask Dr. Kim to run"
-        in roster.waiting("ward")
+    assert "ward is enrolled and waits for the federation's signature: ask Dr. Kim to run" in roster.waiting(
+        "ward"
     )
     way = bring(hub, heart)
     assert [each.party for each in ToSign.of_plain(way.fetch()).parties] == ["ann", "ward"]
