@@ -31,6 +31,11 @@ def give_new_keys(home: Path) -> tuple[str, str, str]:
         NotPermitted, RepositoryUnreachable: the hub does not take them.
     """
     membership = load_membership(home)
+    if membership.federation_keys is None:
+        raise ConfigError(
+            f"{home} pinned no keys of a federation, so the others would take new keys for somebody else's: they trust on "
+            "first use, see docs/federation.md"
+        )
     if (home / "lock").exists() and is_locked(home / "lock"):
         raise ConfigError(f"a node runs in {home}: stop it first, `fedjob node stop --home {home}`")
     folder, fresh = home / "keys", home / "keys" / NEXT_NAME

@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,25 @@ def test_an_outage_of_the_broker_runs_down_no_deadline_and_is_blamed_on_no_node(
     notes = [event.body["text"] for event in job.events() if event.type == "note"]
     assert any(note.startswith("not connected: ") and "no node is blamed" in note for note in notes)
     assert any(note.startswith("connected again after 2") for note in notes)
+
+
+def test_a_node_that_is_revoked_in_a_round_is_left_out_at_once(
+    federation: Federation, session: Session
+) -> None:
+    slow = {"lr": 0.1, "num_updates": 10, "batch_size": 5, "pause_s": 0.8}
+    job = make_job(session, training_args=slow, rounds=1, quorum=Quorum(min_nodes=1, deadline_s=60.0))
+    job.reach()
+
+    def revoke() -> None:
+        wait_until(lambda: any(e.type == "ask" for e in job.events()), timeout_s=60, what="round 1")
+        federation.parties["node2"] = replace(federation.parties["node2"], revoked=True)
+        session.roster.refresh()
+
+    revoking = threading.Thread(target=revoke)
+    revoking.start()
+    try:
+        job.run(progress=False)
+    finally:
+        revoking.join(60)
+    assert job.rounds[1].replied == ("node1",)
+    assert job.rounds[1].dropped == {"node2": "revoked: it does not belong to the federation any more"}

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
+from fedjob.common.errors import NotPermitted
 from fedjob.identity.roster import Roster
 
 
@@ -62,3 +64,36 @@ def test_a_hub_that_is_away_takes_nobody_off_the_list() -> None:
     assert roster.key_of("nobody") is None
     assert str(roster.last_error) == "no route"
     assert roster.key_of("alice") == "aa"
+
+
+def test_a_hub_that_refuses_this_party_twice_in_a_row_has_revoked_it() -> None:
+    errors: list[Exception] = []
+
+    def refresh() -> dict[str, Entry]:
+        if errors:
+            raise errors[0]
+        return {"alice": Entry("researcher", "aa")}
+
+    roster = Roster({}, refresh, clock=iter(range(0, 1000, 2)).__next__)
+    errors[:] = [NotPermitted("expected the token of a party")]
+    assert (roster.refresh(), roster.refused) == (False, "")  # it may be a hub that was restarted
+    assert (roster.refresh(), roster.refused) == (False, "expected the token of a party")
+    errors[:] = [OSError("no route")]
+    assert (roster.refresh(), roster.refused) == (False, "")
+    errors.clear()
+    assert (roster.refresh(), roster.refused) == (True, "")
+    assert roster.describe().startswith("trust on first use")
+
+
+def test_a_party_counts_for_as_long_as_it_is_valid() -> None:
+    now = time.time()
+    roster = Roster(
+        {
+            "past": Entry("node", "aa", valid_until=now - 1),
+            "now": Entry("node", "bb", valid_from=now - 1, valid_until=now + 60),
+            "later": Entry("node", "cc", valid_from=now + 60),
+        }
+    )
+    assert roster.parties() == ["now"]
+    assert (roster.key_of("past"), roster.key_of("later"), roster.has("now", "node")) == (None, None, True)
+    assert not roster.has("now", "researcher")
