@@ -39,6 +39,7 @@ def examine(home: HubHome) -> list[Finding]:
     findings.append(_answers(running))
     if running.url.startswith("https://"):
         findings.append(_certificate(running))
+    findings.append(_shown(running))
     findings.append(_broker(running))
     findings.append(_reachable(running))
     return findings
@@ -99,6 +100,17 @@ def _certificate(running: Running) -> Finding:
             "certificate", False, f"{text}: it is not valid now", "renew it, see docs/tls.md", "you"
         )
     return Finding("certificate", True, text, "renew it soon, see docs/tls.md" if until - now < SOON else "")
+
+
+def _shown(running: Running) -> Finding:
+    """Say what parties show besides their names, and what would be better."""
+    is_open = running.guard.startswith("tokens alone") and not is_loopback(_host(running))
+    advice = "give --tls-cert and --tls-key, or --tls-in-front behind a web server" if is_open else ""
+    return Finding("parties show", True, running.guard, advice, "you" if is_open else "")
+
+
+def _host(running: Running) -> str:
+    return urlsplit(running.url).hostname or ""
 
 
 def _broker(running: Running) -> Finding:
