@@ -5,6 +5,7 @@ PYTHON =
 DEMO =
 PYTEST =
 TABLE =
+LINKS =
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -22,6 +23,7 @@ help:
 	@echo 'make quick     install, then the unit tests and one job over a hub and two nodes  (under 90 s)'
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter, pip-audit'
 	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
+	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
@@ -63,6 +65,10 @@ format: $(STAMP_DEV)
 soak: $(STAMP_DEV)
 	@$(BIN)/python -m tests.simulator --schedules $(SCHEDULES)
 	@$(BIN)/python -m tests.simulator.secure_sums --patterns $(SUMS)
+
+links: $(STAMP_DEV)
+	@sh envs/programs.sh mosquitto squid nft
+	@$(BIN)/python -m tests.faults $(LINKS)
 
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features
@@ -115,4 +121,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak features map bench table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links features map bench table lock wheel sbom try-install venv clean distclean

@@ -11,6 +11,7 @@ for program in "$@"; do
     command -v "$program" >/dev/null 2>&1 && continue
     case $program in
         nginx) packages="$packages nginx-light" ;;
+        nft) packages="$packages nftables" ;;
         *) packages="$packages $program" ;;
     esac
 done

@@ -97,14 +97,18 @@ class Stream:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self._finished = False
         without_delay(writer)
 
     async def send(self, data: bytes) -> None:
+        if self._finished:
+            raise BrokenPipeError("this side sends no more")
         self.writer.write(data)
         await self.writer.drain()
 
     def finish(self) -> None:
         """Send no more, but go on receiving; over TLS, which has no such state, end the connection."""
+        self._finished = True
         if self.writer.can_write_eof():
             self.writer.write_eof()
         else:
