@@ -199,7 +199,19 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'fedjob' has no attribute {name!r}")
-    return getattr(import_module(_NAMES[name]), name)
+    try:
+        return getattr(import_module(_NAMES[name]), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "fedjob").split(".")[0]
+        if package == "fedjob":
+            raise  # a fault of fedjob's own
+        from fedjob.common.console import how_to_install
+        from fedjob.common.errors import MissingPackage
+
+        raise MissingPackage(
+            f"fedjob.{name} needs the package {package!r}, which is not installed here: "
+            f"{how_to_install(package, 'researcher')}"
+        ) from error
 
 
 def __dir__() -> list[str]:

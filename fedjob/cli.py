@@ -26,6 +26,11 @@ _COMMANDS = {
     "logout": ("fedjob.researcher.cli.login", "logout", "Delete the login of this home."),
     "nodes": ("fedjob.researcher.cli.federation", "nodes", "List the nodes of the federation."),
     "data": ("fedjob.researcher.cli.federation", "data", "List the datasets that nodes offer."),
+    "federation": (
+        "fedjob.coordinator.cli",
+        "federation",
+        "Say who belongs to a federation: its keys, its roster, revocation.",
+    ),
     "job": ("fedjob.researcher.cli.jobs", "job", "Submit, find, follow and end jobs."),
 }
 

@@ -22,6 +22,7 @@ TOGETHER = {
         "e2e/test_bad_input.py",
         "e2e/test_commands.py",
         "e2e/test_same_bytes.py",
+        "e2e/test_secure_aggregation.py",
     ),
 }
 """The files that share a federation of the session, by the name of its fixture."""

@@ -6,11 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from fedjob.common.http_client import Patience
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.monitoring import MonitoringSources
 from fedjob.hub.server.service import ServiceThread
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
@@ -40,6 +42,7 @@ class HubThread:
         limits: HubLimits | None = None,
         invited_only: bool = False,
         storage: Path | None = None,
+        monitoring: MonitoringSources | None = None,
     ) -> None:
         self.folder = folder
         self.limits = limits or HubLimits(reserve_bytes=0)
@@ -52,6 +55,7 @@ class HubThread:
             self.store,
             broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
             loopback=None if invited_only else make_secret(folder),
+            monitoring=monitoring,
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}
@@ -60,6 +64,10 @@ class HubThread:
     def application(self) -> ASGIApp:
         """Return the hub's HTTP application, to serve it a second time."""
         return self._app.app()
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the hub's HTTP application."""
+        return self._app.routes()
 
     def join(self, party: str, role: str = "node") -> Membership:
         """Enrol a party, once."""

@@ -125,6 +125,16 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError(f"extension type {code} is not plain data")
 
 
+def in_order(value: Any) -> Any:
+    """Return plain data with the keys of every map in order: equal maps have equal bytes, and their order carries nothing."""
+    if isinstance(value, Mapping):
+        return {
+            name: in_order(value[name])
+            for name in sorted(value, key=lambda name: (type(name).__name__, name))
+        }
+    return [in_order(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
 def to_plain(value: Any) -> Any:
     """Return a frozen dataclass (or a container of them) as plain data."""
     return _CONVERTER.unstructure(value)

@@ -77,16 +77,25 @@ def run_command_line(
     except (FedjobError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("", "fedjob"):
             raise  # a fault of fedjob's own
-        click.echo(f"fedjob: {explain(error)}", err=True)
+        click.echo(f"fedjob: {explain(error, _role(sys.argv[1:] if args is None else args))}", err=True)
         sys.exit(1)
 
 
-def explain(error: Exception) -> str:
-    """Return an error of a user's, of their files or of their installation as one line that says what to do."""
+def _role(words: Sequence[str]) -> str:
+    """Return the extra of fedjob whose packages a command line needs."""
+    return words[0] if words and words[0] in ("hub", "node", "demo") else "researcher"
+
+
+def explain(error: Exception, role: str = "") -> str:
+    """Return an error of a user's, of their files or of their installation as one line that says what to do.
+
+    Args:
+        role: the extra of fedjob that is meant to have what is missing.
+    """
     match error:
         case ModuleNotFoundError():
             package = str(error.name).split(".")[0]
-            return f"the package {package!r} is needed for this and not installed: {_install(package)}"
+            return f"the package {package!r} is needed for this and not installed: {how_to_install(package, role)}"
         case sqlite3.Error():
             return (
                 f"a database can't be used ({error}): look at the disk, and at who owns the files of --home"
@@ -111,21 +120,34 @@ def _remedy(error: OSError) -> str:
     return ""
 
 
-def _install(package: str) -> str:
-    """Return the command that installs a package: with the extra of fedjob that brings it, where there is one."""
+def how_to_install(package: str, role: str = "") -> str:
+    """Return the command that installs a package: with the extra of fedjob that brings it, where there is one.
+
+    Args:
+        package: the name by which it is imported.
+        role: the extra to name if it is one of several that bring it.
+    """
     names = {package.lower(), *_DISTRIBUTIONS.get(package, ())}
-    for requirement in requires("fedjob") or ():
-        needed, _, marker = requirement.partition(";")
-        name = re.split(r"[ <>=!~\[(]", needed.strip(), maxsplit=1)[0]
-        if name.lower() in names and (extra := re.search(r"extra == ['\"]([\w-]+)['\"]", marker)):
-            return f"pip install 'fedjob[{extra.group(1)}]'"
+    needs = [_NEED.match(need) for need in requires("fedjob") or ()]
+    found = [need for need in needs if need is not None and need["name"].lower() in names]
+    extras = {need["extra"]: None for need in found if need["extra"]}
+    brings = {need["extra"]: need["of"] for need in needs if need is not None and need["name"] == "fedjob"}
+    if role not in extras and set((brings.get(role) or "").split(",")) & set(extras):
+        extras[role] = None  # it brings an extra that brings the package
+    if extras:
+        return f"pip install 'fedjob[{role if role in extras else min(extras)}]'"
     return f"pip install {sorted(names)[0]}"
 
+
+_NEED = re.compile(r"(?P<name>[\w.-]+)(\[(?P<of>[\w,-]+)\])?[^;]*(;.*extra == ['\"](?P<extra>[\w-]+)['\"])?")
+"""A requirement in the metadata of an installed package (PEP 508): its name, its extras, and the extra it belongs to."""
 
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "sklearn": ("scikit-learn",),
     "PIL": ("pillow",),
     "jwt": ("pyjwt",),
+    "paho": ("paho-mqtt",),
+    "socks": ("pysocks",),
 }
 """Names under which packages are installed that are imported under others."""
 

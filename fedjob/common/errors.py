@@ -12,6 +12,7 @@
             NoTestingStep       a plan without a testing step was asked to evaluate
       MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
+      VersionMismatch           the hub runs a fedjob that this one does not work with
       WireError
         EncodeError             ours: this can't be put into a message
         DecodeError             the peer's: these bytes are not what they should be
@@ -156,6 +157,12 @@ class ConfigError(FedjobError, ValueError):
     """A home, its config.toml or a FEDJOB_* variable is wrong."""
 
     reason = "config"
+
+
+class VersionMismatch(FedjobError):
+    """The hub runs a fedjob that this one does not work with; the message names both and says what to install."""
+
+    reason = "version"
 
 
 class WireError(FedjobError):

@@ -283,7 +283,8 @@ class Web:
             return _proxy_trouble(self.proxy, self.url, _innermost(error))
         late = isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError))
         if not late and self._refuses_certificate(error):
-            return RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}")
+            # it may pass: a new certificate is on its way, or the link broke at just that moment
+            return Passing(RepositoryUnreachable(f"{self.url} {_REFUSED}; see {TLS_PAGE}"))
         if not late and self.url.startswith("http://") and speaks_tls(self.url, self.proxy):
             return RepositoryUnreachable(
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
@@ -545,18 +546,21 @@ def tls_trouble(
         )
     else:
         issuer = "" if certificate is None else f", issued by {certificate.issuer.rfc4514_string()!r}"
-        against = (
-            f"{authority} is not the certificate of its authority: give that, not the server's own"
-            if authority and proxy is None
-            else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
-        )
-        if proxy is not None:
-            against += (
-                f"; if the proxy {proxy} looks inside TLS, that is the proxy's authority: ask your IT for it"
+        if proxy is not None and authority:
+            text = (
+                f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {authority} did not "
+                f"sign it. The proxy looks inside TLS if that is its authority (the proxy {proxy}): ask your IT for it and "
+                "give it as --tls-ca FILE, or as the setting tls_ca"
             )
-        text = (
-            f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
-        )
+        else:
+            against = (
+                f"{authority} is not the certificate of its authority: give that, not the server's own"
+                if authority
+                else "name its authority, --tls-ca FILE or connect(tls_ca=...)"
+            )
+            if proxy is not None:
+                against += f"; if the proxy {proxy} looks inside TLS, that is the proxy's authority: ask your IT for it"
+            text = f"{url}: its certificate{issuer} is not trusted (certificate verify failed: {words}): {against}"
     return f"{text}; see {TLS_PAGE}"
 
 

@@ -68,7 +68,8 @@ REASONS: Mapping[str, str] = {
     "repository_unreachable": "the repository does not answer",
     "required_missing": "a node that the quorum requires is not there",
     "resources": "nodes lack resources that the job asks for",
-    "revoked": "the owner of a node that it needs took the grant back",
+    "revoked": "the owner of a node that it needs took the grant back, or a party was revoked",
+    "roster_expired": "the federation's roster has expired at a node, which takes no new work until one is signed",
     "runner_died": "the process that ran it is gone",
     "sandbox": "no sandbox can be closed around workers at the node, whose owner does without none",
     "secret": "the output held a secret that the node's owner stores there",
@@ -84,6 +85,7 @@ REASONS: Mapping[str, str] = {
     "unverified": "a node requires more than a signature to identify the researcher, such as a login",
     "unreadable_data": "a node's data can't be read as its owner registered them",
     "unsolvable": "the data of all nodes together do not determine the model that was asked for",
+    "version": "the hub runs a fedjob of another series than this one",
     "worker_died": "the process that computed it is gone",
 }
 

@@ -16,13 +16,18 @@ KNOWN = ("cpus", "memory", "gpus", "labels", "pool", "launcher")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """The resources that a task needs: processors, memory, GPUs, labels and a pool."""
+    """The resources that a task needs: processors, memory, GPUs, labels and a pool.
+
+    Args:
+        devices: the GPUs that may serve it, by number; None for any. A node adds them, no researcher names any.
+    """
 
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
     labels: tuple[str, ...] = ()
     pool: str = ""
+    devices: tuple[int, ...] | None = None
 
     @property
     def holds(self) -> bool:

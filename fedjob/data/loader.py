@@ -87,7 +87,7 @@ def describe(
         }
     except ModuleNotFoundError as error:
         raise MissingPackage(
-            f"reader {name} needs the package {error.name}, which is not installed here: pip install 'fedjob[node]'"
+            f"reader {name} needs the package {error.name}, which is not installed here: pip install 'fedjob[training]'"
         ) from error
     if not found["num_rows"]:
         raise EmptyData(f"{path} has no rows: expected one or more, read as {name}")

@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import ConfigError, MissingPackage
 from fedjob.common.files import make_folder, open_locked, remove_folder
 from fedjob.demo.processes import Commands
 
@@ -40,6 +41,18 @@ TRAINING = {
     "test_on_global_updates": True,
 }
 MODEL = {"hidden": 32}
+_PACKAGES = (
+    "matplotlib",
+    "numpy",
+    "paho",
+    "pandas",
+    "rich",
+    "safetensors",
+    "sklearn",
+    "starlette",
+    "torch",
+    "uvicorn",
+)
 _MARK = ".fedjob-demo"
 _FILES = ("plan.py", "model.safetensors", "model.safetensors.txt", "plot.png")
 _PLAN = Path(__file__).with_name("plan.py")
@@ -90,6 +103,11 @@ def demo(
     offers a table of patients as well. Nothing is downloaded, and nothing goes
     on running afterwards.
     """
+    lacking = [name for name in _PACKAGES if find_spec(name) is None]
+    if lacking:
+        raise MissingPackage(
+            f"the demo is hub, nodes and researcher in one, and lacks {', '.join(lacking)}: pip install 'fedjob[demo]'"
+        )
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -21,15 +21,25 @@ LOW_MEMORY_BYTES = 1 << 30
 """Memory that torch and a small model need."""
 
 TORCH_WITHIN_S = 120.0
-_PACKAGES = ("fedjob", "torch", "numpy", "msgpack", "paho-mqtt", "safetensors", "cryptography")
+_PACKAGES = {
+    "hub": ("fedjob", "msgpack", "cryptography", "starlette", "uvicorn"),
+    "node": ("fedjob", "msgpack", "cryptography", "paho-mqtt"),
+    "training": ("fedjob", "torch", "numpy", "safetensors"),
+    "researcher": ("fedjob", "torch", "numpy", "msgpack", "paho-mqtt", "safetensors", "cryptography"),
+}
+"""The packages that matter, by the extra of fedjob that brings them."""
 _LOOK = "import torch; print(torch.__version__, torch.cuda.device_count(), float((torch.ones(8, 8) @ torch.ones(8, 8)).sum()))"
 
 
-def versions() -> Finding:
-    """Check Python, and name the packages that matter with their versions."""
+def versions(*extras: str) -> Finding:
+    """Check Python, and name the packages that matter with their versions.
+
+    Args:
+        extras: of fedjob that are needed here, such as `hub`.
+    """
     found = []
     missing = []
-    for name in _PACKAGES:
+    for name in dict.fromkeys(name for extra in extras for name in _PACKAGES[extra]):
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -40,7 +50,7 @@ def versions() -> Finding:
             "versions",
             False,
             f"{here}; not installed: {', '.join(missing)}",
-            "pip install fedjob again",
+            f"pip install 'fedjob[{','.join(extras)}]'",
             "you",
         )
     return Finding("versions", True, here)

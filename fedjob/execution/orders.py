@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.codec import in_order
 from fedjob.common.items import Items
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Result, Task, WorkSettings
@@ -135,6 +136,8 @@ def work_order_of(
 ) -> WorkOrder:
     """Return the order for the work that a task asks of a node.
 
+    What a grant binds has the keys of its maps in order, since the binding does not see their order and a plan would.
+
     Args:
         dataset: what the data are opened by; empty for work without data.
         path_of: returns the file of an object that the task names.
@@ -149,22 +152,22 @@ def work_order_of(
         step=step,
         node=node,
         protocol=task.protocol,
-        config=task.config,
+        config=in_order(task.config) if plan_text else task.config,
         plan_text=plan_text,
         entry=task.entry,
         dataset=dict(dataset),
         values={**task.values, **large},
         params=params,
-        model_args=task.model_args,
-        training_args=at_round(merged_args(task.training_args, task.round_args), round_),
+        model_args=in_order(task.model_args),
+        training_args=in_order(at_round(merged_args(task.training_args, task.round_args), round_)),
         seed=task.seed,
         state_path=state_path,
         output_path=output_path,
-        props=task.props,
+        props=in_order(task.props),
         items=task.items,
-        split=task.split,
+        split=in_order(task.split),
         project=task.project,
-        artifacts={name: str(path_of(ref)) for name, ref in task.artifacts.items()},
+        artifacts={name: str(path_of(task.artifacts[name])) for name in sorted(task.artifacts)},
     )
 
 

@@ -15,6 +15,7 @@ import click
 from fedjob.common.console import HomeFolder
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
+from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
@@ -131,18 +132,57 @@ def hub() -> None:
     multiple=True,
     help="URL of another server that serves the same objects; may be repeated.",
 )
+@click.option(
+    "--federation",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default="text",
+    envvar="FEDJOB_LOG_FORMAT",
+    show_default=True,
+    help="Of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
+)
+@click.option(
+    "--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Where to log.  [default: stderr]"
+)
+@click.option(
+    "--log-file-mb",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="Size at which the log file is put aside and begun anew; 0 where something else does it, such as logrotate.",
+)
+@click.option(
+    "--log-files",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Old log files that are kept.",
+)
 @one_line
 def start(
-    home: Path | None, storage: str | None, tls_cert: Path | None, tls_key: Path | None, **rest: Any
+    home: Path | None,
+    storage: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    federation: Path | None,
+    log_format: str,
+    log_file: Path | None,
+    log_file_mb: float,
+    log_files: int,
+    **rest: Any,
 ) -> None:
     """Run the hub until Ctrl-C or SIGTERM."""
     import asyncio
-    import logging
     import signal
 
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
+    from fedjob.identity.statements.federation_keys import FederationKeys
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
@@ -150,13 +190,14 @@ def start(
         raise SpecError(
             f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
         )
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    _log_to(log_format, log_file, int(log_file_mb * (1 << 20)), log_files)
     _raise_file_limit()
     settings = HubSettings(
         home=_home(home),
         limits=HubLimits.load(_home(home)),
         storage=None if storage is None else Path(storage),
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
+        federation=None if federation is None else FederationKeys.load(federation),
         **rest,
     )
 
@@ -179,6 +220,20 @@ def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _log_to(format_: str, file: Path | None, max_bytes: int, num_old: int) -> None:
+    """Write the log, warnings and worse, to a file or to stderr."""
+    import logging
+
+    handler: logging.Handler = logging.StreamHandler()
+    if file is not None:
+        try:
+            handler = RotatedFile(file, max_bytes=max_bytes, num_old=num_old)
+        except OSError as error:
+            raise ConfigError(f"--log-file: {file} can't be written: {error.strerror or error}") from error
+    handler.setFormatter(formatter_of(format_, {}))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:
@@ -210,6 +265,8 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
 
     where = _existing(home)
     limits = HubLimits.load(where.folder)
@@ -222,6 +279,7 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
             "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
             "objects": count,
             "size_bytes": size,
+            **RosterBook(ledger).facts(Parties(ledger, limits).all()),
         }
     running = where.running()
     facts["running"] = running is not None
@@ -299,13 +357,21 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
     help="File to write.  [default: PARTY.invitation]",
 )
 @click.option("--url", help="URL under which the party reaches the hub.  [default: where it runs]")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Certificate of the hub's own authority, to travel in the invitation.",
+)
 @one_line
-def invite(party: str, home: Path | None, role: str, out: Path | None, url: str | None) -> None:
-    """Write a one-time invitation for PARTY to a file."""
+def invite(
+    party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
+) -> None:
+    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
     from fedjob.common.files import write_atomic
-    from fedjob.common.http_client import check_http_url
+    from fedjob.common.http_client import check_authority, check_http_url
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
     from fedjob.identity.membership import Invitation
 
     where = _existing(home)
@@ -321,6 +387,10 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
     with _ledger(where) as ledger:
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
+        pin = RosterBook(ledger).pin()
+    if tls_ca is not None:
+        check_authority(tls_ca)
+    authority = "" if tls_ca is None else tls_ca.read_text(encoding="ascii")
     path = out or Path(f"{party}.invitation")
     if path.exists():
         try:
@@ -328,7 +398,9 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
         except FedjobError:
             raise ConfigError(f"{path} exists and is no invitation: name another file with --out") from None
     try:
-        write_atomic(path, Invitation(url, party, role, code).dump())
+        write_atomic(
+            path, Invitation(url, party, role, code, None if pin is None else pin.keys, authority).dump()
+        )
     except OSError as error:
         raise ConfigError(f"can't write {path}: {error.strerror}") from error
     command = "fedjob node init" if role == "node" else "fedjob init"
@@ -343,6 +415,10 @@ def invite(party: str, home: Path | None, role: str, out: Path | None, url: str 
             err=True,
         )
     click.echo(f"there: {command} --id {party} --invite {path.name}")
+    if pin is not None:
+        click.echo(
+            f"then: {pin.keys.signer} runs `fedjob federation sign`; the key to compare is {pin.keys.fingerprint}"
+        )
 
 
 @hub.command("backup")
@@ -427,10 +503,18 @@ def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
+    from fedjob.hub.storage.rosters import RosterBook
 
     with _ledger(_existing(home)) as ledger:
         Parties(ledger, HubLimits()).revoke(party)
+        pin = RosterBook(ledger).pin()
     click.echo(f"revoked {party}")
+    if pin is not None and party in pin.parties:
+        click.echo(
+            f"it stands in the roster still, so that another hub could serve it: {pin.keys.signer} takes it off with "
+            f"`fedjob federation revoke {party}`",
+            err=True,
+        )
 
 
 class _Closing:

@@ -27,7 +27,7 @@ CONNECT_S = 5.0
 def examine(home: HubHome) -> list[Finding]:
     """Check the hub's machine, its process, its ports, its certificate and its broker."""
     findings = [
-        machine.versions(),
+        machine.versions("hub"),
         machine.memory(),
         machine.home(home.folder),
         machine.private(home.folder),

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,12 +27,16 @@ from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.client_certificates import ClientCertificates
+from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
+from fedjob.hub.storage.rosters import RosterBook
+from fedjob.identity.keys import load_or_create_secret
 from fedjob.identity.loopback import make_secret
 from fedjob.identity.membership import PLAIN_SCHEMES, broker_at_hub
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 _log = logging.getLogger("fedjob")
 
@@ -57,6 +62,7 @@ class HubSettings:
         client_ca: certificate of the authority that the parties' certificates are from; None for the hub's own.
         only_certificates: refuse who shows none, even with a signature of the request in its place.
         tls_in_front: a web server before the hub ends TLS, so that parties sign their requests.
+        federation: the keys that sign the roster, from now on; None for what the home has.
     """
 
     home: Path
@@ -74,6 +80,7 @@ class HubSettings:
     client_ca: Path | None = None
     only_certificates: bool = False
     tls_in_front: bool = False
+    federation: FederationKeys | None = None
     proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
@@ -188,6 +195,8 @@ class Hub:
             stack.callback(home.unlock)
             ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
+            if settings.federation is not None:
+                RosterBook(ledger).adopt(settings.federation)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)
@@ -209,6 +218,7 @@ class Hub:
                 certificates=certificates,
                 refusals=refusals,
                 proxies=settings.proxies,
+                monitoring=self._monitoring(home, broker.child),
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
@@ -289,6 +299,20 @@ class Hub:
         named = broker.announced
         broker.announced = Broker(settings.public_broker or broker.url, named.kind, named.version)
 
+    def _monitoring(self, home: HubHome, child: BrokerChild | None) -> MonitoringSources:
+        async def answers() -> bool:
+            if child is not None:
+                return child.pid != 0 and await takes_connection(child.socket.connect)
+            where = urlsplit(self._settings.broker_url)
+            return await takes_connection(partial(asyncio.open_connection, where.hostname, where.port))
+
+        return MonitoringSources(
+            token=load_or_create_secret(home.folder / TOKEN_NAME).hex(),
+            broker_answers=answers,
+            broker_restarts=lambda: 0 if child is None else child.num_restarts,
+            certificate=None if self._settings.tls is None else self._settings.tls.cert,
+        )
+
     async def _broker(
         self, home: HubHome, accounts: Accounts, rules: GateRules, stack: contextlib.AsyncExitStack
     ) -> _BrokerInUse:
@@ -302,13 +326,13 @@ class Hub:
             async def admit(party: str, token: str) -> None:
                 await write()
 
-            announced, gate = settings.public_broker or settings.broker_url, None
-            if settings.is_guarded and _is_plain_here(settings.broker_url):
-                parts = urlsplit(settings.broker_url)
-                announced = settings.public_broker
-                port = BrokerPort(parts.hostname or "", parts.port or 1883)
-                gate = rules.gate(port, settings.limits)
-            return _BrokerInUse(Broker(announced, "external"), settings.broker_url, admit, write, None, gate)
+            where, gate = settings.broker_url, None
+            if settings.is_guarded and _is_plain_here(where):
+                parts = urlsplit(where)
+                gate = rules.gate(BrokerPort(parts.hostname or "", parts.port or 1883), settings.limits)
+                where = ""
+            external = Broker(settings.public_broker or where, "external")
+            return _BrokerInUse(external, where, admit, write, None, gate)
         child = BrokerChild(settings.broker_kind, home.broker, accounts, settings.limits)
         stack.push_async_callback(child.stop)
         await child.start()

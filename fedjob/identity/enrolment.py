@@ -23,6 +23,8 @@ from fedjob.identity.membership import (
     fetch_parties,
     load_membership,
 )
+from fedjob.identity.pinned_roster import load_pin
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 AUTHORITY_NAME = "hub-authority.pem"
 PENDING_NAME = "enrolment.json"
@@ -81,6 +83,8 @@ def enrol_home(
         FedjobError: the hub refuses or does not answer.
     """
     check_role_of_home(home, role)
+    if tls_ca is None and invite is not None:
+        tls_ca = keep_authority(home, Invitation.load(invite))
     if tls_ca is not None:
         check_authority(tls_ca)
     if proxy is not None:
@@ -104,6 +108,17 @@ def enrol_home(
     (home / PENDING_NAME).unlink(missing_ok=True)
     ensure_certificate(membership)
     return membership, identity
+
+
+def keep_authority(home: Path, invitation: Invitation) -> Path | None:
+    """Write the certificate of the hub's own authority, if an invitation has one, into a home; return its path."""
+    if not invitation.authority:
+        return None
+    make_folder(home)
+    path = home / AUTHORITY_NAME
+    write_atomic(path, invitation.authority.encode())
+    check_authority(path)
+    return path
 
 
 def save_membership(home: Path, membership: Membership) -> Membership:
@@ -146,6 +161,7 @@ def _enrol_again(
 ) -> tuple[Membership, Identity]:
     known = before = load_membership(home)
     invitation = None if invite is None else Invitation.load(invite)
+    keys = _pinned(home, known, invitation)
     wanted = hub or (known.hub_url if invitation is None else invitation.hub)
     if party != known.party:
         raise ConfigError(f"{home} is the home of {known.party!r}, not of {party!r}: use another --home")
@@ -156,11 +172,7 @@ def _enrol_again(
         known = replace(known, proxy=proxy)
     if own is not None:
         known = replace(known, tls_cert=own.check().cert, tls_key=own.key)
-    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
-        raise ConfigError(
-            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
-            "network could read this party's token there; give the hub's https:// address"
-        )
+    _check_tls_stays(home, known, wanted)
     info = fetch_hub(wanted, verify=known.verify, proxy=known.proxy)
     if info.federation != known.federation:
         raise ConfigError(
@@ -187,12 +199,40 @@ def _enrol_again(
             token=token,
             own=known.own_certificate,
         )
-        known = save_membership(home, known)
-        ensure_certificate(known)
+    if known.federation_keys != keys:
+        known = replace(known, federation_keys=keys)
     if known != before:
         known = save_membership(home, known)
+        ensure_certificate(known)  # of the key and token that it has by now
     (home / PENDING_NAME).unlink(missing_ok=True)
     return known, identity
+
+
+def _check_tls_stays(home: Path, known: Membership, wanted: str) -> None:
+    """Refuse a hub without TLS for a home that joined one with it."""
+    if known.hub_url.startswith("https://") and not wanted.startswith("https://"):
+        raise ConfigError(
+            f"{home} joined {known.hub_url} over TLS, and {wanted} has none: it is not asked, because others on the "
+            "network could read this party's token there; give the hub's https:// address"
+        )
+
+
+def _pinned(home: Path, known: Membership, invitation: Invitation | None) -> FederationKeys | None:
+    """Return the federation's keys for a home that joins again: those that it pinned, or the first that it is given.
+
+    Raises:
+        ConfigError: the invitation has other keys than the home pinned.
+    """
+    pinned, given = known.federation_keys, None if invitation is None else invitation.federation
+    if pinned is None:
+        return given
+    pinned = load_pin(home, pinned).keys
+    if given is not None and given != pinned and given.number <= pinned.number:
+        raise ConfigError(
+            f"the invitation names other keys of the federation ({given.fingerprint}) than this home pinned "
+            f"({pinned.fingerprint}): ask {pinned.signer} which are right; if those, set up another home"
+        )
+    return known.federation_keys
 
 
 def _pending_token(home: Path, party: str, role: str, key_hex: str) -> str:

@@ -28,6 +28,8 @@ from fedjob.identity.enrolment import check_role_of_home, role_of_home
 MANIFEST_NAME = "fedjob-backup.json"
 KIND = "fedjob backup 1"
 _MAX_MANIFEST_BYTES = 1 << 16
+_JOB_SECRETS = "keys/jobs"
+"""Keys that are destroyed at the ends of their jobs; a backup would keep them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def back_up(
     if target.exists():
         raise ConfigError(f"{target} is there already: give another name, it is not overwritten")
     half = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    files = dict(_files(home, {*leave_out, MANIFEST_NAME}))
+    files = dict(_files(home, {*leave_out, MANIFEST_NAME, _JOB_SECRETS}))
     for name, folder in (beside or {}).items():
         files |= {f"{name}/{inside}": path for inside, path in _files(folder, ())}
     party = home / "keys" / "party"

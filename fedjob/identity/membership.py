@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from fedjob._version import __version__, series_of
+from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain, unpack
 from fedjob.common.config import read_config
-from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError
+from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, SpecError, VersionMismatch
 from fedjob.common.http_client import Patience, Web
 from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.network.credentials import Credentials
@@ -23,7 +25,8 @@ from fedjob.common.types import check_party
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import PublicKeys, is_bound
 from fedjob.identity.loopback import proof_of, read_secret
-from fedjob.identity.party_credentials import HubAddress, OwnCertificate, PartyCredentials
+from fedjob.identity.party_credentials import HubAddress, PartyCredentials, shown_by
+from fedjob.identity.statements.federation_keys import FederationKeys
 
 MEMBERSHIP_NAME = "membership.mpk"
 MAX_INVITATION_BYTES = 64 << 10
@@ -64,6 +67,9 @@ class HubInfo:
     answered: float = 0.0
     """This machine's clock before and after the question, seconds since 1970."""
 
+    federation_keys: FederationKeys | None = None
+    """Who signs its roster, as the hub has it; None for a hub without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Party:
@@ -75,6 +81,9 @@ class Party:
     revoked: bool = False
     sealing_hex: str = ""
     """To encrypt for this party, see `identity.sealing_key`; empty for none."""
+    valid_from: float = 0.0
+    valid_until: float = 0.0
+    """Seconds since 1970; 0 for always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,7 @@ class Membership:
         tls_cert, tls_key: files of a certificate that the party brings itself and of its key, in the file relative to
             the home; empty for the certificate that the hub issues.
         home: the party's folder; empty in the file.
+        federation_keys: who signs the roster, pinned from the invitation; None where the hub is believed.
     """
 
     hub_url: str
@@ -104,6 +114,7 @@ class Membership:
     tls_cert: str = ""
     tls_key: str = ""
     home: str = field(default="", compare=False)
+    federation_keys: FederationKeys | None = None
 
     @property
     def own_certificate(self) -> ClientCertificate | None:
@@ -137,6 +148,10 @@ class Invitation:
     party: str
     role: str
     code: str = field(repr=False)
+    federation: FederationKeys | None = None
+    """Who signs the roster, for this party to pin; None where nobody does."""
+    authority: str = field(default="", repr=False)
+    """The certificate of the hub's own authority, PEM; empty where a public one vouches for the hub."""
 
     @classmethod
     def load(cls, path: Path) -> Invitation:
@@ -147,8 +162,11 @@ class Invitation:
         """
         try:
             with path.open("rb") as file:
-                return from_plain(cls, json.loads(file.read(MAX_INVITATION_BYTES)))
-        except (OSError, ValueError, DecodeError) as error:
+                found = from_plain(cls, json.loads(file.read(MAX_INVITATION_BYTES)))
+                if found.federation is not None:
+                    found.federation.check()
+                return found
+        except (OSError, ValueError, DecodeError, SpecError) as error:
             raise SpecError(
                 f"expected an invitation as `fedjob hub invite` writes it in {path}: {error}"
             ) from error
@@ -191,26 +209,29 @@ def enrol(
     if role not in _ROLES:
         raise SpecError(f"expected role researcher or node, found {role[:40]!r}")
     invitation = None if invite is None else Invitation.load(invite)
-    if invitation is not None and (invitation.party, invitation.role) != (party, role):
-        raise SpecError(
-            f"{invite} invites {invitation.role} {invitation.party!r}, not {role} {party!r}: "
-            "use that name, or ask for another invitation"
-        )
+    if invitation is not None:
+        _check_invited(invite, invitation, party, role)
     url = hub_url or (None if invitation is None else invitation.hub)
     if url is None:
         raise SpecError("expected the URL of a hub or an invitation, found neither")
     # The token is made on this side, so that a repetition after a lost response is the same request.
     token = token or secrets.token_hex(32)
-    wanted: dict[str, Any] = {"party": party, "role": role, "key": keys.signing, "token": token}
+    wanted = {"party": party, "role": role, "key": keys.signing, "token": token}
     wanted |= {"sealing": keys.sealing, "binding": keys.binding}
     if invitation is not None:
         wanted["invite"] = invitation.code
-    shown = None if own is None else OwnCertificate(own)
-    web = Web(url, verify=tls_ca or True, proxy=proxy, credentials=shown, patience=_PATIENCE)
+    web = Web(url, verify=tls_ca or True, proxy=proxy, credentials=shown_by(own), patience=_PATIENCE)
     try:
         hub = _hub_info(web)
+        pinned = None if invitation is None else invitation.federation
+        if pinned is not None and pinned.federation != hub.federation:
+            raise NotPermitted(
+                f"{invite} invites to federation {pinned.federation}, and {web.url} is the hub of {hub.federation}: ask "
+                "who sent it for another invitation"
+            )
         if invitation is None and hub.secret_file and is_loopback(urlsplit(url).hostname or ""):
             wanted["proof"] = proof_of(read_secret(hub.secret_file), party, role, keys.signing, token)
+            pinned = hub.federation_keys  # the hub is this user's own: its word for the keys is theirs
         body = json.dumps(wanted).encode()
         answer = web.call("POST", "/v1/parties", body=body, what=f"enrolment of {party}").json()
         if not isinstance(answer, dict) or answer.get("federation") != hub.federation:
@@ -229,7 +250,16 @@ def enrol(
         proxy=proxy,
         tls_cert="" if own is None else own.cert,
         tls_key="" if own is None else own.key,
+        federation_keys=pinned,
     )
+
+
+def _check_invited(invite: Path | None, invitation: Invitation, party: str, role: str) -> None:
+    if (invitation.party, invitation.role) != (party, role):
+        raise SpecError(
+            f"{invite} invites {invitation.role} {invitation.party!r}, not {role} {party!r}: "
+            "use that name, or ask for another invitation"
+        )
 
 
 def broker_password(token: str) -> str:
@@ -254,6 +284,7 @@ def fetch_hub(
     Raises:
         RepositoryUnreachable: no hub answers there.
         DecodeError: something else answers.
+        VersionMismatch: it runs a fedjob that this one does not work with.
         NotPermitted: the hub has TLS, and names a broker that has none.
     """
     web = Web(hub_url, verify=verify, proxy=proxy, credentials=credentials, patience=_PATIENCE)
@@ -352,6 +383,7 @@ def _hub_info(web: Web) -> HubInfo:
             "read_urls": list(read_urls),
             **rest,
         }:
+            _check_version(web.url, version)
             info = HubInfo(
                 web.url,
                 federation,
@@ -365,9 +397,18 @@ def _hub_info(web: Web) -> HubInfo:
                 time=hub_time if isinstance(hub_time := rest.get("time"), float) else 0.0,
                 asked=asked,
                 answered=answered,
+                federation_keys=FederationKeys.of_plain(keys) if (keys := rest.get("keys")) else None,
             )
             return replace(info, read_urls=info.read_urls or (web.url,))
     raise DecodeError(f"{web.url} does not answer as a hub of fedjob does")
+
+
+def _check_version(hub_url: str, version: str) -> None:
+    if series_of(version) != (own := series_of(__version__)):
+        raise VersionMismatch(
+            f"the hub {hub_url} runs fedjob {printable(version)[:40]}, and this is {__version__}: all parties of a "
+            f"federation run one series, here {own}. Install the hub's here, or ask its operator when it is upgraded"
+        )
 
 
 def _issuer(facts: Any) -> str:

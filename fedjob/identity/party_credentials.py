@@ -29,7 +29,7 @@ from fedjob.identity.client_certificate import (
     validity,
 )
 from fedjob.identity.keys import Identity
-from fedjob.identity.request_proof import prove
+from fedjob.identity.request_signature import prove
 
 _log = logging.getLogger("fedjob")
 
@@ -177,6 +177,11 @@ class OwnCertificate:
 
     def refused(self) -> None:
         """Do nothing: whoever gave the files reads the error."""
+
+
+def shown_by(own: ClientCertificate | None) -> OwnCertificate | None:
+    """Return what a party shows that has no home yet."""
+    return None if own is None else OwnCertificate(own)
 
 
 _lock = threading.Lock()

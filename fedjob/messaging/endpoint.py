@@ -21,9 +21,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from fedjob.common.types import Address
+from fedjob.identity.audit_heads import AuditHead
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
 from fedjob.messaging import courier
@@ -37,7 +39,7 @@ from fedjob.messaging.frame_checks import (
 )
 from fedjob.messaging.frame_sender import FrameSender
 from fedjob.messaging.inbox import Inbox
-from fedjob.messaging.messages import Body, Message, Receipt, encode_payload
+from fedjob.messaging.messages import Answer, Body, Found, Message, Pong, Receipt, Result, encode_payload
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
 from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
@@ -65,6 +67,8 @@ class Endpoint:
         on_receipt: called in `receive` with the id of a message that its addressee has made durable.
             May come again after a restart.
         on_give_up: called in `receive` with the id of a message that expired undelivered.
+        audit_head: returns the head of this party's audit chain, which every reply then carries as of when it is
+            prepared; None for a party that keeps no chain.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Endpoint:
         *,
         on_receipt: Callable[[str], None] | None = None,
         on_give_up: Callable[[str], None] | None = None,
+        audit_head: Callable[[], AuditHead] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -95,6 +100,7 @@ class Endpoint:
         self._gate = FrameChecks(federation, transport.address, role, roster, identity.sealing)
         self._on_receipt = on_receipt
         self._on_give_up = on_give_up
+        self._audit_head = audit_head
         self._clock = clock
         self._wall = wall
         self._seq = itertools.count(1)
@@ -205,6 +211,8 @@ class Endpoint:
         lasting = is_reliable(body) and reliable is not False
         ttl_s = min(ttl_s if ttl_s is not None else (RELIABLE_TTL_S if lasting else PASSING_TTL_S), MAX_TTL_S)
         issued = self._wall()
+        if self._audit_head is not None and isinstance(body, (Pong, Found, Answer, Result)):
+            body = replace(body, audit=self._audit_head())
         message = Message(
             to="" if to is None else str(to),
             id=id or secrets.token_hex(16),

@@ -27,7 +27,7 @@ from fedjob.messaging.messages import (
     decode_head,
     decode_payload,
 )
-from fedjob.messaging.sealed_payload import FIELD, open_payload
+from fedjob.messaging.sealed_payload import FIELD, decrypt_payload, open_payload
 from fedjob.messaging.token_bucket import TokenBucket
 
 CLOCK_TOLERANCE_S = 300.0
@@ -148,7 +148,13 @@ class FrameChecks:
     def _message(self, frame: Frame, head: dict[str, Any]) -> Message:
         if FIELD not in head:
             return decode_payload(frame.payload, frame.sender)
-        return open_payload(head, federation=frame.federation, sender=frame.sender, key=self._sealing)
+        try:
+            payload = decrypt_payload(
+                head, federation=frame.federation, sender=frame.sender, key=self._sealing
+            )
+        except DecodeError as error:
+            raise Dropped("undecryptable", frame.sender) from error
+        return open_payload(payload, head, frame.sender)
 
     def _within_rate(self, sender: str, kind: str, now: float) -> bool:
         rate, burst = RATES[kind]

@@ -17,6 +17,7 @@ from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, EncodeError, MessageError
 from fedjob.common.items import Items
 from fedjob.common.types import MAX_FRAME_BYTES, Ref
+from fedjob.identity.audit_heads import AuditHead
 
 VERSION = 1
 MAX_INLINE_BYTES = 32 * 1024
@@ -178,6 +179,7 @@ class Pong:
         faults: number of its owner's settings that can't be read; while there are any, its strictest hold.
         sandbox: around its workers: `namespaces`, `landlock`, `none`, `refused` where it starts none without, or the
             name of a launcher that has one of its own.
+        audit: the head of the node's audit chain, which every reply carries; None from a party that keeps no chain.
     """
 
     kind: ClassVar[str] = "reply"
@@ -198,16 +200,18 @@ class Pong:
     twin: bool = False
     faults: int = 0
     sandbox: str = ""
+    audit: AuditHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Reply to a search: each dataset as `{name, tags, reader, num_rows, columns, has_mock, ...}`."""
+    """Reply to a search: each dataset as `{name, tags, reader, num_rows, columns, has_mock, ...}`; `audit`: see `Pong`."""
 
     kind: ClassVar[str] = "reply"
     about: ClassVar[str] = "search"
     of: str
     datasets: list[dict[str, Any]] = field(default_factory=list)
+    audit: AuditHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +235,7 @@ class Answer:
             `resources`, `outside_hours`.
         short: which resources are short.
         workers, ahead: how many workers the node has, and how many tasks wait before this one.
-        sandbox: see `Pong`.
+        sandbox, audit: see `Pong`.
     """
 
     kind: ClassVar[str] = "reply"
@@ -257,6 +261,7 @@ class Answer:
     workers: int = 0
     ahead: int = 0
     sandbox: str = ""
+    audit: AuditHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +289,7 @@ class Result:
         rows: of the dataset: `registered` by its owner, `read` for this work, and `used` after filters and
             incomplete rows; without what is not known, and for a mock without `registered`.
         sandbox: see `Pong`; empty where nothing was sent.
+        audit: see `Pong`; it covers the records of this task.
     """
 
     kind: ClassVar[str] = "reply"
@@ -309,6 +315,7 @@ class Result:
     items: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     sandbox: str = ""
+    audit: AuditHead | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,19 +36,28 @@ def seal_payload(payload: bytes, *, federation: str, sender: str, to: str, key_h
     return pack({**head, FIELD: encrypt_for(key_hex, payload, _info(head, federation, sender))})
 
 
-def open_payload(head: Mapping[str, Any], *, federation: str, sender: str, key: SealingKey) -> Message:
-    """Return the message in an encrypted payload.
+def decrypt_payload(head: Mapping[str, Any], *, federation: str, sender: str, key: SealingKey) -> bytes:
+    """Return the plain payload in an encrypted one.
 
     Args:
         head: the payload's map, whose signature and form were checked.
 
     Raises:
-        DecodeError: it can't be decrypted, is no message, or another one than its head says.
+        DecodeError: it is for another key, by another sender, or its head was changed.
     """
     sealed = head.get(FIELD)
     if not isinstance(sealed, bytes):
         raise DecodeError("an encrypted payload is bytes")
-    message = decode_payload(decrypt(key, sealed, _info(head, federation, sender)), sender)
+    return decrypt(key, sealed, _info(head, federation, sender))
+
+
+def open_payload(payload: bytes, head: Mapping[str, Any], sender: str) -> Message:
+    """Return the message in a payload that was decrypted.
+
+    Raises:
+        DecodeError: it is no message, or another one than the head outside says.
+    """
+    message = decode_payload(payload, sender)
     inside = (message.body.kind, message.issued, message.expires)
     if inside != tuple(head.get(name) for name in _HEAD[1:]) or message.to not in ("", head["to"]):
         raise DecodeError("an encrypted payload holds another message than its head says")

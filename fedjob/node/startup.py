@@ -9,28 +9,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
-from fedjob.common.files import is_locked, make_folder, open_locked, touch_private
+from fedjob.common.files import is_locked, make_folder, open_locked
+from fedjob.common.telemetry.logs import RotatedFile, formatter_of
 from fedjob.common.types import Address
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
-from fedjob.identity.roster import Roster
+from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import hub_ahead_s
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.daemon.settings import Settings
+from fedjob.node.monitoring.measurements import Measurements
+from fedjob.node.monitoring.pages import NodePages
+from fedjob.node.monitoring.pulse import Pulse
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
 log = logging.getLogger(__name__)
-
-LOG_BYTES = 5 * 1024 * 1024
 
 LOOK_S = 0.25
 """Somebody who looks whether a daemon runs holds the lock of the home for a moment, too."""
@@ -124,7 +126,7 @@ def open_daemon(
     settings = Settings(home, options)
     ensure_certificate(membership)
     hub = hub_of(membership)
-    roster = Roster(fetch_parties(membership), lambda: fetch_parties(membership))
+    roster = open_roster(home.root, membership)
     transport = transport_of(replace(membership, broker_url=hub.broker_url), Address(identity.party))
     return Daemon(
         home=home,
@@ -168,6 +170,24 @@ def locked(home: NodeHome) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def served(home: NodeHome, config: NodeConfig, pulse: Pulse) -> Iterator[str]:
+    """Serve health and metrics while the block runs, where the owner wants them; yield why they are not served.
+
+    A node does its work without them, too.
+    """
+    if not config.metrics_port:
+        yield ""
+        return
+    try:
+        pages = NodePages(Measurements(home, pulse), config.metrics_port)
+    except ConfigError as error:
+        yield str(error)
+        return
+    with pages:
+        yield ""
+
+
 def running_pid(home: NodeHome) -> int | None:
     """Return the process id of the daemon that holds a home; None if nobody does."""
     if not is_locked(home.lock):
@@ -181,12 +201,18 @@ def running_pid(home: NodeHome) -> int | None:
     return None
 
 
-def log_to(home: NodeHome) -> None:
-    """Write fedjob's log to the home, 15 MB at most."""
+def log_to(home: NodeHome, config: NodeConfig) -> None:
+    """Write fedjob's log to the home; as lines of JSON to stderr as well, where a supervisor collects them."""
     home.create()
-    touch_private(home.log)
-    handler = RotatingFileHandler(home.log, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    party = home.keys / "party"
+    name = party.read_text(encoding="utf-8").strip() if party.exists() else ""
+    handlers: list[logging.Handler] = [
+        RotatedFile(home.log, max_bytes=int(config.log_file_mb * (1 << 20)), num_old=config.log_files)
+    ]
+    if config.log_format == "json":
+        handlers.append(logging.StreamHandler())
     logger = logging.getLogger("fedjob")
-    logger.addHandler(handler)
+    for handler in handlers:
+        handler.setFormatter(formatter_of(config.log_format, {"node": name}))
+        logger.addHandler(handler)
     logger.setLevel(logging.INFO)

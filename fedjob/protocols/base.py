@@ -277,6 +277,13 @@ class FederatedProtocol(ABC):
         """Return the training arguments that it sets itself in a step: they follow from its configuration."""
         return {}
 
+    def inputs_of(self, step: str) -> Mapping[str, str] | None:
+        """Return name -> `TENSORS` or `PLAIN` for all that an ask of a step may send; see `step_inputs`.
+
+        A node refuses a task that has more. None, where it is not declared, lets it take anything.
+        """
+        return None
+
     batched_steps: ClassVar[tuple[str, ...]] = ()
     """Steps whose contributions nodes may compute batch by batch: `join` combines them, by default as a sum."""
 

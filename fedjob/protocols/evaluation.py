@@ -19,6 +19,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.metrics.states import num_examples, values
 from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.step_inputs import TENSORS
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.plan_checks import check_testing_step
 
@@ -51,6 +52,9 @@ class Evaluation(FederatedProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"params": params, "done": False, "found": {}}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {"params": TENSORS}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:

@@ -43,6 +43,9 @@ class Function(FederatedProtocol):
     def start(self, params: Mapping[str, Any]) -> State:
         return {"done": False, "nodes": {}, "total": None}
 
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {}
+
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["done"]:
             return Ask(step=STEP, aggregator=Collect(), schema={})

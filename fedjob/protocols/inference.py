@@ -37,6 +37,7 @@ from fedjob.protocols.predictions import (
     to_keep,
     to_send,
 )
+from fedjob.protocols.step_inputs import TENSORS
 from fedjob.protocols.usage import INFERENCES
 
 STEP = "infer"
@@ -89,6 +90,9 @@ class Inference(FederatedProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"params": params, "round": 0, "passes": {}, "used_up": []}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {"params": TENSORS}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         left = tuple(node for node in view.nodes if node not in state["used_up"])

@@ -37,6 +37,7 @@ from fedjob.common.values import decode, encode
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
 from fedjob.protocols.answer_form import AnswerForm, Points, Something
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
+from fedjob.protocols.step_inputs import PLAIN
 
 BLIND, PASS, REVEAL = "blind", "pass", "reveal"
 
@@ -83,6 +84,9 @@ class PrivateSetIntersection(FederatedProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"sets": {}, "passes": 0, "places": None, "common": None}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {PASS: {"points": PLAIN}, REVEAL: {"places": PLAIN}}.get(step, {})
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if state["common"] is not None:

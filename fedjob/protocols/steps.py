@@ -20,6 +20,7 @@ from fedjob.common.values import decode, encode
 from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import Ask, Done, FederatedProtocol, Gathered, Instruction, Local, State, View
 from fedjob.protocols.function import NodeValues
+from fedjob.protocols.step_inputs import PLAIN
 from fedjob.training_plans.pipeline import Pipeline
 
 SETUP = "setup"
@@ -36,6 +37,9 @@ class Steps(FederatedProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"ready": [], "answers": []}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {"values": PLAIN} if step == STEP else {}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if not state["ready"]:

@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class JobSecrets:
             )
         return secret
 
-    def _remove(self, paths: Collection[Path] | map[Path]) -> None:
+    def _remove(self, paths: Iterable[Path]) -> None:
         removed = False
         for path in paths:
             if path.exists():

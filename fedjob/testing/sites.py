@@ -15,6 +15,7 @@ from typing import Any
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import check_tensors
 from fedjob.common.codec import pack, to_plain, unpack
+from fedjob.common.errors import SpecError
 from fedjob.common.types import Ref
 from fedjob.execution.orders import WorkOrder, WorkResult, work_order_of
 from fedjob.execution.workbench import Workbench
@@ -24,6 +25,7 @@ from fedjob.parameters.files import FileParams, is_params, save_params, schema_o
 from fedjob.parameters.tree import load_tree, save_tree
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import MEASURING, Ask, Done, FederatedProtocol, Gathered, Reply, State, View
+from fedjob.protocols.step_inputs import input_problem
 from fedjob.repository.parts import ref_of
 from fedjob.training_plans.source.compilation import built_plan
 from fedjob.training_plans.source.extraction import extract
@@ -103,6 +105,7 @@ class Sites:
             if isinstance(ask, Done):
                 saved = {node: load_tree(path).get("protocol") or {} for node, path in kept.items()}
                 return SiteRun(value=ask.value, state=state, node_states=saved, asks=asks)
+            _check_inputs(protocol, ask)
             last = self._gather(protocol, ask, round_ + 1, benches, kept)
             asks.append((ask.step, tuple(last.replies)))
             state = protocol.finish(state, last)
@@ -186,6 +189,19 @@ class Sites:
         folder = self.folder / f"{what}_{next(self._numbers):05d}"
         folder.mkdir()
         return folder
+
+
+def _check_inputs(protocol: FederatedProtocol, ask: Ask) -> None:
+    """Check that an ask sends only what its step declares, as nodes do.
+
+    Raises:
+        SpecError: it sends more; declare it in `inputs_of`.
+    """
+    for sent in (ask.shared, *ask.each.values()):
+        tensors = [name for name, value in sent.items() if is_params(value)]
+        values = {name: value for name, value in sent.items() if name not in tensors}
+        if problem := input_problem(protocol, ask.step, values=values, tensors=tensors):
+            raise SpecError(f"{problem}; {type(protocol).__name__}.inputs_of declares what a step takes")
 
 
 def _contribution(done: WorkResult, params: FileParams | None, ask: Ask) -> Contribution:

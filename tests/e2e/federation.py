@@ -64,7 +64,8 @@ class Node:
         self._federation = federation
 
     def init(self, *options: str) -> Node:
-        self._federation.cli("node", "init", "--id", self.name, "--hub", self._federation.url, home=self.home)
+        entrance = self._federation.entrance(self.name, "node")
+        self._federation.cli("node", "init", "--id", self.name, *entrance, *options, home=self.home)
         return self
 
     def set(self, **settings: object) -> Node:
@@ -184,6 +185,7 @@ class Federation:
         self.processes = Processes(folder / "logs", {MARK: self.mark})
         self.nodes: dict[str, Node] = {}
         self.url = self.broker_url = ""
+        self.hub_options: tuple[str | Path, ...] = ()
         self.hub: Running
         self._ports = ("0", "0")
         self._sessions: dict[str, Session] = {}
@@ -193,12 +195,16 @@ class Federation:
     def start_hub(self) -> None:
         """Start the hub, at the ports that it had before."""
         broker = ("--broker", self.kind) if "://" in self.kind else ("--broker-kind", self.kind)
-        ports = ("--port", self._ports[0], "--mqtt-port", self._ports[1])
+        ports = ("--port", self._ports[0], "--mqtt-port", self._ports[1], *self.hub_options)
         command = ("fedjob", "hub", "start", "--home", self.folder / "hub", *ports, *broker)
         self.hub = self.processes.start(*command, ready=HUB_READY, name="hub")
         said = self.hub.wait_for(HUB_READY)
         self.url, self.broker_url = said[1], said[2]
         self._ports = (self.url.rpartition(":")[2], self.broker_url.rpartition(":")[2])
+
+    def entrance(self, party: str, role: str) -> tuple[str | Path, ...]:
+        """Return the options with which a party joins: this hub's own user may."""
+        return ("--hub", self.url)
 
     def broker_pid(self) -> int:
         """Process id of the hub's broker."""

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from fedjob.node.config.home import NodeHome
+from fedjob.node.daemon.settings import Settings
 from fedjob.node.startup import locked, log_to, open_daemon
 
 
@@ -30,7 +31,7 @@ def main(home: NodeHome, armed: Path, marker: Path) -> None:
             armed.rename(marker)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    log_to(home)
+    log_to(home, Settings(home)().config)
     with locked(home):
         open_daemon(home, crash_at=crash_at).run()
 

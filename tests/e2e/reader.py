@@ -209,7 +209,7 @@ class Reader:
             re.sub(r"\bID\b", lambda _, line=line: self.latest(line.split()[1:]), line)
             for line in text.split("\n")
         ]
-        return "\n".join(lines)
+        return "\n".join(lines).replace(PRINTED_HUB, self.federation.url)
 
     def latest(self, words: Sequence[str]) -> str:
         """Return the id that a command with `ID` is about: the newest grant in a fitting state, task or job."""

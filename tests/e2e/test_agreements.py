@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fedjob import FedAvg, Job, JobFailed, Quorum
+from fedjob import FedAvg, Hook, Job, JobFailed, Quorum
+from fedjob.researcher.hooks.base import RoundReport
 from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import PATIENCE_S, Federation, background, preferred_kind
@@ -119,3 +122,44 @@ def test_a_grant_that_is_revoked_ends_the_job_that_runs_under_it(ward: Federatio
     assert {task["reason"] for task in ended} == {"revoked"}
     audited = [r["body"] for r in node.json("audit", "--last", "500") if r["body"].get("job") == job.id]
     assert {body["grant"] for body in audited if "grant" in body} == {rule}
+
+
+class CutsTheLog(Hook):
+    """Leaves one record of a node's audit log after the first round, as whoever has the node's files can."""
+
+    name = "cuts-the-log"
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def round_done(self, report: RoundReport) -> str | None:
+        if report.round == 1:
+            with closing(sqlite3.connect(self._database)) as database, database:
+                database.execute("DELETE FROM audit WHERE seq > 1")
+                database.execute(
+                    "UPDATE audit_head SET seq = 1, hash = (SELECT hash FROM audit WHERE seq = 1)"
+                )
+                database.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'audit'")
+        return None
+
+
+def test_a_researcher_keeps_the_heads_of_audit_logs_and_sees_at_once_that_one_was_cut_back(
+    ward: Federation, tmp_path: Path
+) -> None:
+    node = ward.nodes["ward"]
+    rule = allow(ward, "--plan", "*", "--data", "points")
+    job = make_job(ward, rounds=2, keep=True)
+    job.run(progress=False)
+    heads = tmp_path / "heads.jsonl"
+    shown = ward.cli("verify", job.id, "--heads", heads).stdout
+    assert "1 of 1 audit logs without a contradiction: ward " in shown
+    assert node.json("audit", "verify", "--against", str(heads))["held"] >= 3
+
+    cut = make_job(ward, rounds=3, keep=True, hooks=[CutsTheLog(node.home / "node.sqlite")])
+    cut.run(progress=False)
+    notes = [event.body["text"] for event in cut.events() if event.type == "note" and event.node == "ward"]
+    assert any("when it answered: it was cut back" in text for text in notes)
+    assert "audit logs that contradict themselves: ward" in cut.result.about
+    assert "it was cut back" in ward.cli("verify", cut.id, expect=1).stderr
+    assert "CONTRADICTS ITSELF" in ward.cli("job", "show", cut.id).stdout
+    revoke(ward, rule)

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import paho.mqtt.client as mqtt
 import psutil
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -281,8 +283,15 @@ def test_minus_nine_of_the_hub_leaves_no_broker(hub: RunningHub, start: Start) -
     assert "node-a" in fetch_parties(member)
 
 
-def test_a_killed_broker_is_started_again(hub: RunningHub, client: Callable[..., Client]) -> None:
+def test_a_killed_broker_is_started_again_and_health_and_metrics_show_it(
+    hub: RunningHub, client: Callable[..., Client]
+) -> None:
     member = hub.join("node-a")
+
+    def health() -> Any:
+        return requests.get(f"{hub.url}/healthz", timeout=10).json()
+
+    assert health() == {"status": "ok", "checks": dict.fromkeys(("broker", "database", "disk"), "ok")}
 
     def back() -> bool:
         with suppress(OSError, queue.Empty):
@@ -295,6 +304,11 @@ def test_a_killed_broker_is_started_again(hub: RunningHub, client: Callable[...,
         broker.kill()
         broker.wait(10)
         wait_until(back, timeout_s=60, what="another broker that lets node-a in")
+    wait_until(lambda: health()["status"] == "ok", timeout_s=30, what="a broker that answers")
+    token = (hub.home / "metrics_token").read_text().strip()
+    shown = requests.get(f"{hub.url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=10).text
+    assert re.search(r"^fedjob_hub_broker_restarts_total [2-9]\.0$", shown, re.MULTILINE)
+    assert (hub.home / "metrics_token").stat().st_mode & 0o777 == 0o600
 
 
 def test_the_command_line_shows_and_invites(start: Start, processes: Processes, tmp_path: Path) -> None:
@@ -411,6 +425,13 @@ def test_tls_for_http_and_mqtt(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(cert))
     with pytest.raises(RepositoryUnreachable, match="not trusted"):
         fetch_hub(hub.url)
+    token = (hub.home / "metrics_token").read_text().strip()
+    shown = requests.get(
+        f"{hub.url}/metrics", headers={"Authorization": f"Bearer {token}"}, timeout=10, verify=str(cert)
+    ).text
+    found = re.search(r"^fedjob_hub_certificate_expiry_timestamp_seconds (\S+)$", shown, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > time.time()
     member, _ = enrol_home(tmp_path / "node-a", "node-a", "node", hub=hub.url, invite=None, tls_ca=cert)
     with open_repository(
         hub.url, token=member.token, verify=member.verify, credentials=member.credentials
@@ -424,6 +445,17 @@ def test_tls_for_http_and_mqtt(
     finally:
         transport.close()
     assert hub.process.stop() == 0
+
+
+def test_a_hub_logs_lines_of_json_to_a_file(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "hub.log"
+    (tmp_path / "hub" / "storage").mkdir(mode=0o755, parents=True)
+    hub = start("amqtt", "--log-format", "json", "--log-file", str(log))
+    assert hub.process.stop() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert any("could be read by other users of this machine" in line["message"] for line in lines)
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert log.stat().st_mode & 0o777 == 0o600
 
 
 def test_ctrl_c_ends_it_without_a_traceback(start: Start) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
 import pytest
+import requests
 
 from tests.processes import Processes, wait_until
 
@@ -87,7 +88,7 @@ def test_without_the_packages_of_a_reader_one_line_says_what_to_install(
     done = owner.processes.run(*command, env={"PYTHONPATH": str(tmp_path)}, expect=None)
     assert done.returncode != 0
     assert done.stderr == (
-        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[node]'\n"
+        f"fedjob: reader {name[2:]} needs the package {package}, which is not installed here: pip install 'fedjob[training]'\n"
     )
 
 
@@ -191,6 +192,43 @@ def test_the_lock_of_a_killed_daemon_does_not_count_and_ctrl_c_ends_one_politely
     os.kill(second.pid, signal.SIGINT)
     assert second.wait(timeout_s=30) == 0
     assert "Traceback" not in second.log()
+
+
+def test_a_node_logs_lines_of_json_into_a_file_that_may_be_moved_away_and_serves_its_health(
+    owner: Owner, free_port: Callable[[], int]
+) -> None:
+    port = free_port()
+    owner.types("config", "set", "metrics_port", str(port))
+    assert "65535" in owner.types("config", "set", "metrics_port", "70000", expect=1)
+    log = owner.home / "logs" / "node.log"
+    log.unlink(missing_ok=True)
+    command = ("fedjob", "node", "start", "--log-format", "json", "--home", owner.home)
+    node = owner.processes.start(*command, ready="node ready: clinic")
+    try:
+
+        def health() -> int:
+            return requests.get(f"http://127.0.0.1:{port}/healthz", timeout=10).status_code
+
+        wait_until(lambda: health() == 200, timeout_s=30, what="a healthy node")
+        assert (
+            "fedjob_node_connected 1.0" in requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        )
+        log.rename(owner.home / "logs" / "node.log.moved")
+        with (owner.home / "config.toml").open("a", encoding="utf-8") as file:
+            file.write('verifier_options = "issuer"\n')
+        wait_until(log.exists, timeout_s=30, what="a log that is begun anew")
+        wait_until(lambda: health() == 503, timeout_s=30, what="a failing check")
+    finally:
+        owner.types("config", "unset", "verifier_options")
+        owner.types("config", "unset", "metrics_port")
+        node.stop()
+    moved = [json.loads(line) for line in (owner.home / "logs" / "node.log.moved").read_text().splitlines()]
+    written = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["node"] for line in (*moved, *written)} == {"clinic"}
+    assert any(line["message"].startswith("connected to the broker") for line in moved)
+    assert any("the strictest hold" in line["message"] for line in written)
+    printed = [line for line in node.log().splitlines() if line.startswith("{")]
+    assert {json.loads(line)["message"] for line in printed} >= {line["message"] for line in written}
 
 
 def test_empty_lists_are_empty_json_and_unknown_ids_are_named(owner: Owner) -> None:

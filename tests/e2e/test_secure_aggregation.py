@@ -55,6 +55,7 @@ def replies(job: Job) -> list[dict[str, Any]]:
     return [body for by_step in kept.values() for by_node in by_step.values() for body in by_node.values()]
 
 
+@pytest.mark.feature("TB-15", "FB-50")
 def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_numbers(
     federation: Federation,
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_nodes_secrets_of_a_sum_are_gone_with_the_job(federation: Federation) 
     wait_until(lambda: left() == 0, timeout_s=30, what="the sums to be forgotten")
 
 
+@pytest.mark.feature("FB-91")
 def test_an_owner_who_demands_secure_aggregation_gets_no_other_job(federation: Federation) -> None:
     node = federation.nodes["clinic-1"]
     node.cli("grants", "project", "default", "--protection", "secagg:4")

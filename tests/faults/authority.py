@@ -44,7 +44,7 @@ class Authority:
             .add_extension(usage, critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self.certificate = folder / "inspection.pem"
+        self.certificate = folder / f"{name.replace(' ', '-')}.pem"
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
     def leaf_for(self, host: str) -> Path:
@@ -63,7 +63,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         plain = serialization.NoEncryption()
-        path = self._folder / f"leaf-{host.replace(':', '-')}.pem"
+        path = self._folder / f"{self.certificate.stem}-{host.replace(':', '-')}.pem"
         path.write_bytes(
             key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
             + leaf.public_bytes(serialization.Encoding.PEM)

@@ -26,6 +26,7 @@ from tests.e2e.federation import HUB_READY, Federation, Node, digest, preferred_
 from tests.faults.authority import Authority
 from tests.faults.forward_proxy import ForwardProxy
 from tests.faults.line import FaultyLine, LineProperties
+from tests.faults.namespaces import LossyLink
 from tests.faults.plans import Sluggish
 from tests.faults.script import Fault, Script
 from tests.faults.serving import LoopThread
@@ -79,6 +80,8 @@ class FederationBehindLines(Federation):
         broker: how parties speak to the broker.
         tls: the hub has a certificate, of an authority that nobody's machine knows.
         inspection: the authority by which every forward proxy looks into TLS.
+        outer: port of a real forward proxy that all use in place of their own, and the login that it wants.
+        link: all ways lead over it.
     """
 
     def __init__(
@@ -89,10 +92,13 @@ class FederationBehindLines(Federation):
         broker: Broker = "mqtt",
         tls: bool = False,
         inspection: Authority | None = None,
+        outer: tuple[int, str] | None = None,
+        link: LossyLink | None = None,
         kind: str | None = None,
     ) -> None:
         super().__init__(folder, kind or preferred_kind(), forked=True)
         self.broker, self.inspection = broker, inspection
+        self._outer, self._link = outer, link
         self._own = Authority(folder, "The hub's own") if tls else None
         self._names = nodes
         self._loop = LoopThread()
@@ -107,9 +113,16 @@ class FederationBehindLines(Federation):
             return None
         return (self.inspection or self._own).certificate
 
+    @property
+    def authority_of_hub(self) -> Path:
+        """Return the certificate that the hub's own is signed by."""
+        assert self._own is not None
+        return self._own.certificate
+
     def way_of(self, party: str) -> str:
         """Return the proxy that a party is to use."""
-        return self.lines[party].url
+        login = f"{self._outer[1]}@" if self._outer and self._outer[1] else ""
+        return self.lines[party].url.replace("://", f"://{login}")
 
     def start_hub(self) -> None:
         home = self.folder / "hub"
@@ -135,10 +148,14 @@ class FederationBehindLines(Federation):
         self._loop.__enter__()
         self.start_hub()
         trusts = None if self._own is None else self._own.certificate
+        near = self._link.near if self._link else "127.0.0.1"
+        far = self._link.far if self._link else "127.0.0.1"
         for party in (RESEARCHER, *self._names):
-            proxy = ForwardProxy(self._loop, authority=self.inspection, trusts=trusts)
+            proxy = ForwardProxy(self._loop, authority=self.inspection, trusts=trusts, host=near)
             self.proxies[party] = proxy
-            self.lines[party] = FaultyLine(self._loop, proxy.port)
+            self.lines[party] = FaultyLine(self._loop, self._outer[0] if self._outer else proxy.port, far)
+        if self._link:
+            self._link.relay(*(proxy.port for proxy in self.proxies.values()))
         for index, name in enumerate(self._names):
             node = self.nodes[name] = Node(self, name)
             options = () if self.tls_ca is None else ("--tls-ca", str(self.tls_ca))

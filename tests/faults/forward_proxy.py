@@ -21,9 +21,10 @@ _CONNECT_PACKET = 0x10
 
 
 class ForwardProxy(Server):
-    """A forward proxy on loopback.
+    """A forward proxy.
 
     Args:
+        host: that it listens on.
         authority: looks into TLS, with a certificate for each host that this authority signs.
         trusts: certificate of the authority that the proxy checks inspected servers against.
         login: `user:password` that it wants; empty for none.
@@ -36,6 +37,7 @@ class ForwardProxy(Server):
         authority: Authority | None = None,
         trusts: Path | None = None,
         login: str = "",
+        host: str = "127.0.0.1",
     ) -> None:
         self._authority = authority
         self._trusts = trusts
@@ -44,7 +46,7 @@ class ForwardProxy(Server):
         """First lines of the requests that it read in TLS, and `MQTT` for each connection of a broker's."""
         self.script = Script()
         self.http, self.mqtt = HttpFaults(self.script), MqttFaults(self.script)
-        super().__init__(thread)
+        super().__init__(thread, host)
 
     def become(self, script: Script) -> None:
         """Take on other faults, on connections that stand as well."""

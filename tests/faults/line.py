@@ -75,14 +75,14 @@ class _Direction:
 
 
 class FaultyLine(Server):
-    """A line to a server of this machine.
+    """A line to a server.
 
     Args:
-        port: of the server.
+        port, host: of the server.
     """
 
-    def __init__(self, thread: LoopThread, port: int) -> None:
-        self._to = port
+    def __init__(self, thread: LoopThread, port: int, host: str = "127.0.0.1") -> None:
+        self._to = host, port
         self._directions = {"up": _Direction(), "down": _Direction()}
         self.script = Script()
         self.num_forgotten = 0
@@ -108,7 +108,7 @@ class FaultyLine(Server):
             self.script.count(fault)
             client.reset()
             return
-        server = await connect("127.0.0.1", self._to)
+        server = await connect(*self._to)
         left = 0 if fault is None else fault.num // 2 + self.script.pick(fault.num)
         connection = _Connection(client, server, fault, left, time.monotonic())
         try:

@@ -50,16 +50,16 @@ class LoopThread:
 
 
 class Server:
-    """A TCP server on loopback whose connections are served by `serve`.
+    """A TCP server whose connections are served by `serve`.
 
     Args:
         thread: whose loop it runs on.
     """
 
-    def __init__(self, thread: LoopThread) -> None:
+    def __init__(self, thread: LoopThread, host: str = "127.0.0.1") -> None:
         self.num_connections = 0
         self._serving: set[asyncio.Task[None] | None] = set()  # the loop alone would let go of them
-        self.port: int = thread.run(self._listen(thread))
+        self.port: int = thread.run(self._listen(thread, host))
 
     @property
     def url(self) -> str:
@@ -70,8 +70,8 @@ class Server:
         """Serve one connection; whatever it raises ends that connection alone."""
         raise NotImplementedError
 
-    async def _listen(self, thread: LoopThread) -> int:
-        listener = socket.create_server(("127.0.0.1", 0))
+    async def _listen(self, thread: LoopThread, host: str) -> int:
+        listener = socket.create_server((host, 0))
         # what a client has sent shall not wait unseen in this machine's memory, of which there are megabytes
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         server = await asyncio.start_server(self._accepted, sock=listener, limit=BUFFER_BYTES)

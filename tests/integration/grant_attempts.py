@@ -753,7 +753,7 @@ SAME: dict[str, tuple[str, Callable[[Task], Task], int, str]] = {
     ),
     "another seed": ("training", has(seed=7), 1, "train"),
     "other parameters, state and values": (
-        "training", has(params={"params": ref("p")}, values={"x": 1}, state="0" * 32, keep_states=[]), 3, "train"
+        "training", has(params={"params": ref("p")}, values={"turn": 1}, state="0" * 32, keep_states=[]), 3, "train"
     ),
     "other resources and limits of time": ("training", has(resources={"cpus": 1}, limit_s=9.0), 2, "train"),
     "the last round": ("training", has(), 5, "train"),

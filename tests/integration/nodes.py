@@ -121,6 +121,7 @@ class Node:
             if datasets.find("toy") is None:
                 datasets.add(describe_dataset("toy", data, tags=["toy", "small"]))
         self.sandboxes = TRIED
+        self.roster: Roster | None = None  # None: the federation's parties, as they are
         self.daemon: Daemon | None = None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -153,7 +154,7 @@ class Node:
             settings=self._settings(),
             identity=self.identity,
             federation=self.federation.name,
-            roster=Roster(self.federation.parties, lambda: self.federation.parties),
+            roster=self.roster or Roster(self.federation.parties, lambda: self.federation.parties),
             transport=MemoryTransport(self.federation.broker, Address(self.name)),
             repository=self.federation.repository,
             reload=self._settings,

@@ -15,12 +15,17 @@ from click.testing import CliRunner, Result
 from fedjob.cli import cli
 from fedjob.common.errors import ConfigError
 from fedjob.identity.enrolment import enrol_home
+from fedjob.identity.hpke import decrypt, encrypt_for
+from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
 from fedjob.node.config.home import NodeHome
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import GrantSubject
 from fedjob.node.storage.database import Database
+from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
 from tests.hubs import HubThread
+
+JOB = "job_0b6e1f0a-0000-4000-8000-000000000001"
 
 
 def types(*words: str | Path) -> Result:
@@ -42,6 +47,7 @@ def node(tmp_path: Path) -> NodeHome:
     home.secrets.write_text("{}")
     home.secrets.chmod(0o600)
     home.object_of("ab").write_bytes(b"fetched")
+    JobSecrets(home.keys / FOLDER_NAME).of(JOB)
     return home
 
 
@@ -69,12 +75,18 @@ def test_a_node_comes_back_from_its_backup_as_it_was(node: NodeHome, tmp_path: P
     assert done.exit_code == 0, done.output
     before = contents(node.root)
     del before["spool/objects/ab"]
+    del before[f"keys/{FOLDER_NAME}/{JOB}"]  # it is destroyed with its job, and a copy would not be
     before.pop("enrolment.json", None)
     assert contents(home) == before
-    for name in ("membership.mpk", "keys/ed25519", "secrets.json"):
+    for name in ("membership.mpk", "keys/ed25519", "keys/mlkem768-x25519", "secrets.json"):
         assert stat.S_IMODE((home / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert load_membership(home) == load_membership(node.root)
+    own = Identity.load_or_create(node.keys).sealing.public_key_hex
+    assert (
+        decrypt(Identity.load_or_create(home / "keys").sealing, encrypt_for(own, b"for it", b""), b"")
+        == b"for it"
+    )
     restored = Database(NodeHome(home).database)
     assert Grants(restored).get(grant.id).status == "granted"
     restored.close()

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy
 import pytest
 
 from fedjob.common.types import new_job_id
-from fedjob.messaging.messages import Answer, Offer
+from fedjob.identity.audit_heads import HeldHead
+from fedjob.messaging.messages import Answer, Found, Offer, Ping, Pong, Result, Search
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.storage.audit import FIRST, hash_record
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.training_plans.source.extraction import extract
@@ -403,16 +406,16 @@ def test_the_audit_is_shown_verified_exported_and_notices_what_was_changed(
     assert [r["seq"] for r in records] == list(range(1, len(records) + 1))
     assert {r["kind"] for r in records} == {"grant", "researcher", "use", "task"}
     assert "granted ann AddOne toy private" in owner.types("audit")
-    verified = owner.json("audit", "--verify")
+    verified = owner.json("audit", "verify")
     assert verified["verified"] == len(records)
-    owner.types("audit", "--verify", "--head", records[2]["hash"])
-    assert "the chain was written anew" in owner.types("audit", "--head", "ab" * 32, expect=1)
+    owner.types("audit", "verify", "--against", records[2]["hash"])
+    assert "the chain was written anew" in owner.types("audit", "verify", "--against", "ab" * 32, expect=1)
 
     lines, table = tmp_path / "audit.jsonl", tmp_path / "audit.csv"
-    owner.types("audit", "--export", lines)
+    owner.types("audit", "export", lines)
     exported = [json.loads(line) for line in lines.read_text().splitlines()]
     assert exported[: len(records)] == records
-    owner.types("audit", "--export", table)
+    owner.types("audit", "export", table)
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert len(rows) == len(exported)
     assert rows[0]["status"] == "pending"
@@ -422,9 +425,78 @@ def test_the_audit_is_shown_verified_exported_and_notices_what_was_changed(
     with sqlite3.connect(owner.node.home.database) as database:
         database.execute("UPDATE audit SET body = replace(body, 'eve', 'max') WHERE seq = 3")
     database.close()
-    said = owner.types("audit", "--verify", expect=1)
+    said = owner.types("audit", "verify", expect=1)
     assert "audit record 3" in said
     assert "was changed" in said
+    assert "unbroken" in owner.types("audit", "verify", "--chain", lines)
+
+
+def kept_heads(federation: Federation, node: Node) -> list[HeldHead]:
+    """Return the heads of every reply of a node that ann has received."""
+    replies = [m for m in federation.ann.received if isinstance(m.body, (Answer, Found, Pong, Result))]
+    assert all(m.body.audit is not None for m in replies)
+    return [
+        HeldHead(
+            node=m.sender,
+            federation=federation.name,
+            key=node.identity.public_key_hex,
+            seq=m.body.audit.seq,
+            hash=m.body.audit.hash,
+            signature=m.body.audit.signature,
+        )
+        for m in replies
+        if m.sender == node.name
+    ]
+
+
+def test_every_reply_carries_a_signed_head_that_covers_what_it_replies_and_shows_a_chain_that_was_rewritten(
+    federation: Federation, owner: Owner, tmp_path: Path
+) -> None:
+    ann, node = federation.ann, owner.node
+    ann.answer_to(ann.send("node1", Ping()), Pong)
+    ann.answer_to(ann.send("node1", Search(tags=["toy"])), Found)
+    asks(ann)
+    owner.types("grants", "approve", owner.pending(), "--by", "eve")
+    task = ann.task(ADD_ONE, "AddOne")
+    result = ann.result("node1", task)
+    refused = ann.result("node1", replace(task, dataset="none"), step="other")
+    assert (result.ok, refused.ok) == (True, False)
+    heads = kept_heads(federation, node)
+    assert {type(m.body) for m in ann.received if hasattr(m.body, "audit")} >= {Answer, Found, Pong, Result}
+    assert all(head.is_signed for head in heads)
+    records = owner.json("audit")
+    assert result.audit is not None
+    covered = [r["body"]["state"] for r in records if r["kind"] == "task" and r["seq"] <= result.audit.seq]
+    assert "completed" in covered
+
+    file, export = tmp_path / "heads.jsonl", tmp_path / "audit.jsonl"
+    other = replace(heads[0], node="node2")
+    file.write_text("".join(head.to_line() + "\n" for head in (*heads, other)))
+    checked = owner.json("audit", "verify", "--against", file)
+    assert (checked["held"], checked["not_of_this_node"]) == (len(heads), 1)
+    owner.types("audit", "export", export)
+
+    node.stop()
+    with sqlite3.connect(node.home.database) as database:
+        rewrite(database, from_record=result.audit.seq, body='{"state":"failed"}')
+    database.close()
+    assert "unbroken" in owner.types("audit", "verify")
+    shown = owner.types("audit", "verify", "--against", file, expect=1)
+    assert f"audit record {result.audit.seq} is not the one whose head was given away" in shown
+    assert "fits to" in owner.types("audit", "verify", "--against", file, "--chain", export)
+    assert "there is no file" in owner.types("audit", "verify", "--against", tmp_path / "none", expect=1)
+
+
+def rewrite(database: sqlite3.Connection, *, from_record: int, body: str) -> None:
+    """Change a record, and give it and all after it the right hashes, as whoever has the whole database can."""
+    database.execute("UPDATE audit SET body = ? WHERE seq = ?", (body, from_record))
+    before = FIRST
+    for seq, at, kind, subject, text in database.execute(
+        "SELECT seq, at, kind, subject, body FROM audit ORDER BY seq"
+    ).fetchall():
+        before = hash_record(before, seq, at, kind, subject, text)
+        database.execute("UPDATE audit SET hash = ? WHERE seq = ?", (before, seq))
+        database.execute("UPDATE audit_head SET seq = ?, hash = ?", (seq, before))
 
 
 def test_show_says_in_what_a_request_differs_from_what_was_approved_and_draws_what_could_hide(

@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ from fedjob.common.errors import (
 from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.common.types import Address
 from fedjob.doctor.hub import examine_certificate, examine_hub
+from fedjob.hub.broker.mosquitto import settings
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.service import ServiceThread
@@ -47,12 +48,12 @@ from fedjob.identity.membership import (
     hub_of,
     load_membership,
 )
-from fedjob.identity.request_proof import prove
+from fedjob.identity.request_signature import prove
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from tests.authorities import DAY, Authority, Pair
 from tests.parts import program
-from tests.processes import wait_until
+from tests.processes import Processes, wait_until
 from tests.tls_hubs import TlsHub
 
 pytestmark = [
@@ -656,3 +657,28 @@ def test_the_doctor_names_each_fault_of_a_certificate(world: World, tmp_path: Pa
 def test_the_doctor_says_where_a_token_alone_is_enough(world: World) -> None:
     finding = examine_certificate(world.a, "")
     assert "whoever reads this party's token can use it" in finding.found
+
+
+# -- a broker of the owner's own beside the hub -------------------------------------------------------------------
+
+
+def test_a_plain_broker_on_the_hubs_machine_is_reached_through_the_hub_alone(
+    tmp_path: Path, processes: Processes, free_port: Callable[[], int]
+) -> None:
+    mosquitto, port = program("mosquitto"), free_port()
+    with TlsHub(tmp_path, broker_url=f"mqtt://127.0.0.1:{port}", mqtt_port=None) as hub:
+        member = hub.join("a")
+        assert member.broker_url == f"{hub.url.replace('https', 'wss')}/mqtt"
+        files = hub.folder / "hub" / "broker"
+        config = tmp_path / "mosquitto.conf"
+        config.write_text(
+            settings("127.0.0.1", port, tmp_path, files / "passwords", files / "acl"), encoding="utf-8"
+        )
+        processes.start(mosquitto, "-c", config, name="mosquitto")
+        transport = transport_of(member, Address("a"))
+        transport.open(lambda *frame: None, timeout_s=20)
+        assert transport.connected()
+        transport.close()
+        stranger = MqttTransport(member.broker_url, Address("a"), "a", member.broker_password, tls_ca=hub.ca)
+        with pytest.raises(BrokerUnreachable, match="refuses a"):
+            stranger.open(lambda *frame: None, timeout_s=1)

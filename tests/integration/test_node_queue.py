@@ -18,6 +18,7 @@ from fedjob.common.types import new_job_id
 from fedjob.messaging.messages import Answer, Ping, Pong, Result
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.hours import DAYS
+from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 from tests.processes import wait_until
@@ -350,6 +351,39 @@ def test_two_jobs_never_hold_the_same_gpu(federation: Federation, node: Node) ->
     ann.end("node1")
     until(node, jobs[2], "running")
     wait_until(lambda: "third 1" in node.printed(), timeout_s=60, what="the third")
+
+
+def test_a_task_holds_only_the_gpus_that_its_grant_names(federation: Federation, node: Node) -> None:
+    asks = replace(OPEN, approval="on", gpus=1)
+    configure(node, asks)
+    ann, text = federation.ann, plan_with(SEES.format("granted"))
+
+    def offered(**resources: int) -> Answer:
+        ann.job = new_job_id()
+        return ann.answer_to(ann.offer("node1", text, "Odd", resources=resources), Answer)
+
+    def asked() -> list[tuple[int, ...] | None]:
+        with node.database() as database:
+            return [grant.asked.gpus for grant in Grants(database).all("pending")]
+
+    offered()
+    assert asked() == [()]
+    node.decide()
+    assert offered().status == "granted"
+    refused = ann.result("node1", ann.task(text, "Odd", resources={"gpus": 1}))
+    assert (refused.ok, refused.reason) == (False, "plan_not_approved")
+    assert "gpus is [0], approved was []" in refused.detail
+    assert offered(gpus=1).status == "pending"
+    assert asked() == [(0,)]
+    node.decide()
+    configure(node, replace(asks, gpus=3, workers=2))
+    assert offered(gpus=1).status == "granted"
+    held = begin(ann, f"{SEES.format('granted')}\n{FOR_EVER}", resources={"gpus": 1})
+    assert answered(ann, held).reason == "plan_not_approved", "it is another plan"
+    ann.job = new_job_id()
+    assert ann.result("node1", ann.task(text, "Odd", resources={"gpus": 1})).ok
+    assert {line for line in node.printed() if line.startswith("granted")} == {"granted 0"}
+    assert offered(gpus=2).status == "pending", "1 and 2 are lent, and not granted"
 
 
 @pytest.mark.feature("NV-58")

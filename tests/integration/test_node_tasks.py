@@ -77,6 +77,23 @@ def test_it_trains_and_a_warm_worker_gives_the_bytes_of_a_fresh_one(
     assert node.trainings() == 2
 
 
+def test_a_task_with_a_value_or_a_file_that_its_step_does_not_take_is_refused(busy: Node) -> None:
+    ann = busy.federation.ann
+    task = ann.task(ADD_ONE, "AddOne")
+    extra = ann.params(busy.federation.folder, value=0.25)
+    for more in (
+        {"values": {"note": "patients 3 and 7"}},
+        {"params": {**task.params, "more": extra}},
+        {"blobs": {"params": extra}},
+        {"values": {"turn": "x"}},
+    ):
+        refused = ann.result("node1", replace(task, **more))
+        assert (refused.ok, refused.reason) == (False, "spec"), more
+        assert "takes params; found" in refused.detail or "turn counts" in refused.detail
+    assert busy.trainings() == 0
+    assert ann.result("node1", replace(task, values={"turn": 2})).ok
+
+
 def test_the_same_work_is_done_once_and_answered_again(federation: Federation, node: Node) -> None:
     ann = federation.ann
     task = ann.task(ADD_ONE, "AddOne")
@@ -85,7 +102,8 @@ def test_the_same_work_is_done_once_and_answered_again(federation: Federation, n
     node.stop()
     node.start()
     third = ann.result("node1", task, epoch=2)
-    assert replace(first, of="") == replace(again, of="") == replace(third, of="")
+    same = [replace(one, of="", audit=None) for one in (first, again, third)]
+    assert same[0] == same[1] == same[2]
     assert node.trainings() == 1
 
 

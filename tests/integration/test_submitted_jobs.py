@@ -157,10 +157,11 @@ def test_a_submitted_job_outlives_the_process_that_made_it_and_ends_as_a_run_doe
 
 @pytest.mark.feature("TB-48", "PS-54")
 def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
-    make: Callable[..., Job], capsys: pytest.CaptureFixture[str]
+    make: Callable[..., Job], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NotReady, match="draft"):
         make().wait()
+    set_config(ResearcherConfig, home, "log_format", "json")
     bad = make(training_plan=Raises).submit()
     with pytest.raises(JobFailed) as caught:
         bad.wait(silent=True)
@@ -168,6 +169,9 @@ def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
     assert (said.out, said.err) == ("", "")
     assert (caught.value.outcome, bad.state) == ("failed", "failed")
     assert caught.value.reason == bad.reason == "exception"
+    logged = [json.loads(line) for line in (bad.folder / "runner.log").read_text().splitlines()]
+    assert (logged[-1]["level"], logged[-1]["job"]) == ("error", bad.id)
+    assert logged[-1]["reason"] == "exception"
     with pytest.raises(JobFailed):
         bad.wait()
     said = capsys.readouterr()

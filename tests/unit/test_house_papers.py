@@ -20,9 +20,10 @@ IMPORTED_AS = {
     "PySocks": "socks",
     "scikit-learn": "sklearn",
     "PyJWT": "jwt",
+    "prometheus-client": "prometheus_client",
     "SQLAlchemy": "sqlalchemy",
 }
-EXTRAS = ("hub", "node", "researcher", "tensorboard", "imaging", "sql", "oidc")
+EXTRAS = ("hub", "node", "researcher", "metrics", "tensorboard", "imaging", "sql", "oidc")
 
 
 def settings() -> configparser.ConfigParser:

@@ -101,7 +101,7 @@ class SealedBlocks(Blocks):
     def __iter__(self) -> Iterator[memoryview]:
         cipher = ChunkCipher(self.key, self.size_bytes)
         sealed = bytearray(cipher.plain_size(0) + TAG_BYTES)
-        with _reading(self.source) as read:
+        with _reading(self.source, cipher.plain_size(0)) as read:
             for index in range(cipher.num_chunks):
                 chunk = read(self.start + index * CHUNK_BYTES, cipher.plain_size(index))
                 view = memoryview(sealed)[: len(chunk) + TAG_BYTES]
@@ -129,14 +129,18 @@ def unsealed(key: bytes, data: bytes) -> bytes:
 
 
 @contextmanager
-def _reading(source: Path | bytes) -> Generator[Callable[[int, int], memoryview], None, None]:
-    """Yield a function `(start, size) -> bytes`, shorter where the source ends; valid until it is called again."""
+def _reading(source: Path | bytes, most: int) -> Generator[Callable[[int, int], memoryview], None, None]:
+    """Yield a function `(start, size) -> bytes`, shorter where the source ends; valid until it is called again.
+
+    Args:
+        most: the largest size that is asked for.
+    """
     if isinstance(source, bytes):
         whole = memoryview(source)
         yield lambda start, size: whole[start : start + size]
         return
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    buffer = memoryview(bytearray(CHUNK_BYTES))
+    buffer = memoryview(bytearray(most))
 
     def read(start: int, size: int) -> memoryview:
         have = 0

@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedjob.common.errors import (
@@ -41,11 +41,14 @@ from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
+from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
+from fedjob.hub.server.rosters import RosterRoutes
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
+from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
 from fedjob.identity.membership import BROKER_PATH, broker_password
@@ -108,6 +111,7 @@ class HubApp:
         certificates: that parties show besides their tokens; None to ask for none.
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
+        monitoring: what health and metrics look at beside the store.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class HubApp:
         certificates: ClientCertificates | None = None,
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
+        monitoring: MonitoringSources | None = None,
     ) -> None:
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
@@ -132,33 +137,43 @@ class HubApp:
         self._federation = federation
         self._parties = parties
         self._store = store
+        self._book = RosterBook(store.ledger)
         self._broker = broker
         self._admit = admit
         self._loopback = loopback
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
+        self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """Return the ASGI application."""
+        routes = self.routes()
+        self._description = openapi.document(routes)
+        starlette = Starlette(
+            routes=routes,
+            exception_handlers={404: self._not_found, 405: self._not_found},
+        )
+        return self._monitoring.counted(starlette, [getattr(route, "path", "") for route in routes])
+
+    def routes(self) -> list[BaseRoute]:
+        """Return what the application has."""
         objects = Objects(self._store, self._authenticate, self._pool)
+        rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
-        routes = [
+        return [
             *relay,
             Route(openapi.PATH, self._wrap(self._openapi), methods=["GET"]),
             Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
             Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
             Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
             Route("/v1/certificate", self._wrap(self._certify), methods=["POST"]),
+            *rosters.routes(self._wrap),
             *objects.routes(self._wrap),
             *watching.routes(self._wrap),
+            *self._monitoring.routes(self._wrap),
         ]
-        self._description = openapi.document(routes)
-        return Starlette(
-            routes=routes,
-            exception_handlers={404: self._not_found, 405: self._not_found},
-        )
 
     def close(self) -> None:
         """End the threads."""
@@ -180,6 +195,7 @@ class HubApp:
 
     async def _hub(self, request: Request) -> Response:
         broker = self._broker()
+        keys = self._book.first_keys
         return JSONResponse(
             {
                 "federation": self._federation,
@@ -187,6 +203,7 @@ class HubApp:
                 "version": version("fedjob"),
                 "broker": {"url": broker.url, "kind": broker.kind, "version": broker.version},
                 "read_urls": list(self._read_urls),
+                "keys": None if keys is None else keys.to_plain(),
                 "secret_file": "" if self._loopback is None else str(self._loopback[1]),
                 "certificates": {} if self._certificates is None else self._certificates.facts,
             }

@@ -14,7 +14,7 @@ from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.storage.parties import Member
 from fedjob.identity.client_certificate import public_key_hash, public_key_of_request, shown_certificate
-from fedjob.identity.request_proof import check_proof
+from fedjob.identity.request_signature import check_proof
 
 CERTIFICATE = "fedjob.certificate"
 """Key in a connection's ASGI scope: the client's certificate in DER, whose chain TLS has checked; None for none."""

@@ -19,7 +19,7 @@ from fedjob.common.files import fsync_dir, make_folder, touch_private
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 MAX_BATCH = 256
 _BUSY_S = 30.0
 
@@ -55,6 +55,10 @@ CREATE TRIGGER lease_ends AFTER DELETE ON leases BEGIN
     UPDATE usage SET size_bytes = size_bytes - OLD.size_bytes, num_objects = num_objects - 1 WHERE party = OLD.owner;
     DELETE FROM readers WHERE sha256 = OLD.sha256 AND job = OLD.job AND owner = OLD.owner;
 END;
+CREATE TABLE statements (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, party TEXT NOT NULL, content BLOB NOT NULL,
+    PRIMARY KEY (kind, number)
+) WITHOUT ROWID;
 CREATE TABLE watches (
     job TEXT PRIMARY KEY, owner TEXT NOT NULL, readers TEXT NOT NULL, frame BLOB NOT NULL, put REAL NOT NULL
 ) WITHOUT ROWID;
@@ -87,6 +91,7 @@ class HubDatabase:
             self._writer = self._connect()
             _prepare(self._writer)
             self._reader = self._connect()
+            self._inode = path.stat().st_ino
         except (sqlite3.DatabaseError, OSError) as error:
             raise ConfigError(f"{path} can't be used as the hub's ledger: {error}") from error
         self._reading = threading.Lock()
@@ -94,6 +99,14 @@ class HubDatabase:
         self._thread = threading.Thread(target=self._write_all, name="fedjob-ledger", daemon=True)
         self._thread.start()
         self.federation = str(self.read("SELECT value FROM facts WHERE key = 'federation'")[0][0])
+
+    @property
+    def is_there(self) -> bool:
+        """True if the file is still the one that was opened: nobody has removed or replaced it."""
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def read(self, query: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query; it never waits for a writer."""
@@ -188,7 +201,11 @@ def _prepare(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO facts VALUES ('federation', ?)", (f"fed_{secrets.token_hex(8)}",))
     connection.execute("COMMIT")
     if version > SCHEMA_VERSION:
-        raise ConfigError(f"this hub's home was written by a newer fedjob (ledger {version}): update fedjob")
+        raise ConfigError(
+            f"this hub's home was written by a newer fedjob (ledger {version}, this one knows {SCHEMA_VERSION}): "
+            "install that fedjob again, or restore the backup that was made with this one (fedjob hub restore, "
+            "docs/operations.md)"
+        )
     if 0 < version < SCHEMA_VERSION:
         raise ConfigError(
             f"this hub's home was written by an older fedjob (ledger {version}), which kept less of its "

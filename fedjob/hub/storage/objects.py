@@ -111,7 +111,7 @@ class ObjectStore:
         self, folder: Path, ledger: HubDatabase, limits: HubLimits, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.limits = limits
-        self._folder = folder
+        self.folder = self._folder = folder
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
         self.ledger = self._ledger = ledger

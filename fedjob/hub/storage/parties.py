@@ -8,8 +8,9 @@ import re
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.common.types import check_party
@@ -61,21 +62,19 @@ class Parties:
     def all(self) -> list[Member]:
         """Return every party, revoked ones included, sorted by name."""
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties ORDER BY party")
-        return [Member(row[0], row[1], row[2], bool(row[3]), *row[4:]) for row in rows]
+        return [_member(row) for row in rows]
 
     def by_token(self, token: str) -> Member | None:
         """Return the party that a token belongs to; None if it is unknown or the party is revoked."""
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE token_hash = ?", (_hash(token),))
-        if not rows or rows[0][3]:
-            return None
-        return Member(*rows[0][:3], False, *rows[0][4:])
+        member = _member(rows[0]) if rows else None
+        return None if member is None or member.revoked else member
 
     def by_name(self, party: str) -> Member | None:
         """Return a party by its name; None if it is unknown or revoked."""
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ?", (party,))
-        if not rows or rows[0][3]:
-            return None
-        return Member(*rows[0][:3], False, *rows[0][4:])
+        member = _member(rows[0]) if rows else None
+        return None if member is None or member.revoked else member
 
     def certified(self, party: str, key: str, key_hash: str) -> None:
         """Record the key of the certificate that a party gets; those of its earlier keys stop working.
@@ -199,6 +198,12 @@ class Parties:
         if found[:2] != (party, role):
             raise NotPermitted(f"that invitation is for {found[1]} {found[0]!r}, not for {role} {party!r}")
         db.execute("UPDATE invitations SET used_by = ? WHERE code_hash = ?", (_hash(token), _hash(code)))
+
+
+def _member(row: Sequence[Any]) -> Member:
+    """Return the party of a row of `_COLUMNS`."""
+    party, role, key, revoked, *more = row
+    return Member(party, role, key, bool(revoked), *more)
 
 
 def check_role(role: str) -> str:

@@ -41,10 +41,12 @@ from fedjob.common.network.proxy import Proxy, proxy_for
 from fedjob.common.types import Address
 from fedjob.identity.membership import BROKER_PATH, CLIENT_ID_SEPARATOR, Membership, check_broker_for
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport
+from fedjob.messaging.transport.echo import ECHO, EchoWatch
 from fedjob.messaging.transport.presence import PresenceBoard
 
 ROOT = "fedjob/1"
 KEEPALIVE_S = 30
+LOOK_S = 1.0
 RETRY_S = 0.3
 PROBE_S = 2.0
 MAX_RECONNECT_S = 30
@@ -153,6 +155,8 @@ class MqttTransport(Transport):
         self._subscription: int | None = None
         self._ended = threading.Event()
         self._attempt = _ConnectAttempt("silent")
+        self._echoes = EchoWatch()
+        self._closed = threading.Event()
 
     @property
     def url(self) -> str:
@@ -177,6 +181,7 @@ class MqttTransport(Transport):
             else:
                 attempt = self._try(version, left_s if len(self._ways) == 1 else min(ANSWER_S, left_s))
                 if attempt.how == "ok":
+                    threading.Thread(target=self._watch, name="fedjob-echo", daemon=True).start()
                     return
             if self.url not in failed or attempt.how != "silent":
                 # a last try with no time left must not hide the reason
@@ -214,6 +219,7 @@ class MqttTransport(Transport):
             self._publish_presence(client, present=True)
 
     def close(self) -> None:
+        self._closed.set()
         client, self._client = self._client, None
         if client is None:
             return
@@ -354,6 +360,20 @@ class MqttTransport(Transport):
             )
         return f"the broker at {self.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
+    # --- on a thread of its own ---------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Send an echo when it is due, and break a connection off that carries none."""
+        while not self._closed.wait(LOOK_S):
+            client, now = self._client, time.monotonic()
+            if client is None or not self._connected:
+                continue
+            if self._echoes.is_deaf(now):
+                self._echoes.lost()
+                _break_off(client)
+            elif self._echoes.take_due(now):
+                self.send(self.address, ECHO)
+
     # --- on the network's thread --------------------------------------------------------
 
     def _connect_answered(
@@ -388,6 +408,7 @@ class MqttTransport(Transport):
             self.trouble = f"the broker refuses the subscription: {codes[0].getName()}"
             self._end(client, _ConnectAttempt("refused", codes[0].getName()))
             return
+        self._echoes.connected(time.monotonic())
         self._connected = True
         self.trouble = ""
         self._attempt = _ConnectAttempt("ok")
@@ -399,6 +420,7 @@ class MqttTransport(Transport):
         self, client: Client, userdata: Any, flags: DisconnectFlags, code: ReasonCode, properties: Any
     ) -> None:
         was, self._connected = self._connected, False
+        self._echoes.lost()
         if was:
             self.trouble = (
                 f"the connection to {self.url} broke: {code.getName()}{_and(_sentence_of(properties))}"
@@ -421,6 +443,9 @@ class MqttTransport(Transport):
         levels = message.topic.split("/")
         if levels[2] == "presence":
             self._take_presence(client, levels[3], cast(bytes, message.payload))
+            return
+        if message.payload == ECHO and levels[-1] == self.address.party:
+            self._echoes.came_back(time.monotonic())
             return
         on_frame = self._on_frame
         if on_frame is not None:
@@ -483,3 +508,11 @@ def _without_delay(client: Client, userdata: Any, sock: Any) -> None:
     # The option is set on a copy of the descriptor, which works for plain, TLS and websocket wrappers alike.
     with socket.socket(fileno=os.dup(sock.fileno())) as copy:
         copy.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _break_off(client: Client) -> None:
+    """End a connection from this side, so that paho makes another."""
+    sock = client.socket()
+    if sock is not None:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as copy:
+            copy.shutdown(socket.SHUT_RDWR)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,61 +13,30 @@ from typing import Any
 import click
 
 from fedjob.common.console import json_option, print_json, table, when
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import AuditBroken, ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.types import check_given
+from fedjob.identity.audit_heads import HeldHead, read_held_head
+from fedjob.identity.keys import Identity
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.audit import Audit, AuditRecord
+from fedjob.node.storage.audit import Audit, AuditRecord, check_chain, check_head_hash, record_of
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @home_option
-@click.option(
-    "--verify", is_flag=True, help="Recompute the chain of hashes; the exit code is 1 if it is broken."
-)
-@click.option("--head", metavar="HASH", help="A head that you noted before, which the chain must contain.")
-@click.option(
-    "--export",
-    "export",
-    type=click.Path(path_type=Path),
-    help="Write all records to a file: .csv, else JSON lines.",
-)
-@click.option("--force", is_flag=True, help="With --export: replace the file that is there.")
 @click.option("--last", default=50, show_default=True, metavar="N", help="Number of newest records to show.")
 @json_option
-def audit(
-    home: NodeHome,
-    verify: bool,
-    head: str | None,
-    export: Path | None,
-    force: bool,
-    last: int,
-    as_json: bool,
-) -> None:
+@click.pass_context
+def audit(context: click.Context, home: NodeHome, last: int, as_json: bool) -> None:
     """Show the audit log: one record for each change of a grant or of a task."""
+    context.obj = home
+    if context.invoked_subcommand is not None:
+        return
     with open_database(home) as database:
         chain = Audit(database)
-        if verify or head is not None or export is not None:
-            num_records = chain.verify(
-                "" if head is None else check_given(head, "a head that was noted before")
-            )
-            newest = chain.head()[1]
-            if export is not None:
-                if export.exists() and not force:
-                    raise ConfigError(
-                        f"{export} exists already: choose another name, or --force to replace it"
-                    )
-                with by_users_umask():
-                    write_atomic(export, _exported(chain.records(), export.suffix == ".csv"), mode=0o666)
-            if as_json:
-                print_json({"verified": num_records, "head": newest})
-                return
-            where = f", written to {export}" if export is not None else ""
-            click.echo(f"{num_records} records, unbroken{where}; head {newest}")
-            return
         seq, _ = chain.head()
         found = list(chain.records(max(0, seq - last)))
     if as_json:
@@ -78,6 +47,102 @@ def audit(
         [(str(r.seq), when(r.at), r.kind, r.subject[:12], _summary(json.loads(r.body))) for r in found],
         empty="there are no records yet",
     )
+
+
+def _home_of(context: click.Context, home: NodeHome) -> NodeHome:
+    """Return the home that a subcommand is for: `--home` may stand before it or behind it."""
+    source = context.get_parameter_source("home")
+    return home if source is click.core.ParameterSource.COMMANDLINE else context.obj
+
+
+@audit.command()
+@home_option
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="FILE|HASH",
+    help="Heads that somebody else holds, as `fedjob verify --heads` writes them, or the hash of a record.",
+)
+@click.option(
+    "--chain",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Verify the records in a file that `audit export` wrote, instead of those of this home.",
+)
+@json_option
+@click.pass_context
+def verify(
+    context: click.Context, home: NodeHome, against: tuple[str, ...], chain: Path | None, as_json: bool
+) -> None:
+    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold."""
+    home = _home_of(context, home)
+    held, hashes = _held(against)
+    with open_database(home) as database:
+        heads = [head for head in held if head.is_signed and _is_own(home, head)]
+        if chain is None:
+            num_records = Audit(database).verify(heads=heads, hashes=hashes)
+            newest = Audit(database).head()[1]
+        else:
+            num_records, newest = check_chain(_read_export(chain), heads=heads, hashes=hashes)
+    others = len(held) - len(heads)
+    if as_json:
+        print_json({"verified": num_records, "head": newest, "held": len(heads), "not_of_this_node": others})
+        return
+    fits = f"; it fits to {len(heads)} heads that others hold" if heads else ""
+    click.echo(f"{num_records} records, unbroken; head {newest}{fits}")
+    if others:
+        click.echo(
+            f"{others} heads in these files are not signed by this node's key: they prove nothing about it"
+        )
+
+
+@audit.command()
+@home_option
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace the file that is there.")
+@click.pass_context
+def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> None:
+    """Verify the chain and write all records to FILE: .csv for a spreadsheet, else JSON lines."""
+    with open_database(_home_of(context, home)) as database:
+        chain = Audit(database)
+        num_records = chain.verify()
+        if file.exists() and not force:
+            raise ConfigError(f"{file} exists already: choose another name, or --force to replace it")
+        with by_users_umask():
+            write_atomic(file, _exported(chain.records(), file.suffix == ".csv"), mode=0o666)
+        click.echo(f"{num_records} records, unbroken, written to {file}; head {chain.head()[1]}")
+
+
+def _held(against: tuple[str, ...]) -> tuple[list[HeldHead], list[str]]:
+    """Return the heads in files, and the hashes, that were given."""
+    heads: list[HeldHead] = []
+    hashes: list[str] = []
+    for given in against:
+        text = check_given(given, "a head that was noted before, or a file of heads")
+        path = Path(text)
+        if not path.is_file():
+            if "/" in text or path.suffix:
+                raise ConfigError(f"there is no file {text}: `fedjob verify JOB --heads FILE` writes one")
+            hashes.append(check_head_hash(text))
+            continue
+        with path.open("rb") as lines:
+            heads += [read_held_head(line) for line in lines if line.strip()]
+    return heads, hashes
+
+
+def _is_own(home: NodeHome, head: HeldHead) -> bool:
+    own = Identity.load_or_create(home.keys)
+    return (head.node, head.key) == (own.party, own.public_key_hex)
+
+
+def _read_export(path: Path) -> Iterator[AuditRecord]:
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                yield record_of(json.loads(line))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}: `fedjob node audit export FILE` writes one") from error
+    except (OSError, ValueError) as error:
+        raise AuditBroken(f"{path} can't be read as an exported audit log: {error}") from error
 
 
 def _summary(body: dict[str, Any]) -> str:

@@ -15,17 +15,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
 
 from fedjob.common.codec import unpack
+from fedjob.common.config import Scalar
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
+from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
+from fedjob.identity.pinned_roster import PinnedRoster
+from fedjob.identity.roster import ON_FIRST_USE, Roster
 from fedjob.messaging.clock import clock_text
 from fedjob.node.cli.home import home_option, name_of, open_database
 from fedjob.node.config.capacity import read_labels
@@ -37,6 +42,7 @@ from fedjob.node.daemon.daemon import Daemon
 from fedjob.node.daemon.settings import InForce, Settings, live_facts
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import REFUSED, find_support
@@ -47,6 +53,7 @@ from fedjob.node.startup import (
     log_to,
     open_daemon,
     running_pid,
+    served,
     wait_for_hub,
 )
 
@@ -54,6 +61,9 @@ log = logging.getLogger(__name__)
 
 BROKER_WITHIN_S = 15.0
 """A broker that has not answered for so long is waited for with a word."""
+
+WAITING_S = 0.5
+"""Between two looks at whether the federation has signed."""
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 30.0
@@ -109,23 +119,33 @@ def init(
 @home_option
 @click.option("--workers", type=click.IntRange(min=0), help="Number of tasks that run at the same time.")
 @click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    help="Of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
+)
+@click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
-def start(home: NodeHome, workers: int | None, detach: bool) -> None:
+def start(home: NodeHome, workers: int | None, log_format: str | None, detach: bool) -> None:
     """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
     home.check()
-    for fault in Settings(home, {"workers": workers})().faults:
+    options: dict[str, Scalar | None] = {"workers": workers, "log_format": log_format}
+    for fault in Settings(home, options)().faults:
         click.echo(f"fedjob: the strictest settings hold, approval on: {fault}", err=True)
     if detach:
-        start_detached(home, workers)
+        start_detached(home, options)
     else:
-        start_here(home, workers)
+        start_here(home, options)
 
 
-def start_here(home: NodeHome, workers: int | None) -> None:
-    """Run the node in this process until it is stopped."""
+def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
+    """Run the node in this process until it is stopped.
+
+    Args:
+        options: settings that were given on the command line.
+    """
     opened = home.create()
-    log_to(home)
+    log_to(home, Settings(home, dict(options))().config)
     if text := str(opened):
         _tell(text)
     stopping = threading.Event()
@@ -135,11 +155,13 @@ def start_here(home: NodeHome, workers: int | None) -> None:
                 return
         if text := clock_text(clock_of_hub(load_membership(home.root))):
             _tell(text)
-        config = Settings(home)().config
+        config = Settings(home, dict(options))().config
         if (support := find_support()).in_force(config.sandbox) == REFUSED:
             _tell(support.advice)
-        daemon = open_daemon(home, options={"workers": workers})
-        with _stopping_on_signals(daemon.stop):
+        daemon = open_daemon(home, options=dict(options))
+        with _stopping_on_signals(daemon.stop), served(home, config, daemon.pulse) as unserved:
+            if unserved:
+                _tell(unserved)
             threading.Thread(target=_print_ready, args=(home, daemon), daemon=True).start()
             daemon.run()
 
@@ -155,8 +177,14 @@ _SANDBOXES = {
 def _tell(text: str) -> None:
     """Say in the log and on the terminal what keeps the node from its work."""
     log.warning("%s", text)
-    click.echo(f"fedjob: {text}", err=True)
-    sys.stderr.flush()
+    if not _logs_to_stderr():
+        click.echo(f"fedjob: {text}", err=True)
+        sys.stderr.flush()
+
+
+def _logs_to_stderr() -> bool:
+    """True if what is logged is on the terminal already, as JSON."""
+    return any(type(handler) is logging.StreamHandler for handler in logging.getLogger("fedjob").handlers)
 
 
 def _print_ready(home: NodeHome, daemon: Daemon) -> None:
@@ -165,7 +193,13 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
         click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
-    click.echo(f"node ready: {name_of(home)}")
+    name = name_of(home)
+    if text := daemon.roster.waiting(name):
+        click.echo(f"fedjob: the node waits for the federation: {text}", err=True)
+        sys.stderr.flush()
+        while daemon.roster.waiting(name):
+            time.sleep(WAITING_S)
+    click.echo(f"node ready: {name}")
     sys.stdout.flush()
 
 
@@ -176,7 +210,11 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
     sender.setblocking(False)
 
     def listen() -> None:
-        if receiver.recv(1):
+        try:
+            number = receiver.recv(1)
+        except OSError:  # it ended before this thread began
+            return
+        if number:
             stop()
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
@@ -192,15 +230,16 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
         receiver.close()
 
 
-def start_detached(home: NodeHome, workers: int | None) -> None:
+def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
     """Start the node in a process of its own; return when it is ready, or waits for its hub."""
     if (pid := running_pid(home)) is not None:
         raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
     home.create()
     output = home.logs / "start.log"
     command = [sys.executable, "-m", "fedjob", "node", "start", "--home", str(home.root)]
-    if workers is not None:
-        command += ["--workers", str(workers)]
+    for name, value in options.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
     with open(output, "wb", opener=private) as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
@@ -288,6 +327,8 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "trouble": live.get("trouble", ""),
             "twin": bool(live.get("twin")),
             "clock": live.get("clock", ""),
+            "version_trouble": live.get("version_trouble", ""),
+            "roster": live.get("roster") or _roster_of(home),
             "settings_faults": list(settings.faults),
             "encrypted": bool(live.get("encrypted")),
             "encryption": live.get("encryption") or f"{config.encryption}, from its next start on",
@@ -303,6 +344,7 @@ def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
             "hours": config.hours,
             "open": is_open_now(config.hours),
             "launcher": config.launcher,
+            "lacking": lacking_libraries(config.launcher),
             "sandbox": live.get("workers", {}).get("sandbox") or find_support().in_force(config.sandbox),
             "sandbox_advice": live.get("workers", {}).get("sandbox_advice", ""),
             "labels": sorted(read_labels(config.labels)),
@@ -323,15 +365,22 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     click.echo(f"node {facts['node']}: {state}")
     if facts["twin"]:
         click.echo(f"identity  {TWIN_TEXT}")
+    if facts["version_trouble"]:
+        click.echo(f"version   {facts['version_trouble']}")
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
+    click.echo(f"trust     {facts['roster']['trust']}")
+    for text in filter(None, (facts["roster"]["waiting"], facts["roster"]["trouble"])):
+        click.echo(f"          {text}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
     click.echo(f"encrypted {facts['encryption']}")
     click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")
+    if facts["lacking"]:
+        click.echo(f"libraries NO TASK CAN RUN: {facts['lacking']}")
     for fault in facts["settings_faults"]:
         click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
@@ -353,6 +402,20 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
+
+
+def _roster_of(home: NodeHome) -> dict[str, str]:
+    """Return what a home that no daemon runs in says of its roster."""
+    membership = load_membership(home.root)
+    if membership.federation_keys is None:
+        return {"trust": ON_FIRST_USE, "waiting": "", "trouble": ""}
+    pinned = PinnedRoster(home.root, membership, membership.federation_keys)
+    roster = Roster(pinned.parties(), pin=lambda: pinned.pin)
+    return {
+        "trust": roster.describe(),
+        "waiting": roster.waiting(membership.party),
+        "trouble": roster.trouble(),
+    }
 
 
 def _resources(config: NodeConfig) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
 def examine(home: NodeHome) -> list[Finding]:
     """Check everything that a node needs, in order; stop where nothing after can work."""
     findings = [
-        machine.versions(),
+        machine.versions("node", "training"),
         machine.torch(),
         machine.memory(),
         machine.home(home.root),

@@ -173,6 +173,8 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
     yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")
+    if asked.gpus is not None:
+        yield "gpus", ", ".join(str(number) for number in asked.gpus) or "no GPU"
     yield "project", subject.project or asked.project
     yield "job", " ".join(word for word in (asked.job, asked.job_name) if word)
     yield "note", asked.note

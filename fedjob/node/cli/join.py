@@ -15,6 +15,7 @@ from fedjob.common.files import write_atomic
 from fedjob.doctor.findings import Finding
 from fedjob.doctor.way import examine_way
 from fedjob.identity.client_certificate import own_certificate
+from fedjob.identity.enrolment import check_role_of_home, keep_authority
 from fedjob.identity.membership import Invitation, Membership
 from fedjob.node.cli.daemon import start_detached, start_here
 from fedjob.node.cli.doctor import examine
@@ -67,6 +68,8 @@ def join(
         raise ConfigError(
             f"{invitation} invites a {invited.role}: use fedjob init --id {invited.party} --invite {invitation}"
         )
+    check_role_of_home(home.root, "node")
+    tls_ca = tls_ca or keep_authority(home.root, invited)
     tls_ca, proxy = _find_way(invited, tls_ca, proxy)
     own = own_certificate(tls_cert, tls_key)
     init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy, own=own)
@@ -79,15 +82,19 @@ def join(
             f"the node is a member, but is not started: {', '.join(broken)}; then look again: {again}"
         )
     click.echo(f"{invited.party} is a node of the federation; home: {home.root}")
+    if (keys := invited.federation) is not None:
+        click.echo(
+            f"its roster is signed by {keys.name}, key {keys.fingerprint}: compare that with {keys.signer}"
+        )
     _say_next(home)
     if systemd:
         _write_unit(home)
     elif running_pid(home) is not None:
         click.echo("the node runs already")
     elif detach:
-        start_detached(home, None)
+        start_detached(home)
     else:
-        start_here(home, None)
+        start_here(home)
 
 
 def _find_way(invited: Invitation, tls_ca: Path | None, proxy: str | None) -> tuple[Path | None, str | None]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.network.proxy import check_proxy_setting
 from fedjob.common.requirements import read_bytes
+from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.common.types import Contact, read_contacts
 from fedjob.identity.encryption import CHOICES
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
@@ -80,6 +81,12 @@ class NodeConfig:
         log_kb: what user code may print, per task and stream.
         logs_mb: of task logs altogether; the oldest go first.
         result_mb: size of one result.
+        metrics_port: of this machine's loopback, at which `GET /metrics` and `/healthz` are served; 0 for none.
+            Used from the next start on.
+        log_format: of `logs/node.log`: `text`, or `json` for one object a line. Used from the next start on.
+        log_file_mb: size at which `logs/node.log` is put aside and begun anew; 0 where something else rotates it,
+            such as logrotate. Used from the next start on.
+        log_files: of the log, the old ones that are kept beside the newest.
         max_tasks, max_tasks_per_researcher: tasks in the queue, running ones included.
         max_pending: undecided grants per researcher.
     """
@@ -138,6 +145,10 @@ class NodeConfig:
     log_kb: int = field(default=1024, metadata={"at_least": 1})
     logs_mb: int = field(default=256, metadata={"at_least": 1})
     result_mb: int = field(default=4096, metadata={"at_least": 1})
+    metrics_port: int = field(default=0, metadata={"at_least": 0, "check": lambda number: check_port(number)})
+    log_format: str = field(default="text", metadata={"choices": LOG_FORMATS})
+    log_file_mb: float = field(default=5.0, metadata={"at_least": 0.0})
+    log_files: int = field(default=2, metadata={"at_least": 1})
     max_tasks: int = field(default=64, metadata={"at_least": 1})
     max_tasks_per_researcher: int = field(default=16, metadata={"at_least": 1})
     max_pending: int = field(default=64, metadata={"at_least": 1})
@@ -219,6 +230,16 @@ def _words(text: str) -> None:
         raise ConfigError(
             f"expected a command, as a shell reads it, found {text[:80]!r} ({error})"
         ) from error
+
+
+def check_port(number: int) -> None:
+    """Refuse what is no port.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if number > 65535:
+        raise ConfigError(f"expected a port from 1 to 65535, or 0 for none, found {number}")
 
 
 def num_gpus_here() -> int:

@@ -34,7 +34,7 @@ class Container(Launcher):
 
     The owner's `launcher_options` alone decide; what jobs hint is not looked at:
 
-        image: that has this version of fedjob, see `envs/worker/Dockerfile`; it is never pulled.
+        image: that has this version of fedjob, see `envs/images/worker.Dockerfile`; it is never pulled.
         engine: `podman`, `docker`, or the path of one of them.
         python: the interpreter in the image.
         gpus: how granted devices are passed: `cdi`, `nvidia` (the older way of docker), or `none` refuses them.

@@ -18,6 +18,7 @@ from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
+from fedjob.node.daemon.commit import log_fields
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.inputs import TaskInputs
@@ -157,6 +158,7 @@ class Attempts:
                 case events.EndJob(job=job):
                     self._context.workers.end_job(job)
                     self._context.transfers.end_job(job)
+                    self._context.forget_soon()
         if released:
             wanted = set().union(*self.wants.values())
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
@@ -262,7 +264,7 @@ class Attempts:
             case Unstored(detail=detail):
                 pause = RETRY_AFTER_S[min(attempt.stores, len(RETRY_AFTER_S) - 1)]
                 attempt.stores += 1
-                log.warning("a result waits for the repository: %s", detail)
+                log.warning("a result waits for the repository: %s", detail, extra=log_fields(row))
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
                 self._report_log(turn, row, attempt, final=True)
@@ -309,7 +311,7 @@ class Attempts:
                 identity = self._identity_of(row, attempt)
                 self._context.workers.run(order, attempt.number, identity, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
-                log.exception("a worker could not be started")
+                log.exception("a worker could not be started", extra=log_fields(row))
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
     def _identity_of(self, row: TaskRow, attempt: TaskAttempt) -> WorkerIdentity:
@@ -340,8 +342,12 @@ class Attempts:
         if task_of(row).protect:
             result = concealed(result)
         if stored.trace or stored.message:
+            # the plan's own words stay in the task's log: they may hold values, and this log may be sent away
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
-            log.warning("%s, failed: %s; see fedjob node logs %s", what, stored.message, row.key[:12])
+            extra = log_fields(row, result.reason)
+            log.warning(
+                "%s, failed: %s; see fedjob node logs %s", what, result.reason, row.key[:12], extra=extra
+            )
             add_trace(self._context.home, row.key, stored.trace or stored.message)
         if stored.report:
             add_trace(self._context.home, row.key, stored.report)
@@ -369,9 +375,8 @@ class Attempts:
                 else:
                     attempt.ends_at = None
         for key in [key for key, (until, _) in self._ending.items() if until <= now]:
-            log.error(
-                "the worker of task %s is still there %g s after it was killed", key[:12], GONE_WITHIN_S
-            )
+            text = "the worker of task %s is still there %g s after it was killed"
+            log.error(text, key[:12], GONE_WITHIN_S, extra={"task": key})
             self._gone(turn, key)
         due = [entry for entry in self._again if entry[0] <= now]
         self._again = [entry for entry in self._again if entry[0] > now]

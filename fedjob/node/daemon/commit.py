@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.queue.task import header_of, refused, unpacked_result
 from fedjob.node.storage.outbox import Forgettable
+
+log = logging.getLogger(__name__)
 
 
 def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
@@ -45,6 +48,18 @@ def dropped_replies(turn: Turn, forgettable: Forgettable) -> tuple[list[str], se
     refused = [command.reply for command in turn.commands if isinstance(command, events.Refuse)]
     forgotten = set(forgettable.add([*refused, *turn.forgettable]))
     return [*withdrawn, *forgotten], forgotten
+
+
+def reply_ids(commands: Iterable[events.Command]) -> set[str]:
+    """Return the ids of the answers to tasks that `encode_replies` would return."""
+    ids: set[str] = set()
+    for command in commands:
+        match command:
+            case events.SendReply() | events.Refuse():
+                ids.add(command.reply)
+            case events.Unreply(reply=gone):
+                ids.discard(gone)
+    return ids
 
 
 def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str) -> list[Outgoing]:
@@ -95,6 +110,18 @@ def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]
         to = parse_address(row.reply_to)
         messages.append(endpoint.prepare(to, Event(type="state", data=data), **header_of(row)))
     return messages
+
+
+def log_fields(row: TaskRow, reason: str = "") -> dict[str, str | int]:
+    """Return the fields of a line of the log that is about a task."""
+    return {"job": row.job, "task": row.key, "round": row.round, "reason": reason or row.reason}
+
+
+def log_ends(rows: Iterable[TaskRow]) -> None:
+    """Write a line of the log for each task that has ended."""
+    for row in rows:
+        if row.finished:
+            log.info("task %s of job %s is %s", row.key[:12], row.job, row.state, extra=log_fields(row))
 
 
 def must_last(command: events.Command) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, VersionMismatch
 from fedjob.messaging.clock import clock_text, misdated_text
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.transport.presence import ANNOUNCE_EVERY_S, TWIN_FOR_S
@@ -52,6 +52,7 @@ class ConnectionWatch:
         self._compared = -CLOCK_EVERY_S
         self._ahead_s: float | None = None
         self._wrong = False
+        self._version_trouble = ""
         self._misdated: frozenset[str] = frozenset()
 
     @property
@@ -90,6 +91,7 @@ class ConnectionWatch:
             "trouble": ""
             if self._endpoint.connected
             else (self._endpoint.trouble or "it has not connected yet"),
+            "version_trouble": self._version_trouble,
             "twin": self.twin,
             "clock": clock_text(self._ahead_s),
         }
@@ -117,8 +119,14 @@ class ConnectionWatch:
         assert self._hub_ahead_s is not None
         try:
             ahead_s = self._hub_ahead_s()
+        except VersionMismatch as error:  # it was upgraded while this node ran
+            if str(error) != self._version_trouble:
+                self._version_trouble = str(error)
+                log.error("%s", error)
+            return
         except FedjobError:  # it is away: that is said elsewhere, and its clock is compared when it is back
             return
+        self._version_trouble = ""
         was_wrong, self._ahead_s = self._wrong, ahead_s
         self._wrong = bool(clock_text(ahead_s))
         if self._wrong:

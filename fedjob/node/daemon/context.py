@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.roster import Roster
@@ -22,6 +24,7 @@ from fedjob.node.execution.transfers import TransferEvent, Transfers
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.permissions import Permissions
+from fedjob.node.monitoring.pulse import Pulse
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.database import Database
@@ -29,6 +32,9 @@ from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.node.storage.spool import Spool
 from fedjob.repository.base import Repository
 from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
+
+SCRUB_AFTER_S = 2.5
+"""By then the messages of a job that has ended are out of the outbox, too."""
 
 
 @dataclass(kw_only=True)
@@ -60,11 +66,18 @@ class NodeContext:
     roster: Roster
     job_secrets: JobSecrets
     point: Callable[[str], None]
+    pulse: Pulse = field(default_factory=Pulse)
+    scrub_at: float = math.inf
+    """When what a job left is removed from the database's log; monotonic seconds."""
 
     @property
     def encryption(self) -> str:
         """Whether messages and objects are encrypted, and why, in words."""
         return encryption_text(self.config.encryption, encrypted=self.endpoint.encrypted)
+
+    def forget_soon(self) -> None:
+        """Have the keys of a job that has ended removed from the database's log, once its rows are gone."""
+        self.scrub_at = time.monotonic() + SCRUB_AFTER_S
 
     def follow_encryption(self) -> None:
         """Encrypt what goes out, and refuse what comes in plain, as the owner's settings and the roster say."""

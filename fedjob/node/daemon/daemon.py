@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from fedjob.common.errors import BrokerUnreachable
 from fedjob.common.lifecycle import PENDING, State
+from fedjob.identity.audit_heads import HeadSigner
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
 from fedjob.messaging import messages as wire
@@ -28,17 +30,24 @@ from fedjob.messaging.messages import Message
 from fedjob.messaging.transport.base import Transport
 from fedjob.node.config.home import NodeHome
 from fedjob.node.daemon.attempts import Attempts
-from fedjob.node.daemon.commit import dropped_replies, encode_replies, encode_states, must_last, put_rows
+from fedjob.node.daemon.commit import (
+    dropped_replies,
+    encode_replies,
+    encode_states,
+    log_ends,
+    must_last,
+    put_rows,
+    reply_ids,
+)
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
 from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.searches import Published, SearchHandler
-from fedjob.node.daemon.sender_verification import Checked, SenderVerification, without_proof
+from fedjob.node.daemon.sender_verification import Checked, Revocations, SenderVerification, without_proof
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.status import pong
-from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
@@ -49,6 +58,7 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
+from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
 from fedjob.repository.base import Repository
@@ -91,7 +101,13 @@ class Daemon:
         config = settings.config
         self._database = Database(home.database)
         self._store = DatabaseStore(self._database)
-        self._endpoint = self._open_endpoint(identity, federation, roster, transport)
+        self.roster = roster
+        self._endpoint = Endpoint(
+            *(identity, federation, roster, transport, self._store, "node"),
+            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
+            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
+            audit_head=HeadSigner(identity, federation, Audit(self._database).head),
+        )
         self._context = open_context(
             home=home,
             config=config,
@@ -105,12 +121,12 @@ class Daemon:
             sandboxes=sandboxes,
             point=crash_at or (lambda name: None),
         )
+        self.pulse = self._context.pulse
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         self._attempts = Attempts(self._context, self._report, self._hooks)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._sums = SumHandler(self._context, identity, roster, federation)
-        self._task_handler = TaskHandler(self._context, self._attempts, self._sums)
+        self._task_handler = TaskHandler(self._context, self._attempts, identity, roster, federation)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
@@ -126,26 +142,11 @@ class Daemon:
         self._stopping = threading.Event()
         self.ready = threading.Event()
 
-    def _open_endpoint(
-        self, identity: Identity, federation: str, roster: Roster, transport: Transport
-    ) -> Endpoint:
-        return Endpoint(
-            identity,
-            federation,
-            roster,
-            transport,
-            self._store,
-            "node",
-            on_receipt=lambda id_: self._taken.append(events.ReplyReceipted(id_)),
-            on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
-        )
-
     def _open_housekeeping(self, settings: InForce, reload: Callable[[], InForce] | None) -> Housekeeping:
         return Housekeeping(
             self._context,
             offers=self._offers,
             task_handler=self._task_handler,
-            sums=self._sums,
             verification=self._verification,
             hooks=self._hooks,
             notices=self._notices,
@@ -157,9 +158,8 @@ class Daemon:
             commit=self._commit,
             write_lazily=self._write_lazily,
             watch=self._watch,
+            revocations=Revocations(self.roster, self._context),
         )
-
-    # --- life ------------------------------------------------------------------------------
 
     def run(self, *, connect_timeout_s: float = 10.0) -> None:
         """Work until `stop` is called from another thread; a broker that is away is waited for.
@@ -175,6 +175,7 @@ class Daemon:
             turn.step(events.Restarted())
             self._commit(turn)
             self.ready.set()
+            self.roster.follow(self._context.node, self._endpoint.wake)
             while not self._stopping.is_set():
                 self._backlog += self._endpoint.receive(self._patience())
                 if not (self._turn() and self._housekeeping.look_around()):
@@ -214,6 +215,7 @@ class Daemon:
             self._commit(turn)
 
     def _close(self) -> None:
+        self.roster.stop()
         self._endpoint.stop()
         self._notices.stop()
         self._hooks.stop()
@@ -316,24 +318,21 @@ class Daemon:
 
     def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verification.check(turn, message, wanted, time.time())
+        is_new = not self._task_handler.has(turn, message, wanted)
+        checked = self._verification.check(turn, message, wanted, time.time(), is_new=is_new)
         if checked is not None:
-            self._act_on(turn, message, checked.refusal)
+            self._act_on(turn, message, checked)
 
-    def _act_on(self, turn: Turn, message: Message, refusal: str) -> None:
-        """Act on an offer or a task.
-
-        Args:
-            refusal: the reason that its sender could not be verified; empty where it was.
-        """
+    def _act_on(self, turn: Turn, message: Message, checked: Checked) -> None:
+        """Act on an offer or a task, or refuse it where its sender could not be verified."""
         message = without_proof(message)
         match message.body:
-            case wire.Offer() if refusal:
-                self._offers.refuse(turn, message, "unverified", refusal)
+            case wire.Offer() if checked.refusal:
+                self._offers.refuse(turn, message, checked.reason, checked.refusal)
             case wire.Offer() as offer:
                 self._offers.handle(turn, message, offer)
-            case wire.Task() as task if refusal:
-                self._task_handler.refuse(turn, message, task, "unverified", refusal)
+            case wire.Task() as task if checked.refusal:
+                self._task_handler.refuse(turn, message, task, checked.reason, checked.refusal)
             case wire.Task() as task:
                 self._task_handler.handle_task(turn, message, task)
 
@@ -351,11 +350,9 @@ class Daemon:
                 self._searches.take(turn, report)
             case Checked():
                 for message in self._verification.take(turn, report):
-                    self._act_on(turn, message, report.refusal)
-            case VectorStored():
-                self._sums.take(turn, report)
-            case Ensured(message=message_id):
-                self._task_handler.take_ensured(turn, message_id)
+                    self._act_on(turn, message, report)
+            case Ensured() | VectorStored():
+                self._task_handler.take(turn, report)
             case _:
                 self._attempts.take(turn, report)
 
@@ -364,24 +361,28 @@ class Daemon:
         if turn.empty:
             self._book = turn.book
             return
-        replies = encode_replies(self._endpoint, turn.commands, self._context.workers.sandbox)
         withdrawn, forgotten = dropped_replies(turn, self._forgettable)
-        lasting = [o for o in (*replies, *turn.outgoing) if o.reliable and o.id not in forgotten]
+        answered = reply_ids(turn.commands) - forgotten
+        outgoing_lasts = any(o.reliable and o.id not in forgotten for o in turn.outgoing)
         seen = seen_entries(turn.settled)
-        durable = bool(lasting or seen or turn.rows or any(map(must_last, turn.commands)))
-        if durable:
+        encoded = partial(encode_replies, self._endpoint, turn.commands, self._context.workers.sandbox)
+        if answered or outgoing_lasts or seen or turn.rows or any(map(must_last, turn.commands)):
             with self._database.transaction():
                 for change in turn.rows:
                     change()
                 put_rows(self._context.tasks, [*self._lazy, *turn.commands])
+                # after the rows, so that the head of the audit chain in each reply covers what is replied
+                replies = encoded()
                 self._store.drop(withdrawn)
                 self._store.flush()
-                for outgoing in lasting:
-                    self._store.add(outgoing)
+                for outgoing in (*replies, *turn.outgoing):
+                    if outgoing.reliable and outgoing.id not in forgotten:
+                        self._store.add(outgoing)
                 if seen:
                     self._store.mark_seen(seen)
             self._lazy = []
         else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
+            replies = encoded()
             self._lazy += turn.commands
         self._book = turn.book
         point = self._context.point
@@ -391,6 +392,7 @@ class Daemon:
             point("done")
         reached = [command.row for command in turn.commands if isinstance(command, events.ReportState)]
         self._hooks.states(reached)
+        log_ends(reached)
         states = encode_states(self._endpoint, self._state_reports.take(reached, time.monotonic()))
         # a reply may be the job's last: what was written on the way to it goes first
         for outgoing in (*turn.outgoing, *states, *replies):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -21,10 +22,9 @@ from fedjob.node.daemon.commit import encode_states
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
-from fedjob.node.daemon.sender_verification import SenderVerification
+from fedjob.node.daemon.sender_verification import Revocations, SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
-from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.notifications import Notices
@@ -55,6 +55,7 @@ class Housekeeping:
         commit: makes a turn durable and carries out its commands.
         write_lazily: writes what waits for a commit that did not come.
         watch: over the connection, the clock, and a second daemon of this node's name.
+        revocations: of parties whose work is to end.
     """
 
     def __init__(
@@ -63,7 +64,6 @@ class Housekeeping:
         *,
         offers: OfferHandler,
         task_handler: TaskHandler,
-        sums: SumHandler,
         verification: SenderVerification,
         hooks: HookCalls,
         notices: Notices,
@@ -75,11 +75,11 @@ class Housekeeping:
         commit: Callable[[Turn], None],
         write_lazily: Callable[[], None],
         watch: ConnectionWatch,
+        revocations: Revocations,
     ) -> None:
         self._context = context
         self._offers = offers
         self._task_handler = task_handler
-        self._sums = sums
         self._verification = verification
         self._hooks = hooks
         self._notices = notices
@@ -91,6 +91,7 @@ class Housekeeping:
         self._commit = commit
         self._write_lazily = write_lazily
         self._watch = watch
+        self._revocations = revocations
         self._leased = self._looked = self._tidied = self._published = 0.0
         self._facts = b""
         if settings.faults:
@@ -105,6 +106,7 @@ class Housekeeping:
     def look_around(self) -> bool:
         """Do what is due from time to time; return whether the database accepted it."""
         now = time.monotonic()
+        self._context.pulse.beat(now)
         for outgoing in encode_states(self._context.endpoint, self._state_reports.due(now)):
             self._context.endpoint.post(outgoing)
         try:
@@ -115,6 +117,7 @@ class Housekeeping:
                 self._looked = now
                 self._watch.look(now)
                 self._follow_decisions()
+                self._commit(self._revocations.end_work(Turn(self._book())))
                 self._notify_owner()
                 self._follow_config()
                 self._follow_time()
@@ -130,6 +133,8 @@ class Housekeeping:
                 self._published = now
                 self._context.transfers.later(self._context.workers.look_at_memory)
                 self._write_lazily()
+                if now >= self._context.scrub_at and self._context.database.scrub():
+                    self._context.scrub_at = math.inf
                 self.publish_facts()
         except sqlite3.Error as error:
             log.error("the database refused a commit, trying again: %s", error)
@@ -141,7 +146,7 @@ class Housekeeping:
         for row in self._book().unfinished():
             lease = wire.Event(type="lease", data={"status": str(row.state)})
             self._context.endpoint.send(parse_address(row.reply_to), lease, **header_of(row))
-        for message in self._sums.under_way():
+        for message in self._task_handler.sums.under_way():
             lease = wire.Event(type="lease", data={"status": str(State.RUNNING)})
             self._context.endpoint.send(
                 parse_address(message.reply_to),
@@ -255,7 +260,13 @@ class Housekeeping:
         turn = Turn(self._book())
         for session in gone:
             for job in sorted({row.job for row in rows if row.reply_to == session}):
-                log.warning("nothing is heard of %s for %g s: job %s is given up", session, after_s, job)
+                log.warning(
+                    "nothing is heard of %s for %g s: job %s is given up",
+                    session,
+                    after_s,
+                    job,
+                    extra={"job": job},
+                )
                 turn.step(events.OrphanTimeout(job))
         for row in {row.reply_to: row for row in rows if row.reply_to in ask}.values():
             lease = wire.Event(type="lease", data={"status": str(row.state)}, lasting=True)
@@ -271,7 +282,7 @@ class Housekeeping:
         turn = Turn(self._book())
         for job in self._context.tasks.silent_jobs(time.time() - SILENT_JOB_S):
             turn.step(events.Forgotten(job))
-            self._sums.end_job(turn, job)
+            self._task_handler.sums.end_job(turn, job)
             self._context.drop_states(turn, job)
         self._commit(turn)
 
@@ -285,6 +296,7 @@ class Housekeeping:
         facts = {
             **watched,
             "trouble": trouble or watched["trouble"],
+            "roster": self._revocations.facts(),
             "connected": self._context.endpoint.connected,
             "encrypted": self._context.endpoint.encrypted,
             "encryption": self._context.encryption,
@@ -297,6 +309,7 @@ class Housekeeping:
             "readable_settings": dict(self._settings.readable or {}),
             "faults": list(self._settings.faults),
         }
+        self._context.pulse.take(facts, self._state_reports.reached)
         packed = pack(facts)
         if packed != self._facts:
             with self._context.database.transaction(durable=False):

@@ -16,13 +16,14 @@ from fedjob.messaging.messages import Answer, Message, Offer, keyless_offer
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.transfers import FetchedBytes
 from fedjob.node.grants.plan_texts import examine_plan
 from fedjob.node.grants.policy import Permission, ask, contact_of
 from fedjob.node.grants.question import MAX_PLAN_BYTES
 from fedjob.node.grants.waiting_offers import Waiting
 from fedjob.node.queue import task_events as events
-from fedjob.node.queue.allocation import Judgement, judge
+from fedjob.node.queue.allocation import Judgement, granted, judge, need_of
 
 MAX_WAITING, MAX_WAITING_OF_ONE = 200, 50
 """Offers that wait for the text of a plan: of all researchers, and of one."""
@@ -56,7 +57,9 @@ class OfferHandler:
                 _, missing = examine_plan(text)
             except PlanError as error:
                 return self._answer(turn, message, Permission("unknown", reason="plan", detail=str(error)))
-        if missing:
+        if lacking := lacking_libraries(context.config.launcher):
+            verdict = replace(verdict, status="unknown", reason="missing_packages", detail=lacking)
+        elif missing:
             verdict = replace(
                 verdict,
                 status="unknown",
@@ -108,6 +111,7 @@ class OfferHandler:
             researcher=sender,
             job=job,
             resources=offer.resources,
+            gpus=verdict.gpus,
             reserve=offer.reserve and verdict.allowed and not offer.dry,
         )
         return replace(
@@ -197,12 +201,18 @@ def consider(
     researcher: str,
     job: str,
     resources: Mapping[str, Any],
+    gpus: tuple[int, ...] | None,
     reserve: bool,
 ) -> Judgement:
-    """Judge whether a job could start, and hold what it needs if it wants that and nothing is short."""
+    """Judge whether a job could start, and hold what it needs if it wants that and nothing is short.
+
+    Args:
+        gpus: those that its grant names; None for any that the node lends.
+    """
     book = turn.book
     try:
-        need = read_need(resources)
+        read_need(resources)
+        need = need_of(granted(resources, gpus))
     except SpecError as error:
         return Judgement(schedule="resources", short=(str(error)[:200],), workers=config.workers)
     judgement = judge(
@@ -215,5 +225,7 @@ def consider(
         is_open=book.is_open,
     )
     if reserve and need.holds and not judgement.short and job:
-        turn.step(events.Reserve(job, researcher, dict(resources), time.monotonic() + config.reserve_s))
+        turn.step(
+            events.Reserve(job, researcher, granted(resources, gpus), time.monotonic() + config.reserve_s)
+        )
     return judgement

@@ -1,4 +1,4 @@
-"""The verification of senders, for which offers and tasks wait; see `verifiers`.
+"""The verification of senders, for which offers and tasks wait; see `verifiers`. And the end of revoked ones' work.
 
 The daemon never waits: what a verifier has to ask somebody for is asked on one of its
 threads, and the message is taken up again when the answer is there. A proof goes no
@@ -17,7 +17,10 @@ from fedjob.common.errors import FedjobError
 from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import Message, Offer, Task
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.worker_place import WorkerIdentity
+from fedjob.node.queue import task_events as events
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 
@@ -40,12 +43,14 @@ class Checked:
 
     Args:
         until: seconds since 1970; the answer is valid so long.
-        refusal: the reason, where it does not accept the proof.
+        refusal: why it does not accept the proof; empty where it does.
+        reason: the word for it.
     """
 
     key: Key
     until: float
     refusal: str = ""
+    reason: str = "unverified"
 
 
 class SenderVerification:
@@ -80,15 +85,20 @@ class SenderVerification:
         self._checked: dict[Key, Checked] = {}
         self._waiting: dict[Key, tuple[Message, ...]] = {}
 
-    def check(self, turn: Turn, message: Message, wanted: Offer | Task, now: float) -> Checked | None:
+    def check(
+        self, turn: Turn, message: Message, wanted: Offer | Task, now: float, *, is_new: bool = True
+    ) -> Checked | None:
         """Return what is known of a message's sender; None while that is asked, then `take` gives it back.
 
         Args:
             now: seconds since 1970.
+            is_new: False for a task that was taken before, which an expired roster does not end.
         """
         claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wanted.proof)
         proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
         key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
+        if is_new and self._roster.expired:
+            return Checked(key, now, self._roster.expired, reason="roster_expired")
         known = self._checked.get(key)
         if known is not None and known.until > now:
             return known
@@ -115,6 +125,55 @@ class SenderVerification:
             del self._checked[next(iter(self._checked))]
         turn.keep(self._waiting)
         return self._waiting.pop(checked.key, ())
+
+
+class Revocations:
+    """Looks whose work goes on here, and ends it where the roster does not have them any more.
+
+    The roster is fetched every half minute, so that a revocation counts within a minute.
+    """
+
+    def __init__(self, roster: Roster, context: NodeContext) -> None:
+        self._roster = roster
+        self._context = context
+        self._before: list[str] | None = None
+
+    def end_work(self, turn: Turn) -> Turn:
+        """Return the turn with the end of what may not go on; idle workers of these jobs end after it.
+
+        A task is killed and answered as one that the node's owner ends, in case that somebody still listens.
+        """
+        own = self._roster.refused
+        researchers = self._roster.parties("researcher")
+        rows = turn.book.unfinished()
+        for row in rows:
+            if own or row.researcher not in researchers:
+                whose = "this node" if own else row.researcher
+                log.warning("%s is not of the federation any more: task %s is ended", whose, row.key)
+                turn.step(
+                    events.Cancel(row.key, "revoked", f"{whose} does not belong to the federation any more")
+                )
+        if researchers != self._before or own:
+            self._before = researchers
+            jobs = {name for name, job in turn.book.jobs.items() if own or job.researcher not in researchers}
+
+            def may_stay(identity: WorkerIdentity) -> bool:
+                return identity.job not in jobs
+
+            if jobs:
+                turn.after.append(lambda: self._context.workers.end_idle(may_stay))
+        return turn
+
+    def facts(self) -> dict[str, str]:
+        """Return what `fedjob node status` shows."""
+        roster = self._roster
+        return {
+            "trust": roster.describe(),
+            "waiting": roster.waiting(self._context.node),
+            "trouble": f"the hub takes this node for none of its own: {roster.refused}"
+            if roster.refused
+            else roster.trouble(),
+        }
 
 
 def _ask(verifier: Verifier, key: Key, claim: Claim) -> Checked:

@@ -11,15 +11,20 @@ from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
 from fedjob.common.types import check_job_id
-from fedjob.messaging.messages import End, Message, Task, work_key
+from fedjob.identity.keys import Identity
+from fedjob.identity.roster import Roster
+from fedjob.messaging.messages import End, Message, Offer, Task, work_key
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.execution.preload import lacking_libraries
+from fedjob.node.execution.transfers import Ensured, VectorStored
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
+from fedjob.node.queue.allocation import granted, need_of
 from fedjob.node.queue.draft import reply_id
 from fedjob.node.queue.task import objects_of
 
@@ -36,9 +41,11 @@ AUDITED_PER_S, AUDITED_AT_ONCE = 0.1, 200.0
 class TaskHandler:
     """Accepts tasks that may run, refuses the others, ends jobs."""
 
-    def __init__(self, context: NodeContext, attempts: Attempts, sums: SumHandler) -> None:
+    def __init__(
+        self, context: NodeContext, attempts: Attempts, identity: Identity, roster: Roster, federation: str
+    ) -> None:
         self._context = context
-        self._sums = sums
+        self.sums = SumHandler(context, identity, roster, federation)
         self._attempts = attempts
         self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
         self._buckets: dict[str, TokenBucket] = {}  # by researcher, how many refusals may be audited
@@ -64,8 +71,9 @@ class TaskHandler:
             turn.after.append(lambda: self._context.transfers.ensure(known, message.id))
             return
         if task.sum:
-            self._sums.handle(turn, message, task, verdict)
+            self.sums.handle(turn, message, task, verdict)
             return
+        arrived = replace(arrived, resources=granted(task.resources, verdict.gpus))
         if grant := verdict.grant:
             arrived = replace(arrived, job_name=grant.asked.job_name)
             turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
@@ -77,6 +85,10 @@ class TaskHandler:
                 keep = {*task.keep_states, task.state or ""}
                 self._context.drop_states(turn, message.job, keep, message.round)
         turn.settled.append(message)
+
+    def has(self, turn: Turn, message: Message, wanted: Offer | Task) -> bool:
+        """Return whether a message repeats a task that was taken before."""
+        return isinstance(wanted, Task) and self._arrived(message, wanted).key in turn.book.tasks
 
     def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
         """Refuse a task without judging it."""
@@ -145,10 +157,13 @@ class TaskHandler:
             self._buckets[researcher] = bucket
         return bucket.take(now)
 
-    def take_ensured(self, turn: Turn, message_id: str) -> None:
-        """Go on with a task whose old result was looked after."""
+    def take(self, turn: Turn, report: Ensured | VectorStored) -> None:
+        """Take what a thread did for a task: it looked after an old result, or masked a contribution."""
+        if isinstance(report, VectorStored):
+            self.sums.take(turn, report)
+            return
         turn.keep(self._ensured)
-        message = self._ensured.pop(message_id, None)
+        message = self._ensured.pop(report.message, None)
         if message is not None and isinstance(message.body, Task):
             self.handle_task(turn, message, message.body, ensured=True)
 
@@ -159,7 +174,7 @@ class TaskHandler:
         if any(isinstance(command, events.EndJob) for command in commands):
             self._context.drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
-            self._sums.end_job(turn, message.job)
+            self.sums.end_job(turn, message.job)
         turn.settled.append(message)
 
     def _arrived(self, message: Message, task: Task) -> events.TaskArrived:
@@ -189,12 +204,15 @@ class TaskHandler:
         """Return reason and detail if a task may not run."""
         if not verdict.allowed:
             return verdict.refusal
+        if lacking := lacking_libraries(self._context.config.launcher):
+            return "missing_packages", lacking
         if task.state is not None and not _is_state_id(task.state):
             return "state_missing", "no node state is named so"
         if task.limit_s is not None and not (is_number(task.limit_s) and task.limit_s > 0):
             return "spec", f"limit_s is a finite number of seconds above 0, found {task.limit_s}"
         try:
-            short = turn.book.ledger.never(read_need(task.resources))
+            read_need(task.resources)
+            short = turn.book.ledger.never(need_of(granted(task.resources, verdict.gpus)))
         except SpecError as error:
             return "spec", str(error)[:1000]
         if short:

@@ -31,6 +31,7 @@ from fedjob.node.execution.fork_server import ForkRequest
 from fedjob.node.execution.launcher import LAUNCHERS, Launch, Launcher, hints_for
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.output_pipes import OutputPipes
+from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.release_desk import RECORD_NAME, ReleaseDesk
 from fedjob.node.execution.worker_events import (
     ChildAwaited,
@@ -107,7 +108,7 @@ class Workers:
 
     def warm_up(self) -> None:
         """Start the fork server, if it does not run: importing torch takes a second or two."""
-        if self.kind != REFUSED:
+        if self.kind != REFUSED and not lacking_libraries(self.config.launcher):
             self._server(self.kind, bare=False)
 
     def _server(self, kind: str, *, bare: bool) -> ForkServer:

@@ -8,6 +8,10 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
+
+LIBRARIES = ("torch", "numpy", "safetensors")
+"""Packages that no worker can do without; the extra `training` brings them."""
 
 PRELOAD = (
     "torch",
@@ -30,6 +34,16 @@ PRELOAD_IF_THERE = (
     "torch._dynamo",  # the first optimizer of a process imports it, in more than a second
     "pandas",
 )
+
+
+def lacking_libraries(launcher: str) -> str:
+    """Return why no task can run here for want of libraries, and what to install; empty where none is missing.
+
+    Args:
+        launcher: how workers are started; with another than `process` they have libraries of their own.
+    """
+    missing = [name for name in LIBRARIES if find_spec(name) is None] if launcher == "process" else []
+    return f"this node lacks {', '.join(missing)}: pip install 'fedjob[training]'" if missing else ""
 
 
 def preload() -> None:

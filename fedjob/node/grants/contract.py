@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.codec import in_order, pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.messaging.messages import WorkSettings
 from fedjob.node.grants.limits import GrantLimits, bounds_for, describe_bounds, fits
@@ -26,6 +26,7 @@ WHOLE = ("preprocess", "items", "split", "artifacts", "launches", "files", "proj
 """The parts that are equal or not."""
 
 ROUNDS = ("rounds",)
+GPUS = ("gpus",)
 
 
 class _Absent:
@@ -73,6 +74,8 @@ class Request(WorkSettings):
         needs: of `plan` and `data`: what the owner has to allow.
         reading: the plan's real hash, where the decision is about data only.
         has_plan: a plan would run.
+        gpus: the devices of the node that the job may hold: those that its owner lends, where it asks for some. None
+            where the owner lends none.
         round: that a task is for; 0 for a job, which is for all `rounds`.
     """
 
@@ -94,6 +97,7 @@ class Request(WorkSettings):
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
     has_plan: bool = False
+    gpus: tuple[int, ...] | None = None
     round: int = 0
 
     def breaks(self, limits: GrantLimits) -> str:
@@ -118,16 +122,20 @@ def hash_of_question(asked: Request, *about: str) -> str:
     Args:
         about: what it binds beside the request: protocol, plan, class, dataset and use.
     """
-    bound = {name: getattr(asked, name) for name in (*SECTIONS, *WHOLE)}
-    return hashlib.sha256(pack([list(about), _ordered(bound)])).hexdigest()
+    bound: dict[str, Any] = {name: getattr(asked, name) for name in (*SECTIONS, *WHOLE)}
+    if asked.gpus:  # which of them is the node's affair
+        bound[GPUS[0]] = True
+    return hashlib.sha256(pack([list(about), in_order(bound)])).hexdigest()
 
 
 def deviations(approved: Request, asked: Request) -> list[Deviation]:
     """Return the entries in which a question differs from an approved one, in the order of `SECTIONS` and `WHOLE`."""
     found: list[Deviation] = []
+    if asked.gpus and _too_few_gpus(approved, asked):
+        found.append(Deviation(GPUS, list(approved.gpus or ()), list(asked.gpus)))
     if asked.needs == ("data",):  # whatever would run on the data
         same = is_same(approved.project, asked.project)
-        return [] if same else [Deviation(("project",), approved.project, asked.project)]
+        return found if same else [*found, Deviation(("project",), approved.project, asked.project)]
     for section in SECTIONS:
         found += _between((section,), getattr(approved, section), getattr(asked, section))
     for name in WHOLE:
@@ -137,6 +145,13 @@ def deviations(approved: Request, asked: Request) -> list[Deviation]:
     if asked.rounds > approved.rounds:
         found.append(Deviation(ROUNDS, approved.rounds, asked.rounds))
     return found
+
+
+def _too_few_gpus(approved: Request, asked: Request) -> bool:
+    """Tell whether an approval names fewer of the devices that are lent now than the job asks for."""
+    number = asked.resources.get("gpus", 0)
+    named = set(approved.gpus or ()) & set(asked.gpus or ())
+    return isinstance(number, int) and len(named) < number
 
 
 def not_allowed(approved: Request, asked: Request, limits: GrantLimits) -> list[Deviation]:
@@ -196,7 +211,7 @@ def is_named(name: str, path: tuple[str, ...]) -> bool:
 
 def is_same(one: Any, other: Any) -> bool:
     """Tell whether two plain values are the same: 1, 1.0, True and "1" are four different ones."""
-    return pack(_ordered(one)) == pack(_ordered(other))
+    return pack(in_order(one)) == pack(in_order(other))
 
 
 def broken(asked: Request, limits: GrantLimits) -> str:
@@ -255,13 +270,6 @@ def _within(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
     if isinstance(value, Mapping) and not is_schedule(value):
         for name in sorted(value):
             yield from _within((*path, name), value[name])
-
-
-def _ordered(value: Any) -> Any:
-    """Give equal maps equal order, and so equal bytes."""
-    if isinstance(value, Mapping):
-        return {name: _ordered(value[name]) for name in sorted(value)}
-    return [_ordered(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _short(value: Any) -> str:

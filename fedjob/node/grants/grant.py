@@ -90,6 +90,7 @@ class Grant:
             "plan": subject.plan,
             "launches": list(asked.launches),
             "pool": str(asked.resources.get("pool", "")),
+            "gpus": list(asked.gpus or ()),
             "project": subject.project or asked.project,
             "job": asked.job,
             "job_name": asked.job_name,

@@ -58,6 +58,13 @@ class Permission:
         return self.status in ("granted", "not-needed")
 
     @property
+    def gpus(self) -> tuple[int, ...] | None:
+        """The GPUs that its grant names; None where it runs under none that was asked for, so that any may serve."""
+        if self.grant is None or self.grant.origin != "request":
+            return None
+        return tuple(self.grant.asked.gpus or ())
+
+    @property
     def refusal(self) -> tuple[str, str]:
         """Reason and detail for a task that may not run."""
         if self.status == "pending":

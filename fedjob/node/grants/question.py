@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.requirements import read_need
 from fedjob.data.preprocessing import canonical
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
@@ -18,6 +19,7 @@ from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_row
 from fedjob.privacy.protect import protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.step_inputs import input_problem
 from fedjob.training_plans.training_args import merged_args
 
 MAX_PLAN_BYTES = 256 * 1024
@@ -64,7 +66,7 @@ def question_of(
         return not_possible("protocol", f"this node does not run {operation}{ask(config, dataset)}", dataset)
     needs = _needs(wanted, operation, config)
     try:
-        asked = _asked(wanted, job, operation, needs)
+        asked = _asked(wanted, job, operation, needs, config)
         if isinstance(wanted, Task):
             asked = _of_step(asked, wanted, round_, step)
     except FedjobError as error:  # settings that the protocol can't have
@@ -179,7 +181,22 @@ def _subject(
     )
 
 
-def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...]) -> Request:
+def lent_gpus(resources: Mapping[str, Any], config: NodeConfig) -> tuple[int, ...] | None:
+    """Return the devices that a job with these resources may hold; None where the owner lends none to anybody."""
+    capacity = config.capacity()
+    if not any(part.gpus for part in (capacity.whole, *capacity.pools.values())):
+        return None
+    try:
+        need = read_need(resources)
+    except SpecError:  # it is refused for that
+        return ()
+    part = capacity.part(need.pool)
+    return part.gpus if need.gpus and part is not None else ()
+
+
+def _asked(
+    wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...], config: NodeConfig
+) -> Request:
     more = {}
     if isinstance(wanted, Offer):
         more = {"job_name": wanted.job_name, "note": wanted.note, "rounds": wanted.rounds}
@@ -203,6 +220,7 @@ def _asked(wanted: Offer | Task, job: str, operation: str, needs: tuple[str, ...
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
         has_plan=wanted.plan is not None,
+        gpus=lent_gpus(wanted.resources, config) if config.gpus or config.pools else None,
         **more,  # type: ignore[arg-type]
     )
 
@@ -211,9 +229,13 @@ def _of_step(asked: Request, task: Task, round_: int, step: str) -> Request:
     """Return what one step of a job asks for: its round, and what it has other than the job's own arguments.
 
     Raises:
-        FedjobError: the protocol can't have these settings.
+        FedjobError: the protocol can't have these settings, or its step takes no such values.
     """
     protocol = PROTOCOLS.build(task.protocol, task.config)
+    if problem := input_problem(
+        protocol, step, values=task.values, large=task.blobs.keys(), tensors=task.params.keys()
+    ):
+        raise SpecError(problem)
     own = protocol.args_of(step)
     given = {
         name: value

@@ -36,16 +36,34 @@ def question_in_words(protocol: str, entry: str, asked: Request, min_rows: int) 
         text = words(protocol, entry, asked, settings)
     except FedjobError as error:
         return f"{protocol} with settings that it can't have, so that it would not run: {error}"
-    if secagg := asked.protect.get("secagg"):
-        text += (
-            f", under secure aggregation: of this node's numbers only the sum over {secagg['min_nodes']} nodes or more "
-            "becomes known"
-        )
+    text += gpus_in_words(asked) + _protection_in_words(asked)
     if not min_rows:
         return text
     grouped = protocol == "statistics" and settings.get("by")
     rule = f"groups under {min_rows} withheld" if grouped else f"nothing on fewer than {min_rows} rows leaves"
     return f"{text}, {rule}"
+
+
+def gpus_in_words(asked: Request) -> str:
+    """Return which devices a job may use, as the end of a sentence; nothing where the node's owner lends none."""
+    if asked.gpus is None:
+        return ""
+    if not asked.gpus:
+        return "; no GPU"
+    numbers = listed([str(number) for number in asked.gpus])
+    several = "s" if len(asked.gpus) > 1 else ""
+    count = asked.resources.get("gpus", 0)
+    most = f" ({count} at a time)" if several and count != len(asked.gpus) else ""
+    return f"; may use GPU{several} {numbers}{most}"
+
+
+def _protection_in_words(asked: Request) -> str:
+    if secagg := asked.protect.get("secagg"):
+        return (
+            f", under secure aggregation: of this node's numbers only the sum over {secagg['min_nodes']} nodes or more "
+            "becomes known"
+        )
+    return ""
 
 
 def entries_in_words(given: Mapping[str, Any]) -> list[str]:

@@ -12,8 +12,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedjob.common.requirements import Need
+from fedjob.common.requirements import Need, read_need
 from fedjob.node.config.capacity import Capacity
+
+GRANTED_GPUS = "granted_gpus"
+"""Name, among the resources of a task in the queue, of the GPUs that its grant names; no message has it."""
+
+
+def granted(resources: Mapping[str, Any], gpus: tuple[int, ...] | None) -> dict[str, Any]:
+    """Return the resources that a researcher asked for, with the GPUs that the owner granted.
+
+    Args:
+        gpus: None where no grant names any, so that any that the node lends may serve.
+    """
+    return dict(resources) if gpus is None else {**resources, GRANTED_GPUS: list(gpus)}
+
+
+def need_of(resources: Mapping[str, Any]) -> Need:
+    """Read what `granted` returned.
+
+    Raises:
+        SpecError: see `read_need`.
+    """
+    asked = {name: value for name, value in resources.items() if name != GRANTED_GPUS}
+    gpus = resources.get(GRANTED_GPUS)
+    return replace(read_need(asked), devices=None if gpus is None else tuple(gpus))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +125,20 @@ class Allocation:
         if held is not None and held.need == need:
             gpus = held.gpus  # the same devices: a warm worker knows them already
         else:
-            gpus = self._free_gpus(need.pool, self._others(job))[: need.gpus]
+            gpus = self._free_gpus(need, self._others(job))[: need.gpus]
         holding = Holding(researcher=researcher, need=need, gpus=gpus, until=until)
         return replace(self, holdings={**self.holdings, job: holding})
 
     def _others(self, job: str) -> list[Holding]:
         return [held for name, held in self.holdings.items() if name != job]
 
-    def _free_gpus(self, pool: str, held: Iterable[Holding]) -> tuple[int, ...]:
-        part = self.capacity.part(pool)
+    def _free_gpus(self, need: Need, held: Iterable[Holding]) -> tuple[int, ...]:
+        """Return the devices of its pool that are free and may serve it."""
+        part = self.capacity.part(need.pool)
         taken = {gpu for holding in held for gpu in holding.gpus}
-        return () if part is None else tuple(gpu for gpu in part.gpus if gpu not in taken)
+        lent = () if part is None else part.gpus
+        may = lent if need.devices is None else need.devices
+        return tuple(gpu for gpu in lent if gpu in may and gpu not in taken)
 
     def _lacking(self, need: Need, held: list[Holding]) -> tuple[str, ...]:
         part = self.capacity.part(need.pool)
@@ -126,7 +152,7 @@ class Allocation:
             lacking.append("cpus")
         if need.memory_bytes and need.memory_bytes > part.memory_bytes - sum(o.memory_bytes for o in here):
             lacking.append("memory")
-        if need.gpus > len(self._free_gpus(need.pool, held)):
+        if need.gpus > len(self._free_gpus(need, held)):
             lacking.append("gpus")
         return tuple(lacking)
 

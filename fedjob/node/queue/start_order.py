@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import replace
 
 from fedjob.common.lifecycle import ACTIVE, State
-from fedjob.common.requirements import read_need
 from fedjob.node.queue import task_events as events
+from fedjob.node.queue.allocation import need_of
 from fedjob.node.queue.book import TaskRow, failed_input, inputs_ready
 from fedjob.node.queue.draft import BookDraft
 
@@ -81,7 +81,7 @@ def _starts(draft: BookDraft, row: TaskRow, per_place: Counter[str]) -> bool:
         limit = draft.book.slots - sum(part.workers or 0 for part in pools.values())
     if limit is not None and per_place[place] >= limit:
         return False
-    ledger = draft.ledger.take(row.job, row.researcher, read_need(row.resources))
+    ledger = draft.ledger.take(row.job, row.researcher, need_of(row.resources))
     if ledger is None:
         return False
     draft.ledger = ledger

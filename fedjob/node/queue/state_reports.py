@@ -6,6 +6,7 @@ about the way there would cost more than the work.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from fedjob.common.lifecycle import HISTORY, State
@@ -22,6 +23,8 @@ class StateReports:
         self._held: dict[str, list[TaskRow]] = {}
         self._due: dict[str, float] = {}
         self._reported: set[str] = set()
+        self.reached: Counter[str] = Counter()
+        """How many tasks reached each state since the daemon started."""
 
     def take(self, rows: Iterable[TaskRow], now: float) -> list[TaskRow]:
         """Return the rows whose states are to be reported now, in order.
@@ -33,6 +36,7 @@ class StateReports:
         reports: list[TaskRow] = []
         for row in rows:
             key = row.key
+            self.reached[str(row.state)] += 1
             passing = (
                 row.state not in HISTORY and row.state != State.STOPPING
             )  # a stop is news, however short

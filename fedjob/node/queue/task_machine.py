@@ -39,8 +39,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedjob.common.lifecycle import State, advance
-from fedjob.common.requirements import read_need
 from fedjob.node.queue import task_events as events
+from fedjob.node.queue.allocation import need_of
 from fedjob.node.queue.book import Book, JobRow, TaskRow
 from fedjob.node.queue.draft import BookDraft, reply_id
 from fedjob.node.queue.start_order import schedule
@@ -318,7 +318,7 @@ class _Keeper:
     def reserve(self, event: events.Reserve) -> None:
         job = self._draft.jobs.get(event.job)
         if job is None or job.researcher == event.researcher:
-            need = read_need(event.resources)
+            need = need_of(event.resources)
             self._draft.ledger = (
                 self._draft.ledger.reserve(event.job, event.researcher, need, event.until)
                 or self._draft.ledger

@@ -3,8 +3,9 @@
 Each record's hash covers the record and the hash before it; the newest is noted
 beside the chain. It is written in the transaction of the change that it records,
 so neither exists without the other. Whoever can write the node's files can forge
-a chain from some record on: keep the head that `fedjob node audit` prints
-elsewhere, and a later `--verify --head` shows whether it still is in the chain.
+a chain from some record on. Therefore every reply of the node carries the head of
+the chain, signed, and researchers keep it (`identity/audit_heads.py`): `check_chain`
+finds what was changed before any head that somebody holds.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fedjob.common.errors import AuditBroken, SpecError
+from fedjob.identity.audit_heads import HeldHead
 from fedjob.node.storage.database import Database
 
 FIRST = "0" * 64
@@ -55,6 +58,99 @@ class AuditRecord:
         }
 
 
+def record_of(plain: Mapping[str, Any]) -> AuditRecord:
+    """Return the record of what `AuditRecord.to_plain` gave.
+
+    Raises:
+        AuditBroken: it is none.
+    """
+    try:
+        return AuditRecord(
+            seq=int(plain["seq"]),
+            at=float(plain["at"]),
+            kind=str(plain["kind"]),
+            subject=str(plain["subject"]),
+            body=_text_of(plain["body"]),
+            hash=str(plain["hash"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AuditBroken(f"expected a record of an audit log, found {str(plain)[:80]!r}") from error
+
+
+def check_head_hash(text: str) -> str:
+    """Return `text` if it is the hash of a record.
+
+    Raises:
+        SpecError: it is no hash.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise SpecError(
+            f"expected a head as `fedjob node audit verify` prints it, 64 hex digits, found {text[:80]!r}"
+        )
+    return text
+
+
+def check_chain(
+    records: Iterable[AuditRecord], *, heads: Iterable[HeldHead] = (), hashes: Collection[str] = ()
+) -> tuple[int, str]:
+    """Recompute a chain and return number and hash of its newest record.
+
+    Args:
+        records: oldest first.
+        heads: of this chain, that others hold; every record up to the newest of them must be the one it was then.
+        hashes: of records that have to be in the chain.
+
+    Raises:
+        AuditBroken: a record was changed, removed or put in, or the chain was written anew; the record is named.
+    """
+    seq, before, wanted = 0, FIRST, set(hashes) - {FIRST}
+    held: dict[int, list[HeldHead]] = {}
+    for head in heads:
+        held.setdefault(head.seq, []).append(head)
+    _compare(FIRST, held.pop(0, ()))
+    for record in records:
+        if record.seq != seq + 1:
+            raise AuditBroken(
+                f"audit record {seq + 1} is missing: record {record.seq} follows {seq or 'the beginning'}"
+            )
+        seq = record.seq
+        if record.hash != hash_record(before, seq, record.at, record.kind, record.subject, record.body):
+            raise AuditBroken(
+                f"audit record {seq} ({record.kind} {record.subject[:40]}) does not fit to the one before "
+                "it: it was changed, put in, or the one before it was"
+            )
+        before = record.hash
+        _compare(before, held.pop(seq, ()))
+        wanted.discard(before)
+    if held:
+        newest = held[max(held)][0]
+        raise AuditBroken(
+            f"audit record {seq + 1} is missing: the chain has {seq} records, and the head of record {newest.seq} "
+            f"was given away on {_day(newest)}: it was cut off, or began anew"
+        )
+    if wanted:
+        raise AuditBroken(
+            f"no audit record has the hash {min(wanted)[:16]}...: the chain was written anew, or it is another one"
+        )
+    return seq, before
+
+
+def _compare(hash_: str, heads: Iterable[HeldHead]) -> None:
+    for head in heads:
+        if head.hash != hash_:
+            raise AuditBroken(
+                f"audit record {head.seq} is not the one whose head was given away on {_day(head)} "
+                f"({head.hash[:16]}..., now {hash_[:16]}...): the chain was written anew from it or an earlier one on"
+            )
+
+
+def _day(head: HeldHead) -> str:
+    try:
+        return datetime.fromtimestamp(head.received, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return "an unknown day"
+
+
 class Audit:
     """The chain, in the node's database."""
 
@@ -63,11 +159,11 @@ class Audit:
 
     def add(self, kind: str, subject: str, body: Mapping[str, Any]) -> None:
         """Append a record; part of the caller's transaction."""
-        text = json.dumps(dict(body), sort_keys=True, separators=(",", ":"), default=str)
+        text = _text_of(dict(body))
         with self._database.transaction():
             seq, before = self.head()
             at = round(time.time(), 6)
-            hash_ = _hash(before, seq + 1, at, kind, subject, text)
+            hash_ = hash_record(before, seq + 1, at, kind, subject, text)
             self._database.execute(
                 "INSERT INTO audit (seq, at, kind, subject, body, hash) VALUES (?, ?, ?, ?, ?, ?)",
                 (seq + 1, at, kind, subject, text, hash_),
@@ -84,34 +180,9 @@ class Audit:
         for row in self._database.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (since,)):
             yield AuditRecord(row["seq"], row["at"], row["kind"], row["subject"], row["body"], row["hash"])
 
-    def verify(self, head: str = "") -> int:
-        """Recompute the chain; return the number of its records.
-
-        Args:
-            head: a hash that was noted earlier and has to be in the chain.
-
-        Raises:
-            AuditBroken: a record was changed, removed or put in; it is named.
-            SpecError: `head` is no hash.
-        """
-        if head and not re.fullmatch(r"[0-9a-f]{64}", head):
-            raise SpecError(
-                f"expected a head as `fedjob node audit --verify` prints it, 64 hex digits, found {head[:80]!r}"
-            )
-        seq, before, seen = 0, FIRST, head in ("", FIRST)
-        for record in self.records():
-            if record.seq != seq + 1:
-                raise AuditBroken(
-                    f"audit record {seq + 1} is missing: record {record.seq} follows {seq or 'the beginning'}"
-                )
-            seq = record.seq
-            if record.hash != _hash(before, seq, record.at, record.kind, record.subject, record.body):
-                raise AuditBroken(
-                    f"audit record {seq} ({record.kind} {record.subject[:40]}) does not fit to the one before "
-                    "it: it was changed, put in, or the one before it was"
-                )
-            before = record.hash
-            seen = seen or record.hash == head
+    def verify(self, *, heads: Iterable[HeldHead] = (), hashes: Collection[str] = ()) -> int:
+        """Recompute the chain; return the number of its records. For the arguments and errors see `check_chain`."""
+        seq, newest = check_chain(self.records(), heads=heads, hashes=hashes)
         noted, hash_ = self.head()
         highest = self._database.row("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
         last = max(noted, 0 if highest is None else int(highest["seq"]))
@@ -119,13 +190,16 @@ class Audit:
             raise AuditBroken(
                 f"audit record {seq + 1} is missing: the chain had {last} records, {seq} are left"
             )
-        if hash_ != before:
+        if hash_ != newest:
             raise AuditBroken(f"audit record {seq} is not the one that was written last")
-        if not seen:
-            raise AuditBroken(f"no audit record has the hash {head[:16]}...: the chain was written anew")
         return seq
 
 
-def _hash(before: str, seq: int, at: float, kind: str, subject: str, body: str) -> str:
+def _text_of(body: Any) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def hash_record(before: str, seq: int, at: float, kind: str, subject: str, body: str) -> str:
+    """Return the hash of a record that follows one with the hash `before`."""
     fields = json.dumps([before, seq, at, kind, subject, body], separators=(",", ":"))
     return hashlib.sha256(fields.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,13 @@ class Database:
             if found > SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self._path} was written by a newer fedjob (schema {found}, this one knows "
-                    f"{SCHEMA_VERSION}): update fedjob"
+                    f"{SCHEMA_VERSION}): install that fedjob again, or restore the backup that was made with this one "
+                    "(fedjob node restore, docs/operations.md)"
                 )
             if 0 < found < SCHEMA_VERSION:
                 raise ConfigError(
                     f"{self._path} was written by an older fedjob (schema {found}, this one needs "
-                    f"{SCHEMA_VERSION}): move it away and add the datasets again"
+                    f"{SCHEMA_VERSION}): install that fedjob again, or move it away and add the datasets again"
                 )
             if found == 0:
                 for statement in SCHEMA.split(";\n"):
@@ -93,7 +94,8 @@ class Database:
             try:
                 yield
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                with suppress(sqlite3.OperationalError):  # a full disk has rolled it back already
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
         finally:
@@ -123,6 +125,11 @@ class Database:
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def scrub(self) -> bool:
+        """Remove what was deleted from the write-ahead log, too; return whether it could be done now."""
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
 
     def close(self) -> None:
         """Close the connection."""

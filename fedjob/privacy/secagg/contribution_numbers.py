@@ -10,7 +10,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.metric_numbers import metrics_in, numbers_of_metrics
 from fedjob.privacy.secagg.terms import Terms
-from fedjob.privacy.secagg.vector import Numbers, Outline, joined, numbers_in, value_of
+from fedjob.privacy.secagg.vector import NamedNumbers, Outline, joined, numbers_in, value_of
 
 WEIGHT, CLIPPED, VALUE, TENSOR = "weight", "clipped", "value", "tensor"
 
@@ -33,7 +33,7 @@ class Summed:
 
 def contribution_numbers(
     value: Any, weight: float, metrics: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, list[Any]]
-) -> tuple[Numbers, list[str]]:
+) -> tuple[NamedNumbers, list[str]]:
     """Return what is added beside the tensors in fixed point, and the metrics that stay at the node.
 
     Args:
@@ -55,7 +55,7 @@ def contribution_numbers(
     return joined(parts), staying
 
 
-def by_rule(numbers: Numbers, outline: Outline, terms: Terms) -> list[Any]:
+def by_rule(numbers: NamedNumbers, outline: Outline, terms: Terms) -> list[Any]:
     """Return the numbers of a sum's outline as this node adds them, 0 for those that it lacks.
 
     Raises:

@@ -81,21 +81,26 @@ class FixedPoint:
         """The most that the sum of all nodes is off where nothing was clipped."""
         return self.num_nodes / self.scale / 2
 
-    def quantised(self, numbers: np.ndarray) -> tuple[np.ndarray, int]:
-        """Return float64 numbers as whole ones of `dtype`, and how many were clipped.
+    def quantised(self, numbers: np.ndarray, factor: float) -> tuple[np.ndarray, int]:
+        """Return `factor * numbers` as whole numbers of `dtype`, and how many numbers were larger than `clip`.
+
+        Args:
+            numbers: float64; what lies beyond -clip and clip counts as these.
+            factor: 0 to 1.
 
         Raises:
             SpecError: a number is NaN or infinite.
         """
         import numpy as np
 
-        scaled = np.rint(numbers * self.scale)
-        over = int(np.count_nonzero(np.abs(scaled) > self.largest))
-        if not np.isfinite(scaled).all():
+        if not np.isfinite(numbers).all():
             raise SpecError("a number is NaN or infinite: it can't be added")
-        if over:
-            np.clip(scaled, -self.largest, self.largest, out=scaled)
-        return scaled.astype(np.int64).astype(self.dtype), over
+        over = int(np.count_nonzero(np.abs(numbers) > self.clip))
+        within = np.clip(numbers, -self.clip, self.clip) if over else numbers
+        whole = np.rint(within * (factor * self.scale))
+        # a product may be rounded up past the largest by one
+        np.clip(whole, -self.largest, self.largest, out=whole)
+        return whole.astype(np.int64).astype(self.dtype), over
 
     def restored(self, sums: np.ndarray) -> np.ndarray:
         """Return sums, of `dtype`, as float64."""

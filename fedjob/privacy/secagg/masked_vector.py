@@ -128,7 +128,7 @@ def write_vector(
     with path.open("wb") as file:
         file.write(_header(length, len(numbers), fixed))
         for chunk in _changes(own, origin, relative) if own is not None else ():
-            found, over = fixed.quantised(chunk * factor)
+            found, over = fixed.quantised(chunk, factor)
             clipped += over
             ready = found if not len(ready) else np.concatenate([ready, found])
             whole = len(ready) // CHUNK * CHUNK  # streams go on at multiples of a chunk only

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from fedjob.common.errors import SpecError
-from fedjob.privacy.secagg.vector import Numbers, Outline, joined, numbers_in, value_of
+from fedjob.privacy.secagg.vector import NamedNumbers, Outline, joined, numbers_in, value_of
 
 METRICS = "metrics"
 
@@ -23,7 +23,7 @@ STAYS = ("auc",)
 """Kinds of states that do not add as numbers."""
 
 
-def numbers_of_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[Numbers, list[str]]:
+def numbers_of_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[NamedNumbers, list[str]]:
     """Return the numbers of `{phase: {name: state}}`, and the `phase.name` of those that stay.
 
     Raises:

@@ -16,7 +16,7 @@ from fedjob.privacy.secagg.key_agreement import IsSignedBy, Sign, read_keys
 from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.terms import Terms
-from fedjob.privacy.secagg.vector import Numbers, Outline
+from fedjob.privacy.secagg.vector import NamedNumbers, Outline
 
 STEPS = ("keys", "shares", "mask", "agree", "reveal")
 
@@ -80,7 +80,7 @@ class HeldContribution:
     """
 
     tensors: TensorFile | None
-    numbers: Numbers
+    numbers: NamedNumbers
     staying: list[str]
     weight: float
 

@@ -56,8 +56,9 @@ class Terms:
 
     @property
     def ask(self) -> str:
-        """The name of the ask that the attempts of these terms have in common."""
-        return hashlib.sha256(pack([self.federation, self.job, self.round, self.step])).hexdigest()
+        """The name of the ask that the attempts of these terms have in common; a round may have several of one step."""
+        about = [self.federation, self.job, self.round, self.step, self.shared]
+        return hashlib.sha256(pack(about)).hexdigest()
 
 
 def least_threshold(num_nodes: int) -> int:

@@ -20,14 +20,17 @@ MAX_NAME = 400
 """Characters of a name."""
 
 WEIGHT = "weight"
-_SEPARATOR = "\x1f"
+_SEPARATOR = "\0"
+_KEY, _PLACE = ":", "#"
+"""What a part of a name begins with that is the key of a map, or a place in a list."""
+
 
 Scalar = bool | int | float | str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
-    """Numbers by name, with what is needed to build the value again that they came from.
+class NamedNumbers:
+    """NamedNumbers by name, with what is needed to build the value again that they came from.
 
     Args:
         exact: the names of those that are whole numbers here.
@@ -88,7 +91,7 @@ class Outline:
         return found
 
 
-def numbers_in(value: Any, *path: str | int) -> Numbers:
+def numbers_in(value: Any, *path: str | int) -> NamedNumbers:
     """Return the numbers in maps and lists, each named by the way to it.
 
     Raises:
@@ -105,10 +108,10 @@ def numbers_in(value: Any, *path: str | int) -> Numbers:
         values[name] = leaf
         if isinstance(leaf, int):
             exact.add(name)
-    return Numbers(values=values, exact=frozenset(exact), constants=constants)
+    return NamedNumbers(values=values, exact=frozenset(exact), constants=constants)
 
 
-def joined(parts: Iterable[Numbers]) -> Numbers:
+def joined(parts: Iterable[NamedNumbers]) -> NamedNumbers:
     """Return the numbers of several parts, whose names differ."""
     values: dict[str, Any] = {}
     exact: set[str] = set()
@@ -117,7 +120,7 @@ def joined(parts: Iterable[Numbers]) -> Numbers:
         values |= part.values
         exact |= part.exact
         constants |= part.constants
-    return Numbers(values=values, exact=frozenset(exact), constants=constants)
+    return NamedNumbers(values=values, exact=frozenset(exact), constants=constants)
 
 
 def union(outlines: Sequence[Outline], relative: Sequence[str] = ()) -> Outline:
@@ -138,6 +141,10 @@ def union(outlines: Sequence[Outline], relative: Sequence[str] = ()) -> Outline:
                     f"nodes do not agree on {shown}: {constants[name]!r} and {constant!r} can't be added"
                 )
     names = sorted({name for outline in outlines for name in outline.names})
+    for name in names:
+        if constants.pop(name, None) is not None:
+            shown = name.replace(_SEPARATOR, ".")
+            raise SpecError(f"{shown} is a number at one node and something else at another")
     if len(names) > MAX_NAMES:
         raise SpecError(f"a sum has at most {MAX_NAMES} numbers")
     rough = {name for one in outlines for name in one.names if name not in set(one.exact)}
@@ -182,9 +189,9 @@ def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str
         if not value:
             yield (*path, "{}"), None
         for key in value:
-            if not isinstance(key, str) or _SEPARATOR in key or key.startswith("#"):
-                raise SpecError(f"a map that is added has short text as keys, found {str(key)[:40]!r}")
-            yield from _leaves(value[key], (*path, key))
+            if not isinstance(key, str) or _SEPARATOR in key:
+                raise SpecError(f"a map that is added has text as keys, found {str(key)[:40]!r}")
+            yield from _leaves(value[key], (*path, f"{_KEY}{key}"))
     elif isinstance(value, (list, tuple)):
         if not value:
             yield (*path, "[]"), None
@@ -197,7 +204,7 @@ def _leaves(value: Any, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str
 
 
 def _name_of(path: Sequence[str | int]) -> str:
-    return _SEPARATOR.join(f"#{one}" if isinstance(one, int) else one for one in path)
+    return _SEPARATOR.join(f"{_PLACE}{one}" if isinstance(one, int) else one for one in path)
 
 
 def _rebuilt(place: Any) -> Any:
@@ -208,7 +215,7 @@ def _rebuilt(place: Any) -> Any:
     if set(place) == {"[]"}:
         return []
     filled = {key: item for key, item in place.items() if key not in ("{}", "[]")}
-    if filled and all(key.startswith("#") for key in filled):
+    if filled and all(key.startswith(_PLACE) for key in filled):
         size = max(int(key[1:]) for key in filled) + 1
-        return [_rebuilt(filled.get(f"#{number}", 0)) for number in range(size)]
-    return {key: _rebuilt(item) for key, item in filled.items()}
+        return [_rebuilt(filled.get(f"{_PLACE}{number}", 0)) for number in range(size)]
+    return {key.removeprefix(_KEY): _rebuilt(item) for key, item in filled.items()}

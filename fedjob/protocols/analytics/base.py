@@ -8,9 +8,9 @@ complete rows, by which terms are centred and scaled. Then follow the asks of th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
@@ -42,8 +42,14 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import PLAIN
 
 LEVELS, SUMS = "levels", "sums"
+
+OVERALL = "all"
+"""The name of all nodes together, where only sums over them are known."""
+
+T = TypeVar("T")
 
 COVERAGE_FORM = Record({"read": Count(), "kept": Count(), "used": Count()}, optional=("kept",))
 """The form of `AuditedTable.coverage`."""
@@ -57,6 +63,9 @@ class ModelProtocol(FederatedProtocol):
     wants_every_node: ClassVar[bool] = True
 
     # --- a derived class overrides these -----------------------------------------------------
+
+    sends: ClassVar[tuple[str, ...]] = ()
+    """Names of the values that `ask` returns."""
 
     @property
     @abstractmethod
@@ -126,6 +135,10 @@ class ModelProtocol(FederatedProtocol):
 
     # --- researcher --------------------------------------------------------------------------
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {
             "levels": None if self.categories else {},
@@ -135,6 +148,10 @@ class ModelProtocol(FederatedProtocol):
             "nodes": {},
             "coverage": {},
         }
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        of_step = {LEVELS: (), SUMS: ("levels", "about")}
+        return dict.fromkeys(of_step.get(step, ("levels", "means", "scales", *self.sends)), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None
@@ -176,11 +193,14 @@ class ModelProtocol(FederatedProtocol):
             return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}
         total = gathered.total.value
         if state["levels"] is None:
-            nodes = dict.fromkeys(gathered.replies, 0)
+            nodes: dict[str, Any] = dict.fromkeys(gathered.replies, 0)
             return {**state, "nodes": nodes, "levels": all_levels(total, self.categories)}
         if state["sums"] is None:
-            nodes = {node: int(reply.value["count"]) for node, reply in gathered.replies.items()}
-            coverage = {node: dict(reply.value["coverage"]) for node, reply in gathered.replies.items()}
+            nodes = {
+                node: None if reply.value is None else int(reply.value["count"])
+                for node, reply in gathered.replies.items()
+            }
+            coverage = coverage_of(gathered)
             state = {**state, "nodes": nodes, "coverage": coverage}
             if state["about"] is None and self.centred and (means := far_means(total)):
                 return {**state, "about": means}
@@ -289,6 +309,21 @@ class TargetRegression(Regression):
 def names_of(design: Design) -> list[str]:
     """Return the names of all coefficients."""
     return [INTERCEPT, *design.terms] if design.intercept else design.terms
+
+
+def of_each(gathered: Gathered, read: Callable[[Any], T]) -> dict[str, T]:
+    """Return node -> what is read of its answer; under secure aggregation `all` -> what is read of the sum alone."""
+    if all(reply.value is None for reply in gathered.replies.values()):
+        return {OVERALL: read(gathered.total.value)}
+    return {node: read(reply.value) for node, reply in gathered.replies.items()}
+
+
+def coverage_of(gathered: Gathered) -> dict[str, dict[str, int]]:
+    """Return which rows the answers are about, see `of_each`."""
+    found = of_each(gathered, lambda value: dict(value["coverage"]))
+    if OVERALL in found:  # some nodes may not have said it, and a sum does not tell which
+        found[OVERALL].pop("kept", None)
+    return found
 
 
 def lost_of(nodes: Collection[str], gathered: Gathered) -> list[str]:

@@ -77,6 +77,7 @@ class CoxRegression(Regression):
     baseline: str = "node"
 
     name: ClassVar[str] = "cox_regression"
+    sends: ClassVar[tuple[str, ...]] = ("at", "times")
 
     def __post_init__(self) -> None:
         check_kinds(self)

@@ -50,6 +50,8 @@ class NewtonRegression(TargetRegression):
         intercept: whether the model has an intercept.
     """
 
+    sends: ClassVar[tuple[str, ...]] = ("at",)
+
     def begin(self, design: Design, sums: Mapping[str, Any]) -> State:
         return begin(len(names_of(design)))
 

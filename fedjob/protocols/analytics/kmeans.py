@@ -67,6 +67,7 @@ class KMeans(ModelProtocol):
     tolerance: float = 1e-6
 
     name: ClassVar[str] = "kmeans"
+    sends: ClassVar[tuple[str, ...]] = ("centres",)
 
     def __post_init__(self) -> None:
         check_kinds(self)

@@ -26,7 +26,7 @@ from fedjob.aggregation.sum import Sum
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import NodeFailure, SpecError, Unsolvable
 from fedjob.protocols.analytics.base import lost_of
-from fedjob.protocols.analytics.statistics import Statistics
+from fedjob.protocols.analytics.statistics import SENT, Statistics
 from fedjob.protocols.analytics.table import check_names, opened_table
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.protocols.answer_form import Count, Record, TableOf
@@ -41,6 +41,7 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import PLAIN
 
 COLUMNS = "columns"
 _COUNTS = ("iqr_below", "iqr_above", "z_below", "z_above")
@@ -89,8 +90,15 @@ class Outliers(FederatedProtocol):
 
     # --- researcher --------------------------------------------------------------------------
 
+    @property
+    def needs_single(self) -> str:
+        return ""
+
     def start(self, params: Mapping[str, Any]) -> State:
         return self._begun({"columns": list(self.columns), "nodes": [], "found": {}})
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {} if step == COLUMNS else dict.fromkeys((*SENT.get(step, ()), "measures"), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         to = tuple(state["nodes"]) or None

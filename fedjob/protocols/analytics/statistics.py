@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
 from fedjob.protocols.analytics import tables
-from fedjob.protocols.analytics.base import COVERAGE_FORM, lost_of
+from fedjob.protocols.analytics.base import COVERAGE_FORM, coverage_of, lost_of, of_each
 from fedjob.protocols.analytics.cells import (
     centred_sums,
     extremes,
@@ -61,8 +61,12 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import PLAIN
 
 FIRST, CENTRED, REFINE = "count", "centre", "refine"
+SENT = {CENTRED: ("spread", "joint", "brackets"), REFINE: ("brackets",)}
+"""Step -> names of what is sent with it."""
+
 
 _OF_NODES = ("coverage", "extremes", "quantiles", "withheld")
 """The parts of the first answers that are kept for each node, or narrowed, and not as sums."""
@@ -113,6 +117,12 @@ class Statistics(Measures, FederatedProtocol):
 
     # --- researcher --------------------------------------------------------------------------
 
+    @property
+    def needs_single(self) -> str:
+        if self.min or self.max:
+            return "min and max are every node's own smallest and largest values"
+        return ""
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {
             "asked": 0,
@@ -125,6 +135,9 @@ class Statistics(Measures, FederatedProtocol):
             "withheld": {},
             "brackets": {},
         }
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return dict.fromkeys(SENT.get(step, ()), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         steps = self._steps()
@@ -153,15 +166,20 @@ class Statistics(Measures, FederatedProtocol):
         total = gathered.total.value
         state = {**state, "asked": state["asked"] + 1}
         if step == FIRST:
-            released = {node: reply.value.get("extremes", {}) for node, reply in gathered.replies.items()}
+            released = {
+                node: reply.value.get("extremes", {})
+                for node, reply in gathered.replies.items()
+                if reply.value is not None
+            }
             state |= {
                 "sums": {key: total[key] for key in total if key not in _OF_NODES},
-                "nodes": {node: reply.num_examples for node, reply in gathered.replies.items()},
-                "withheld": {node: reply.value["withheld"] for node, reply in gathered.replies.items()},
-                "coverage": {node: dict(reply.value["coverage"]) for node, reply in gathered.replies.items()},
-                "present": {
-                    node: present_values(self, reply.value) for node, reply in gathered.replies.items()
+                "nodes": {
+                    node: None if reply.value is None else reply.num_examples
+                    for node, reply in gathered.replies.items()
                 },
+                "withheld": of_each(gathered, lambda value: value["withheld"]),
+                "coverage": coverage_of(gathered),
+                "present": of_each(gathered, lambda value: present_values(self, value)),
                 "extremes": released,
             }
         state["sums"] = {

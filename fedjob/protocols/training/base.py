@@ -23,6 +23,7 @@ from fedjob.protocols.base import (
     State,
     View,
 )
+from fedjob.protocols.step_inputs import TENSORS
 
 if TYPE_CHECKING:
     from fedjob.parameters.files import Params
@@ -52,6 +53,9 @@ class TrainingProtocol(FederatedProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {"params": params, "round": 0, "validated": False}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {"params": TENSORS}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         if state["round"] < view.rounds:

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 from fedjob.aggregation.contribution import Contribution
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
+from fedjob.protocols.step_inputs import PLAIN
 from fedjob.protocols.training.base import TrainingProtocol
 
 MODULE = "fednova"
@@ -44,6 +45,9 @@ class FedNova(TrainingProtocol):
 
     def start(self, params: Mapping[str, Any]) -> State:
         return {**TrainingProtocol.start(self, params), "buffers": list(kinds_of(params).buffers)}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {**TrainingProtocol.inputs_of(self, step), "averaged": PLAIN}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         ask = TrainingProtocol.instruct(self, state, view)

@@ -10,6 +10,7 @@ from typing import Any
 from fedjob.aggregation.contribution import Contribution
 from fedjob.parameters.files import schema_of
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
+from fedjob.protocols.step_inputs import PLAIN
 from fedjob.protocols.training.base import TrainingProtocol
 
 
@@ -47,6 +48,9 @@ class PartlyShared(TrainingProtocol):
         own = set(state["own"])
         schema = {name: kind for name, kind in schema_of(state["params"]).items() if name not in own}
         return replace(ask, shared={**ask.shared, "own": state["own"]}, schema=schema, sends_total=False)
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {**TrainingProtocol.inputs_of(self, step), "own": PLAIN}
 
     def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:
         return {**instruction["params"], **local.state.get("own", {})}

@@ -34,6 +34,7 @@ from fedjob.aggregation.mean import PlainMean, WeightedMean
 from fedjob.common.checks import check_choice, check_kinds, check_positive
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, State, View
+from fedjob.protocols.step_inputs import TENSORS
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.protocols.training.corrections import check_gradients
 
@@ -92,6 +93,9 @@ class Scaffold(TrainingProtocol):
             if params[name].is_floating_point() and name not in buffers
         }
         return {**TrainingProtocol.start(self, params), "control": control}
+
+    def inputs_of(self, step: str) -> Mapping[str, str]:
+        return {**TrainingProtocol.inputs_of(self, step), "control": TENSORS, "own_control": TENSORS}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         from fedjob.parameters.files import schema_of

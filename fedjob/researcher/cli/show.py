@@ -13,6 +13,7 @@ from fedjob.common.console import json_option, print_json, show_rows
 from fedjob.common.lifecycle import HISTORY
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
+from fedjob.researcher.storage.audit_heads import summaries
 
 if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
@@ -99,7 +100,13 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
     chain = _chain(folder)
     if as_json:
         print_json(
-            {"spec": asdict(spec), "record": asdict(record), "breakpoints": kept, "cloned_from": chain}
+            {
+                "spec": asdict(spec),
+                "record": asdict(record),
+                "breakpoints": kept,
+                "cloned_from": chain,
+                "audit": [asdict(each) for each in summaries(folder.audit_heads)],
+            }
         )
         return
     took = _elapsed(record.started, record.finished)
@@ -127,8 +134,18 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "token": record.token or "-",
         "props": ", ".join(f"{k}={v}" for k, v in spec.props.items()) or "-",
         "newest breakpoint": kept[-1] if kept else "-",
+        "audit logs": _audit_logs(folder),
     }.items():
         click.echo(f"{key:18} {printable(str(value))}")
+
+
+def _audit_logs(folder: JobFolder) -> str:
+    """Return what the replies showed of the nodes' audit logs, in words."""
+    found = [
+        f"{chain.node} {'CONTRADICTS ITSELF: ' + chain.contradictions[0] if chain.contradictions else chain.seq}"
+        for chain in summaries(folder.audit_heads)
+    ]
+    return "; ".join(found) or "-"
 
 
 def _runner(folder: JobFolder, state: str, runs: bool) -> str:

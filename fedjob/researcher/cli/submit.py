@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedjob.common.console import json_option, print_json, show_rows
+from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.common.types import check_given
 from fedjob.researcher.cli.home import HOME, folder_of
 
@@ -28,13 +30,22 @@ _STRICT = click.option(
 @HOME
 @click.option("--token", help="Name of this submission: submitting again with it finds the same job.")
 @_STRICT
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    help="Of the job's runner.log; json: one object a line.  [default: the home's setting log_format]",
+)
 @json_option
-def submit(what: str, home: Path | None, token: str | None, strict: bool, as_json: bool) -> None:
+def submit(
+    what: str, home: Path | None, token: str | None, strict: bool, log_format: str | None, as_json: bool
+) -> None:
     """Start a job in a process of its own, and return.
 
     FILE.py is a script with a line `job = Job(...)`; SPEC a folder or a zip with a
     job.json; ID a draft of this home.
     """
+    if log_format is not None:
+        os.environ["FEDJOB_LOG_FORMAT"] = log_format  # the runner inherits it
     job = _job(what, home, strict)
     made = job.submit(token=token)
     if made.id != job.id:

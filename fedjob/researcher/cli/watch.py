@@ -151,21 +151,21 @@ def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as
             folder = folder_of(home, job_id)
         except NoSuchJob as error:
             with _followed(job_id, home, error) as job:
-                _show(job.events(follow=True, since=since, type=types or None), as_json)
+                _show(job.events(follow=True, since=since, type=types or None), as_json, whole=bool(types))
                 _terminal(job.id, job.state, job.reason, as_json)
             return
         if look(folder).state == "draft":
             raise NotReady(f"{folder.path.name} is a draft: submit it first")
         source = FolderSource(folder, since, look=lambda: look(folder))
-        _show(stream(source, follow=True, type=types or None), as_json)
+        _show(stream(source, follow=True, type=types or None), as_json, whole=bool(types))
         record = look(folder)
         _terminal(folder.path.name, record.state, record.reason, as_json)
 
 
-def _show(events: Any, as_json: bool) -> None:
+def _show(events: Any, as_json: bool, *, whole: bool) -> None:
     from fedjob.researcher.monitoring.display import lines
 
-    for line in lines(events, as_json):
+    for line in lines(events, as_json, whole=whole):
         click.echo(line if as_json else printable(line))
         sys.stdout.flush()
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedjob.common.config import load_config
+from fedjob.common.errors import NotPermitted
 from fedjob.common.types import Address, party_of
 from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.keys import Identity
@@ -129,6 +130,7 @@ class Connection:
             patient: wait as long for nodes that show no presence.
         """
         self.reach()
+        self.check_admitted()
         with self.lock:
             endpoint = self.endpoint
             ids: set[str] = set()
@@ -167,6 +169,7 @@ class Connection:
             node -> its answer, for those that answered in time.
         """
         self.reach()
+        self.check_admitted()
         with self.lock:
             endpoint = self.endpoint
             ids = {
@@ -189,15 +192,46 @@ class Connection:
     def meet(self, nodes: Iterable[str]) -> None:
         """Compare the keys of the nodes that a job uses with those that this home knows; see `known_nodes`.
 
+        Where the federation signs a roster that this home pinned, that alone says which key is a node's: `known_nodes`
+        is neither written nor read, unless this home is strict.
+
         Raises:
-            NotPermitted: a node has another key than before, or is new and this home is strict.
+            NotPermitted: a node has another key than before, or is new and this home is strict; the roster has expired.
         """
+        self.check_admitted()
+        if self.roster.expired:
+            raise NotPermitted(self.roster.expired)
+        if self.roster.is_pinned and not self.strict:
+            return
         parties = dict.fromkeys(party_of(node) for node in nodes)
         keys = {node: key for node in parties if (key := self.roster.key_of(node)) is not None}
         new = KnownNodes(self.home).meet(keys, strict=self.strict)
         self.roster.pin(keys)
         if new:
             _log.info("new nodes, whose keys are trusted from now on (%s): %s", FILE_NAME, ", ".join(new))
+
+    def check_admitted(self) -> None:
+        """Refuse to ask nodes that would not listen.
+
+        Raises:
+            NotPermitted: this researcher waits for the federation's signature, or was revoked.
+        """
+        if self.roster.waiting(self.party):
+            self.roster.refresh()
+        if text := self.roster.waiting(self.party):
+            raise NotPermitted(text)
+        self.check_refused()
+
+    def check_refused(self) -> None:
+        """Refuse to go on where the hub takes this researcher for none of its own any more.
+
+        Raises:
+            NotPermitted: it does.
+        """
+        if self.roster.refused:
+            raise NotPermitted(
+                f"{self.party} does not belong to the federation any more: {self.roster.refused}"
+            )
 
     def _expected(self, started: float, *, patient: bool) -> list[str]:
         nodes = self.roster.parties("node")
@@ -229,6 +263,7 @@ class Connection:
     def close(self) -> None:
         """Leave the federation's broker and repository."""
         self.closed = True
+        self.roster.stop()
         self.endpoint.stop()
         self.repository.close()
 
@@ -241,4 +276,5 @@ class Connection:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.party} with {self.membership.hub_url}>"
+        trust = self.roster.waiting(self.party) or self.roster.trouble() or self.roster.describe()
+        return f"<{type(self).__name__} of {self.party} with {self.membership.hub_url}; {trust}>"

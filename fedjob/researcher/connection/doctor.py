@@ -19,7 +19,7 @@ from fedjob.researcher.connection.opening import open_connection
 
 def examine(home: Path) -> list[Finding]:
     """Check everything that a job needs, in order; stop where nothing after can work."""
-    findings = [machine.versions(), machine.home(home, check_home), machine.private(home)]
+    findings = [machine.versions("researcher"), machine.home(home, check_home), machine.private(home)]
     try:
         membership = load_membership(home)
     except FedjobError as error:

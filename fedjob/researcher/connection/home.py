@@ -11,6 +11,7 @@ from pathlib import Path
 from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, NoSpace
 from fedjob.common.network.proxy import check_proxy_setting
+from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.identity.encryption import CHOICES
 from fedjob.identity.enrolment import check_role_of_home
 from fedjob.identity.private_home import close_home
@@ -34,6 +35,7 @@ class ResearcherConfig:
         encryption: `on`: messages and objects are encrypted for their readers, and plain ones refused; `off`: the hub
             can read them; `auto`: on where the roster is pinned.
         owner_name, owner_org, owner_role: how the researcher describes themselves to node owners.
+        log_format: of the `runner.log` of a submitted job: `text`, or `json` for one object a line.
         proxy: on the way to the hub: its URL, with a login where it wants one; `none`; empty for what the
             environment says.
         tls_ca: file of the certificate of the hub's authority, or of a proxy's that looks inside TLS; empty for the
@@ -51,6 +53,7 @@ class ResearcherConfig:
     owner_name: str = ""
     owner_org: str = ""
     owner_role: str = ""
+    log_format: str = field(default="text", metadata={"choices": LOG_FORMATS})
     proxy: str = field(default="", metadata={"check": check_proxy_setting})
     tls_ca: str = ""
     tls_cert: str = ""

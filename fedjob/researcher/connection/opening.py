@@ -13,12 +13,11 @@ from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.membership import (
     MEMBERSHIP_NAME,
     Membership,
-    Party,
     check_repository_for,
     fetch_parties,
     hub_of,
 )
-from fedjob.identity.roster import Roster
+from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.outbox import MemoryStore
@@ -65,8 +64,7 @@ def open_connection(
     known = _KnownMembership(
         folder, may_wait, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
     )
-    membership, parties, away = known.membership, known.parties, known.away
-    roster = Roster(parties, refresh=lambda: fetch_parties(membership))
+    membership, roster, away = known.membership, known.roster, known.away
     transport = transport_of(membership, Address(membership.party, secrets.token_hex(8)), broker or "")
     outbox = MemoryStore()
     endpoint = Endpoint(known.identity, membership.federation, roster, transport, outbox, "researcher")
@@ -78,6 +76,7 @@ def open_connection(
             fetch_parties(membership)
             roster.refresh()
         endpoint.start(timeout_s)
+        roster.follow(membership.party)
         connection.clock = _compare_clocks(membership)
         release_again(connection)
 
@@ -143,17 +142,17 @@ class _KnownMembership:
         own: ClientCertificate | None,
     ) -> None:
         self.away: FedjobError | None = None
-        self.parties: dict[str, Party] = {}
         try:
             self.membership, self.identity = join(
                 folder, hub=hub, id=id, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
             )
-            self.parties = fetch_parties(self.membership)
+            self.roster = open_roster(folder, self.membership)
         except RepositoryUnreachable as error:
             if not may_wait:
                 raise
             self.away = error
             self.membership, self.identity = known_membership(folder, id=id, key=key)
+            self.roster = open_roster(folder, self.membership, ask=False)
 
 
 class _Default:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.codec import in_order, pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
@@ -227,7 +227,7 @@ def content_hash(spec: JobSpec, *, seed: int | None, asked: Any, init_hash: str)
     """
     apart = FOUND_LATER | (JobArguments.__dataclass_fields__.keys() - set(CONTENT))
     plain = {key: value for key, value in to_plain(spec).items() if key not in apart}
-    return sha256(pack([_ordered(plain), seed, _ordered(asked), init_hash])).hexdigest()
+    return sha256(pack([in_order(plain), seed, in_order(asked), init_hash])).hexdigest()
 
 
 def as_asked(data: Any) -> Any:
@@ -239,9 +239,3 @@ def as_asked(data: Any) -> Any:
     if isinstance(data, Path):
         return str(data.expanduser().resolve())
     return data if data is None or isinstance(data, (bool, int, float, str)) else str(data)
-
-
-def _ordered(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _ordered(value[key]) for key in sorted(value)}
-    return [_ordered(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -9,7 +9,7 @@ from typing import Any
 from fedjob.common.config import load_config
 from fedjob.common.errors import JobFailed, NodeRefused
 from fedjob.common.lifecycle import State
-from fedjob.common.types import Address, party_of
+from fedjob.common.types import party_of
 from fedjob.messaging.messages import Answer, Message
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.federation import scheduling_events as events
@@ -128,7 +128,7 @@ class Admission:
             offer = offer_for(
                 self._spec, node, self._code.get(node), self._enclosed, reserve=reserve, proof=proof
             )
-            self._offers[node] = endpoint.send(Address(party_of(node)), offer, **self._channel.header)
+            self._offers[node] = self._channel.send(party_of(node), offer)
             self._offered[self._offers[node]] = node
 
     def _wait(self, wait: events.Wait) -> None:

@@ -8,17 +8,19 @@ from typing import Any
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConnectionLost, SpecError
-from fedjob.common.types import Ref, party_of
-from fedjob.messaging.messages import Event, Message, Pong, Result
+from fedjob.common.types import Address, Ref, party_of
+from fedjob.messaging.messages import Event, Message, Offer, Pong, Result, Task
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import ResearcherConfig
+from fedjob.researcher.federation.audit_evidence import AuditEvidence
 from fedjob.researcher.federation.base import is_completion
 from fedjob.researcher.federation.event_allowance import BYTES_PER_S, EventAllowance
 from fedjob.researcher.federation.orphans import OrphanedTasks
 from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock
 from fedjob.researcher.storage.event import OF_THE_JOB
 from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
 
 _NOT_KEPT = ("lease",)
@@ -39,7 +41,14 @@ class Channel:
     """
 
     def __init__(
-        self, connection: Connection, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+        self,
+        connection: Connection,
+        spec: JobSpec,
+        folder: JobFolder,
+        events: EventLog,
+        *,
+        epoch: int,
+        attempt: int,
     ) -> None:
         self.connection = connection
         self.spec = spec
@@ -56,17 +65,28 @@ class Channel:
         self._allowance = EventAllowance(int(settings.events_mb * (1 << 20)))
         self._parties = {party_of(each) for each in spec.datasets}
         self._foreign: set[str] = set()
+        self._evidence = AuditEvidence(connection, spec, folder, events)
+
+    def send(self, party: str, body: Offer | Task, **header: Any) -> str:
+        """Send a node an offer or a task of the job and return the message's id."""
+        known = self._evidence.newest(party)
+        id_ = self.connection.endpoint.send(Address(party), body, **header, **self.header)
+        self._evidence.note_question(id_, known)
+        return id_
 
     def receive(self, timeout_s: float) -> list[Message]:
         """Return what is there; everything but contributions is receipted at once.
 
         Raises:
             JobStopped: somebody asked for the job's end.
+            NotPermitted: the hub takes this researcher for none of its own any more.
         """
         self.check()
+        self.connection.check_refused()
         self._follow_line()
         self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)
+        self._evidence.take(messages)
         self.connection.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
         for message in messages:
             body = message.body

@@ -12,8 +12,8 @@ with its reason, never dropped in silence.
 
 An ask waits for all its nodes, until the deadline, and goes on if the quorum is
 met then. What arrived before the deadline is still collected after it. A node
-that shows no sign of life for a lease is left out; signs are its receipts, its
-lease events and its replies. A node that is known to be away has `AWAY_S` for its
+that shows no sign of life for a lease is left out, and one that the quorum needs
+after fifteen; signs are its receipts, its lease events and its replies. A node that is known to be away has `AWAY_S` for its
 first sign: it is asked each time, so that it comes back when it answers, and
 nobody waits for it twice. With `enough=k` (`Buffered(k)`) the ask ends as
 soon as k nodes are in. An ask that is still open at `ends_at` is `AskOverdue`.
@@ -24,10 +24,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from fedjob.common.quorum import Quorum, Verdict
+from fedjob.common.quorum import ALL, Quorum, Verdict
 
 LEASE_S = 60.0
 AWAY_S = 8.0
+NUM_LEASES_OF_NEEDED = 15
+"""A node without which the ask can't count may be silent for so many leases: giving it up would end the job, and a
+line that fails for some minutes comes back."""
 
 
 SILENT = "silent"
@@ -95,7 +98,23 @@ class RoundState:
         """Return for how long a node may give no sign of life; None for ever."""
         if self.lease_s is None:
             return None
-        return min(AWAY_S, self.lease_s) if node in self.away else self.lease_s
+        if node in self.away:
+            return min(AWAY_S, self.lease_s)
+        return self.lease_s * (NUM_LEASES_OF_NEEDED if self.is_needed(node) else 1)
+
+    def is_needed(self, node: str) -> bool:
+        """Return whether the ask can't count without a node."""
+        num_others = len(self.keys) - len(self.left_out) - 1
+        required = self.quorum.required
+        return required == ALL or node in required or num_others < self.quorum.min_nodes
+
+    def silent_but_needed(self, now: float) -> tuple[str, ...]:
+        """Return the nodes that are waited for although they were silent for a lease."""
+        if self.lease_s is None:
+            return ()
+        waited = set(self.pending) - set(self.collecting) - self.away
+        late = [node for node in waited if now - self.last_sign[node] >= self.lease_s]
+        return tuple(sorted(node for node in late if self.is_needed(node)))
 
     @property
     def pending(self) -> list[str]:

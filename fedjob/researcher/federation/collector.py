@@ -13,7 +13,7 @@ from pathlib import Path
 from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.quorum import Quorum, too_few
-from fedjob.common.types import Address, party_of
+from fedjob.common.types import party_of
 from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
@@ -79,6 +79,7 @@ class Collector:
         self._fetched: queue.SimpleQueue[_Download] = queue.SimpleQueue()
         self._sent: dict[str, str] = {}  # id of a task's message -> its node
         self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
+        self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
         self._keys = {
             node: work_key(
@@ -187,12 +188,25 @@ class Collector:
         self._step(collection_machine.CollectionTick(self._channel.now()))
 
     def _take_signs(self) -> None:
-        """Take receipts of tasks as signs of life of nodes that were away, and spare all nodes after an outage."""
+        """Take receipts of tasks as signs of life of nodes that were away, spare all nodes after an outage, leave out who
+        was revoked."""
+        for node in self._state.pending:
+            if not self._channel.connection.roster.has(party_of(node), "node"):
+                why = "revoked: it does not belong to the federation any more"
+                self._step(collection_machine.NodeFailed(self._channel.now(), node, why))
         if self._state.away:
             waiting = self._channel.connection.unreceipted()
             for message, node in self._sent.items():
                 if node in self._state.away and message not in waiting:
                     self._step(collection_machine.SignOfLife(self._channel.now(), node))
+        for node in self._state.silent_but_needed(self._channel.now()):
+            if node not in self._waited_for:
+                self._waited_for.add(node)
+                text = (
+                    f"no sign of life for {collection_machine.LEASE_S:.0f} s; the job can't go on without it and waits for "
+                    f"{collection_machine.NUM_LEASES_OF_NEEDED * collection_machine.LEASE_S / 60:.0f} minutes in all"
+                )
+                self._events.add("note", round_=self._place.round_of(node), node=node, text=text)
         if self._channel.came_back():
             for (
                 node
@@ -320,13 +334,12 @@ class Collector:
         return recovered
 
     def _send(self, node: str, task: Task) -> str:
-        return self._endpoint.send(
-            Address(party_of(node)),
+        return self._channel.send(
+            party_of(node),
             replace(task, proof=self._channel.connection.prove()),
             task=self._keys[node],
             round=self._place.round_of(node),
             step=self._place.step,
-            **self._channel.header,
         )
 
     def _step(self, event: collection_machine.Event) -> list[collection_machine.Command]:

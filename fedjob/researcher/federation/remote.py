@@ -21,6 +21,7 @@ from fedjob.researcher.federation.outages import hub_answers, through_outages
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
 
 NUM_FETCHES = 4
@@ -35,10 +36,17 @@ class RemoteFederation(Federation):
     """
 
     def __init__(
-        self, connection: Connection, spec: JobSpec, events: EventLog, *, epoch: int, attempt: int
+        self,
+        connection: Connection,
+        spec: JobSpec,
+        folder: JobFolder,
+        events: EventLog,
+        *,
+        epoch: int,
+        attempt: int,
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in spec.datasets.items()}
-        self._channel = Channel(connection, spec, events, epoch=epoch, attempt=attempt)
+        self._channel = Channel(connection, spec, folder, events, epoch=epoch, attempt=attempt)
         self._connection = connection
         self._spec = spec
         self._events = events

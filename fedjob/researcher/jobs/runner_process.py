@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedjob.common.config import read_settings
 from fedjob.common.errors import BrokerUnreachable, FedjobError, JobFailed, JobStopped, RepositoryUnreachable
 from fedjob.common.files import begin_private
 from fedjob.common.lifecycle import PENDING, State
+from fedjob.common.telemetry.logs import formatter_of
+from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.folder import JobFolder, sign
 from fedjob.researcher.storage.record import load_record
@@ -27,6 +30,8 @@ from fedjob.researcher.storage.transitions import route, walk
 
 if TYPE_CHECKING:
     from fedjob.researcher.jobs.session import Session
+
+log = logging.getLogger("fedjob")
 
 CONNECT_S = 3600.0
 """Seconds that a waiting job is patient with a hub that is away."""
@@ -49,6 +54,7 @@ def main(path: str, lock: int) -> int:
     if load_record(folder.record).state not in PENDING:
         return 0
     session = None
+    _log_to_stderr(folder)
     try:
         if not load_spec(folder.spec).local:
             session = _connect(folder)
@@ -60,22 +66,30 @@ def main(path: str, lock: int) -> int:
         Job.open(folder.path, session=session).run_on(lock)
         return 0
     except JobFailed as error:
-        sys.stderr.write(f"{error.outcome} ({error.reason}): {error}\n")
+        log.error("%s (%s): %s", error.outcome, error.reason, error, extra={"reason": error.reason})
     except JobStopped as error:
         walk(folder, load_record(folder.record), [State.CANCELLED], error.reason)
         inbox.clear(folder)
     except KeyboardInterrupt:
         pass
     except FedjobError as error:
-        sys.stderr.write(f"{error}\n")
+        log.error("%s", error, extra={"reason": error.reason})
         _end_badly(folder, error)
     except Exception as error:
-        traceback.print_exc()
+        log.exception("the job's runner failed")
         _end_badly(folder, error)
     finally:
         if session is not None:
             session.close()
     return 1
+
+
+def _log_to_stderr(folder: JobFolder) -> None:
+    """Log to stderr, which is the job's `runner.log`, in the format that the home's settings name."""
+    settings = read_settings(ResearcherConfig, folder.path.parent.parent).values
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter_of(str(settings.get("log_format", "text")), {"job": folder.path.name}))
+    log.addHandler(handler)
 
 
 def _end_badly(folder: JobFolder, error: Exception) -> None:
@@ -105,7 +119,7 @@ def _connect(folder: JobFolder) -> Session:
                 raise
             return session
         except (BrokerUnreachable, RepositoryUnreachable) as error:
-            sys.stderr.write(f"{error}\n")
+            log.warning("%s", error, extra={"reason": error.reason})
             again = time.monotonic() + _AGAIN_S[min(num_failed, len(_AGAIN_S) - 1)]
             num_failed += 1
             while time.monotonic() < again:

@@ -7,23 +7,34 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from fedjob.common.lifecycle import State
 from fedjob.researcher.monitoring.event_handlers import teller
 from fedjob.researcher.storage.event import JobEvent, format_event
 
 PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})
 """Types of events that come too often for a line each: a terminal shows the last of them."""
 
+PASSING_STATES = frozenset({State.QUEUED, State.STARTING, State.RUNNING})
+"""States on a task's way. In the first round a line each shows that the nodes begin; later ones would repeat it."""
 
-def lines(events: Iterable[JobEvent], as_json: bool = False) -> Iterator[str]:
+
+def is_start_again(event: JobEvent) -> bool:
+    """Tell whether an event says that a task of a later round is on its way, as tasks of the first were."""
+    on_the_way = event.type == "state" and bool(event.node) and event.round > 1
+    return on_the_way and event.body.get("state") in PASSING_STATES and not event.body.get("reason")
+
+
+def lines(events: Iterable[JobEvent], as_json: bool = False, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines that a watcher prints.
 
     Args:
         as_json: one JSON object per event, as in `events.jsonl`; else lines to read.
+        whole: leave out no line that repeats what the first round showed.
     """
     for event in events:
         if as_json:
             yield event.to_json()
-        else:
+        elif whole or not is_start_again(event):
             yield from format_event(event)[0]
 
 
@@ -47,7 +58,7 @@ class Display:
     def tell(self, event: JobEvent) -> None:
         """Show one event."""
         shown, now = format_event(event)
-        if event.type not in PASSING_TYPES:
+        if event.type not in PASSING_TYPES and not is_start_again(event):
             for line in shown:
                 self._line(line)
         if self._status is not None and now:

@@ -37,6 +37,7 @@ from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation
 from fedjob.researcher.results.artifact import Artifact
 from fedjob.researcher.results.row_losses import num_incomplete, row_losses
 from fedjob.researcher.results.table import ResultTable, frame_of
+from fedjob.researcher.storage.audit_heads import summaries
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
@@ -322,6 +323,8 @@ class ResultFolder:
         """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
         open_nodes = sorted(node for node, kind in self.sandboxes.items() if kind == "none")
         without = [f"computed without a sandbox: {', '.join(open_nodes)}"] if open_nodes else []
+        rewritten = [chain.node for chain in summaries(self._folder.audit_heads) if chain.contradictions]
+        without += [f"audit logs that contradict themselves: {', '.join(rewritten)}"] if rewritten else []
         return printable_lines("; ".join([str(self.participation), *self._manifest.row_losses, *without]))
 
     @property

@@ -35,7 +35,7 @@ from fedjob.researcher.storage.breakpoints import chain
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
-from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask
+from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord, Position, UnfinishedTask
 from fedjob.researcher.storage.replies import Arrival, keep_replies
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -316,6 +316,8 @@ class Gatherer:
         rule = chosen.rule
         by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
         aggregator_name, aggregator_config = (rule.name, {}) if by_function else AGGREGATORS.config_of(rule)
+        if self.spec.protect:
+            aggregator_name, aggregator_config = SECURE_SUM, {"of": aggregator_name}
         return AggregationRecord(
             round=chosen.place.round,
             step=chosen.place.step,

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 
 from fedjob.common.errors import JobStopped, QuorumNotReached
 from fedjob.protocols.base import Ask, Gathered
+from fedjob.protocols.step_inputs import TURN
 from fedjob.researcher.storage.inbox import STOP
 from fedjob.researcher.storage.position import Position
 
 OWNER_STOPPED = "its owner stopped it"
-AGAIN = "turn"
-"""Key in an instruction's values: how often the round was asked for, so that nodes look at their data again."""
 
 LOOK_S = 0.5
 """Time between two looks whether the owner wants the job to stop."""
@@ -68,7 +67,7 @@ class RoundTimer:
             if not turns:
                 self.tell(f"no node has enough that is new; looking again every {self.every_s:g} s")
             turns += 1
-            asked = replace(ask, shared={**ask.shared, AGAIN: turns})
+            asked = replace(ask, shared={**ask.shared, TURN: turns})
 
     def _await_turn(self) -> None:
         if not self._began:  # the first round of this process

@@ -49,7 +49,7 @@ RULES: Mapping[type[Aggregator], str] = {WeightedMean: "weighted", PlainMean: "p
 """The aggregators whose total is a sum."""
 
 
-class _AttemptFailed(Exception):
+class _AttemptFailed(FedjobError):
     """Too few nodes completed an attempt; those of `left` may make another."""
 
     def __init__(self, why: str, left: list[str], lost: Mapping[str, str]) -> None:

@@ -21,7 +21,7 @@ from fedjob.parameters.files import FileParams, hash_params, raw_bytes
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.position import AggregationRecord
+from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +104,8 @@ def _odd_arrival(record: AggregationRecord, counted: dict[str, int]) -> str:
 
 
 def _aggregate_again(record: AggregationRecord, folder: JobFolder) -> Check:
+    if record.aggregator == SECURE_SUM:
+        return _look_at_total(record, folder)
     if record.aggregator not in RECOMPUTED:
         return _check(record, "not kept", f"{record.aggregator} is not recomputed here")
     if not record.output_hash:
@@ -138,6 +140,14 @@ def _aggregate_again(record: AggregationRecord, folder: JobFolder) -> Check:
                 record, "different", f"the auxiliary variables {module} do not follow from the replies"
             )
     return _check(record, "equal")
+
+
+def _look_at_total(record: AggregationRecord, folder: JobFolder) -> Check:
+    """Compare the file of a secure sum with the ledger: no single contribution is known to compute it again from."""
+    output = folder.spool(record.round) / f"total_{record.step}.safetensors"
+    if output.exists() and record.output_hash and ref_of(output).sha256 != record.output_hash:
+        return _check(record, "different", "the file of the total is not the recorded one")
+    return _check(record, "not kept", "a secure sum can't be computed again: no single contribution is known")
 
 
 def _again(record: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:

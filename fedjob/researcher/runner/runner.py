@@ -304,7 +304,9 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
     if session is None:
         raise SpecError("a job with remote nodes needs a session: fedjob.connect(hub=...)")
     forget_end_messages(session.home, spec.id)
-    return RemoteFederation(session, spec, attempt.events, epoch=record.epoch, attempt=record.attempt)
+    return RemoteFederation(
+        session, spec, attempt.folder, attempt.events, epoch=record.epoch, attempt=record.attempt
+    )
 
 
 def _prepare(

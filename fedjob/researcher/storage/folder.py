@@ -1,7 +1,7 @@
 """A job's folder on disk: the one place that knows a file name.
 
 <home>/jobs/<job id>/
-    spec.mpk  plan.py  plans/  seal  record.json  events.jsonl  traffic.csv  lock
+    spec.mpk  plan.py  plans/  seal  record.json  events.jsonl  audit_heads.jsonl  traffic.csv  lock
     breakpoints/round_0007/
     artifacts/                files that the job sends along
     brought.zip               the data that the researcher brings, packed
@@ -66,6 +66,11 @@ class JobFolder:
     @property
     def events(self) -> Path:
         return self.path / "events.jsonl"
+
+    @property
+    def audit_heads(self) -> Path:
+        """The heads of the nodes' audit chains that came with their replies."""
+        return self.path / "audit_heads.jsonl"
 
     @property
     def traffic(self) -> Path:

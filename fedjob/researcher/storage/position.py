@@ -11,6 +11,9 @@ from fedjob.protocols.base import State
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.spec import JobSpec
 
+SECURE_SUM = "secure_sum"
+"""The name that stands in the ledger for an aggregator under secure aggregation; its config says which that was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregationRecord:

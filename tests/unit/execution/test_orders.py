@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from fedjob.common.codec import in_order, pack
 from fedjob.common.types import Ref
 from fedjob.execution.orders import WorkOrder, WorkResult, child_fields, child_place, result_of, work_order_of
 from fedjob.messaging.messages import Task
@@ -29,9 +31,9 @@ TASK = Task(
 )
 
 
-def ordered() -> WorkOrder:
+def ordered(task: Task = TASK) -> WorkOrder:
     return work_order_of(
-        TASK,
+        task,
         key="k",
         job="j",
         round_=3,
@@ -95,3 +97,21 @@ def test_an_answer_says_what_the_result_says_and_nothing_that_stays_at_the_node(
     assert result.used == [{"resource": "inferences", "amount": 9}]
     assert (result.params, result.state, result.trace) == (PARAMS, "s", "")
     assert "private" not in repr(result)
+
+
+def test_the_order_of_keys_in_what_a_grant_binds_tells_a_plan_nothing() -> None:
+    nested = {"b": [{"z": 1, "y": 2}], "a": {"d": 1, "c": {"f": 1, "e": 2}}}
+    turned = {"a": {"c": {"e": 2, "f": 1}, "d": 1}, "b": [{"y": 2, "z": 1}]}
+    bound = ("config", "model_args", "training_args", "props", "split")
+
+    def seen(given: dict[str, Any], files: dict[str, Ref]) -> list[bytes]:
+        task = replace(TASK, **dict.fromkeys(bound, given), round_args={}, artifacts=files)
+        order = ordered(task)
+        return [pack(getattr(order, name)) for name in (*bound, "artifacts")]
+
+    two = {"weights": FILE, "begin": FILE}
+    assert seen(nested, two) == seen(turned, dict(reversed(two.items())))
+
+
+def test_maps_with_keys_of_several_types_have_an_order() -> None:
+    assert list(in_order({"b": 1, 2: 1, "a": 1, 1: 1})) == [1, 2, "a", "b"]

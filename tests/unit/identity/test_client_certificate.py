@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from fedjob.common.errors import ConfigError, FedjobError, NotPermitted, SpecError
 from fedjob.hub.config.authority import ClientAuthority
+from fedjob.hub.storage.database import HubDatabase
 from fedjob.identity.client_certificate import (
     certificate_of_home,
     describe,
@@ -22,8 +23,9 @@ from fedjob.identity.client_certificate import (
     request_of,
     store,
 )
+from fedjob.identity.home_backup import back_up, restore
 from fedjob.identity.keys import Identity
-from fedjob.identity.request_proof import WINDOW_S, check_proof, prove
+from fedjob.identity.request_signature import WINDOW_S, check_proof, prove
 
 DAY_S = 86400.0
 
@@ -167,3 +169,15 @@ def test_a_signature_is_of_one_request_for_a_few_minutes(
         assert ok
     with pytest.raises(NotPermitted):
         check_proof(proof, Identity.generate("bob").public_key_hex, "fed_1", "GET", "/v1/parties")
+
+
+def test_a_backup_of_a_hub_carries_its_authority(ann: Identity, tmp_path: Path) -> None:
+    HubDatabase(tmp_path / "hub" / "hub.sqlite").close()
+    before = ClientAuthority.load_or_create(tmp_path / "hub", "fed_1")
+    issued(before, tmp_path / "ann", ann)
+    back_up(tmp_path / "hub", tmp_path / "hub.backup", role="hub")
+    restore(tmp_path / "again", tmp_path / "hub.backup", role="hub")
+    after = ClientAuthority.load_or_create(tmp_path / "again", "fed_1")
+    assert after.key_id == before.key_id
+    assert (tmp_path / "again" / "client-authority" / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert not is_due(certificate_of_home(tmp_path / "ann"), after.key_id)

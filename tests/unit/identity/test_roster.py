@@ -11,6 +11,8 @@ class Entry:
     key_hex: str
     revoked: bool = False
     sealing_hex: str = ""
+    valid_from: float = 0
+    valid_until: float = 0
 
 
 def test_it_knows_keys_and_roles_and_forgets_the_revoked() -> None:

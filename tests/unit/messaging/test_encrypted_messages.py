@@ -48,6 +48,8 @@ class Entry:
     key_hex: str
     sealing_hex: str
     revoked: bool = False
+    valid_from: float = 0.0
+    valid_until: float = 0.0
 
 
 def entry(identity: Identity, role: str) -> Entry:
@@ -89,6 +91,7 @@ class World:
             MemoryTransport(self.broker, address),
             MemoryStore(),
             role,
+            clock=lambda: 1000.0,
             wall=lambda: NOW,
         )
         made.encrypted = encrypted
@@ -169,19 +172,19 @@ def test_the_largest_message_fits_into_a_frame_when_it_is_encrypted(world: World
 
 
 BAD: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "encrypted for another node": ("schema", lambda: sealed(reader=CLINIC)),
-    "another's bytes, signed anew": ("schema", lambda: sealed(signed_by=BOB)),
+    "encrypted for another node": ("undecryptable", lambda: sealed(reader=CLINIC)),
+    "another's bytes, signed anew": ("undecryptable", lambda: sealed(signed_by=BOB)),
     "bytes of another federation": ("foreign", lambda: sealed(federation="other")),
-    "a changed kind": ("schema", lambda: sealed(change=lambda head: head.update(kind="offer"))),
-    "a later end": ("schema", lambda: sealed(change=lambda head: head.update(expires=NOW + 3000))),
-    "another time": ("schema", lambda: sealed(change=lambda head: head.update(issued=NOW - 1))),
-    "no time": ("schema", lambda: sealed(change=lambda head: head.pop("issued"))),
+    "a changed kind": ("undecryptable", lambda: sealed(change=lambda head: head.update(kind="offer"))),
+    "a later end": ("undecryptable", lambda: sealed(change=lambda head: head.update(expires=NOW + 3000))),
+    "another time": ("undecryptable", lambda: sealed(change=lambda head: head.update(issued=NOW - 1))),
+    "no time": ("undecryptable", lambda: sealed(change=lambda head: head.pop("issued"))),
     "another addressee": ("foreign", lambda: sealed(change=lambda head: head.update(to="clinic/main"))),
     "everybody": ("foreign", lambda: sealed(change=lambda head: head.update(to=""))),
-    "no bytes": ("schema", lambda: sealed(change=lambda head: head.update(sealed=b""))),
-    "no bytes at all": ("schema", lambda: sealed(change=lambda head: head.update(sealed="x"))),
+    "no bytes": ("undecryptable", lambda: sealed(change=lambda head: head.update(sealed=b""))),
+    "no bytes at all": ("undecryptable", lambda: sealed(change=lambda head: head.update(sealed="x"))),
     "half of the bytes": (
-        "schema",
+        "undecryptable",
         lambda: sealed(change=lambda head: head.update(sealed=head["sealed"][:600])),
     ),
     "inside for another node": ("schema", lambda: sealed(inside={"to": "clinic/main"})),
@@ -221,7 +224,7 @@ def test_no_bit_of_an_encrypted_message_can_be_changed_by_its_own_sender_either(
     site = world.endpoint(SITE, AT_SITE, "node")
     world.broker._pass("alice", AT_SITE, sealed(change=flip))
     assert site.receive(0) == []
-    assert site.counters == {"schema": 1}
+    assert site.counters == {"undecryptable": 1}
 
 
 def test_a_node_that_requires_encryption_drops_a_plain_message_whoever_brings_it(world: World) -> None:
@@ -269,7 +272,7 @@ def test_of_a_flood_no_more_is_decrypted_than_the_rate_allows(world: World) -> N
         pass
     for _ in range(10):
         site.receive(0)
-    assert site.counters["schema"] == burst
+    assert site.counters["undecryptable"] == burst
     assert site.counters["flooded"] == 300
 
 

@@ -52,6 +52,8 @@ class Entry:
     key_hex: str
     revoked: bool = False
     sealing_hex: str = ""
+    valid_from: float = 0
+    valid_until: float = 0
 
 
 ROSTER = Roster(

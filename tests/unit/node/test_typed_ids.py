@@ -95,6 +95,6 @@ def test_an_empty_home_is_not_the_current_folder(home: NodeHome, monkeypatch: py
 @pytest.mark.parametrize("head", ["zzz", "", " ", "AB" * 32])
 def test_a_head_of_the_audit_chain_that_is_none_is_a_typing_error(home: NodeHome, head: str) -> None:
     Database(home.database).close()
-    done = types(home, "audit", "--verify", "--head", head)
+    done = types(home, "audit", "verify", "--against", head)
     assert isinstance(done.exception, FedjobError)
     assert "written anew" not in str(done.exception)

@@ -62,8 +62,10 @@ def test_keys_of_the_researchers_own_in_place_of_a_nodes_are_refused() -> None:
     assert not told.sealed
 
 
-@pytest.mark.parametrize("change", [{"round": 2}, {"job": "k"}, {"step": "validate"}], ids=str)
-def test_keys_of_another_round_job_or_step_are_refused(change: dict) -> None:
+@pytest.mark.parametrize(
+    "change", [{"round": 2}, {"job": "k"}, {"step": "validate"}, {"shared": "another model"}], ids=str
+)
+def test_keys_of_another_round_job_step_or_model_are_refused(change: dict) -> None:
     found, told = nodes(4), Transcript(terms_for(4))
     for node in found.values():
         told.ask_keys(node)
@@ -74,7 +76,7 @@ def test_keys_of_another_round_job_or_step_are_refused(change: dict) -> None:
         other.ask_shares(found["n0"])
 
 
-@pytest.mark.parametrize("change", [{"shared": "another model"}, {"threshold": 4}, {"clip": 1.0}], ids=str)
+@pytest.mark.parametrize("change", [{"max_weight": 7.0}, {"threshold": 4}, {"clip": 1.0}], ids=str)
 def test_other_terms_for_the_same_attempt_are_refused(change: dict) -> None:
     found, told = nodes(4), Transcript(terms_for(4))
     told.ask_keys(found["n0"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from fedjob.common.errors import SpecError
 from fedjob.node.grants.contract import Request
 from fedjob.node.grants.limits import (
     GrantLimits,
+    agreed,
     describe_limits,
     fits,
     parse_limits,
@@ -117,10 +119,38 @@ def test_a_range_that_is_given_twice_has_to_be_kept_twice() -> None:
     assert limits.args == {"lr": {"min": 0.1, "max": 0.5}, "c": {"choices": ["b"]}}
 
 
-@pytest.mark.parametrize("name", ["dp", "secagg", "DP", "", "dp "])
+@pytest.mark.parametrize("name", ["dp", "SecAgg", "DP", "", "dp ", "secagg "])
 def test_a_protection_that_is_not_built_is_refused_by_its_name(name: str) -> None:
-    with pytest.raises(SpecError, match=f"there is no protection {name!r}: .* enforces none"):
+    with pytest.raises(SpecError, match=f"there is no protection {name!r}: .* enforces secagg"):
         parse_limits(protections=[name])
+
+
+@pytest.mark.parametrize("name", ["secagg:", "secagg:2", "secagg:x", "secagg:-5", "secagg:1e9", "secagg:5:5"])
+def test_a_number_of_nodes_that_no_sum_can_have_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="expected secagg:N with 3 to 1000 nodes"):
+        parse_limits(protections=[name])
+
+
+def test_of_two_demands_the_larger_number_of_nodes_holds() -> None:
+    one, other = parse_limits(protections=["secagg"]), parse_limits(protections=["secagg:5", "secagg:4"])
+    for both in (tighten(one, other), tighten(other, one), agreed(one, other)):
+        assert describe_limits(both) == ["secure aggregation of 5 nodes or more"]
+        assert GrantLimits.from_plain(both.to_plain()) == both
+
+
+@pytest.mark.parametrize(
+    ("protect", "words"),
+    [
+        ({}, r"demands secure aggregation.*Protect\(secagg=True\)"),
+        ({"secagg": {"min_nodes": 3}}, r"sums of 5 nodes or more.*SecAgg\(min_nodes=5\)"),
+        ({"secagg": {"min_nodes": 5}}, "^$"),
+        ({"secagg": {"min_nodes": 9}}, "^$"),
+    ],
+    ids=str,
+)
+def test_a_job_without_what_is_demanded_breaks_the_limits(protect: dict[str, Any], words: str) -> None:
+    limits = parse_limits(protections=["secagg:5"])
+    assert re.search(words, Request(protect=protect).breaks(limits))
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60])

@@ -87,3 +87,41 @@ def test_what_limits_a_project_limits_whatever_was_granted_in_it() -> None:
     found = judge(question, on_file, None, NodeConfig(), 100.0)
     assert (found.status, found.reason) == ("rejected", "limits_exceeded")
     assert found.detail.startswith("project default: the argument lr is 0.5")
+
+
+@pytest.mark.parametrize(
+    ("approved", "asked", "count", "status"),
+    [
+        (None, (0,), 1, "pending"),
+        ((), (0,), 1, "pending"),
+        ((0,), (0,), 1, "granted"),
+        ((0,), (0, 1), 1, "granted"),
+        ((0,), (1,), 1, "pending"),
+        ((0,), (0, 1), 2, "pending"),
+        ((0, 1), (0, 1), 2, "granted"),
+        ((0,), (), 0, "granted"),
+        ((0,), None, 0, "granted"),
+    ],
+)
+@pytest.mark.parametrize("needs", [("plan",), ("data",)])
+def test_a_grant_is_for_the_gpus_that_it_names(
+    approved: Any, asked: Any, count: int, status: str, needs: tuple[str, ...]
+) -> None:
+    wants = Request(job="job-a", gpus=asked, resources={"gpus": count}, needs=needs)
+    question = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=wants)
+    given = grant("g", "granted", asked=Request(gpus=approved, resources={"gpus": 1}))
+    found = judge(question, OnFile(exact=(given,)), None, NodeConfig(), 100.0)
+    assert found.status == status
+    if status == "granted":
+        assert found.gpus == tuple(approved or ())
+    else:
+        assert "gpus is " in found.detail
+
+
+def test_a_standing_agreement_names_no_gpus_so_that_any_that_is_lent_may_serve() -> None:
+    wants = Request(job="job-a", gpus=(0, 1), resources={"gpus": 1})
+    question = Question(protocol="fedavg", plan=SUBJECT.plan, subject=SUBJECT, asked=wants)
+    anything = GrantSubject(researcher="ann", key_hex=SUBJECT.key_hex, plan="*", entry="*", dataset="*")
+    rule = grant("rule", "granted", origin="rule", subject=anything)
+    found = judge(question, OnFile(rules=(rule,), known_org=""), None, NodeConfig(), 100.0)
+    assert (found.status, found.gpus) == ("granted", None)

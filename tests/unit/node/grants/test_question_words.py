@@ -127,3 +127,18 @@ def test_nothing_of_an_argument_is_cut_and_letters_that_look_like_others_are_spe
 def test_settings_that_are_as_they_would_be_are_not_shown() -> None:
     asked = Request(config={**defaults_of("statistics"), "mean": ["age"], "precision": 1e-3})
     assert settings_in_words("statistics", asked) == ["mean = ['age']", "precision = 0.001"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "count", "said"),
+    [
+        (None, 0, ""),
+        ((), 0, "; no GPU"),
+        ((0,), 1, "; may use GPU 0"),
+        ((1, 3), 2, "; may use GPUs 1 and 3"),
+        ((0, 1, 2), 1, "; may use GPUs 0, 1 and 2 (1 at a time)"),
+    ],
+)
+def test_devices_are_named_where_the_owner_lends_any(gpus: Any, count: int, said: str) -> None:
+    text = words("fedavg", gpus=gpus, resources={"gpus": count})
+    assert text == words("fedavg") + said

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.requirements import read_need
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_pools
-from fedjob.node.queue.allocation import Allocation, judge
+from fedjob.node.queue.allocation import Allocation, granted, judge, need_of
 
 LEDGER = Allocation(
     Capacity(
@@ -87,3 +87,19 @@ def test_a_smaller_capacity_gives_nothing_more_and_takes_nothing_away() -> None:
     less = replace(held, capacity=Capacity(whole=CapacityPart(cpus=2)))
     assert less.short("b", read_need({"cpus": 1})) == ("cpus",)
     assert "a" in less.holdings
+
+
+def test_a_job_holds_only_devices_that_its_grant_names() -> None:
+    ledger = Allocation(Capacity(whole=CapacityPart(gpus=(0, 1, 2))))
+    asked = {"gpus": 1}
+    assert need_of(asked) == read_need(asked)
+    only_two = need_of(granted(asked, (2,)))
+    held = ledger.take("a", "ann", only_two)
+    assert held is not None
+    assert held.gpus_of("a") == (2,)
+    assert held.short("b", only_two) == ("gpus",), "0 and 1 are free, and not granted"
+    assert held.short("b", need_of(granted(asked, None))) == ()
+    assert ledger.never(need_of(granted(asked, ()))) == ("gpus",)
+    assert ledger.never(need_of(granted({"gpus": 2}, (2, 7)))) == ("gpus",), "7 is not lent"
+    with pytest.raises(SpecError, match="granted_gpus"):
+        read_need(granted(asked, (0,)))

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import random
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedjob.common.errors import AuditBroken
-from fedjob.node.storage.audit import FIRST, Audit
+from fedjob.identity.keys import Identity
+from fedjob.node.storage.audit import FIRST, Audit, AuditRecord, check_chain, hash_record, record_of
 from fedjob.node.storage.database import Database
+from tests.unit.identity.test_audit_heads import held
 
 NUM_RECORDS = 6
 
@@ -28,10 +34,10 @@ def test_an_untouched_chain_is_whole(database: Database) -> None:
     audit = Audit(database)
     assert audit.verify() == NUM_RECORDS
     for record in audit.records():
-        assert audit.verify(record.hash) == NUM_RECORDS
-    assert audit.verify(FIRST) == NUM_RECORDS
+        assert audit.verify(hashes=[record.hash]) == NUM_RECORDS
+    assert audit.verify(hashes=[FIRST]) == NUM_RECORDS
     with pytest.raises(AuditBroken, match="the chain was written anew"):
-        audit.verify("ab" * 32)
+        audit.verify(hashes=["ab" * 32])
 
 
 def test_an_empty_chain_is_whole(tmp_path: Path) -> None:
@@ -109,4 +115,134 @@ def test_a_chain_that_was_written_anew_lacks_the_head_that_was_noted(database: D
         audit.add("grant", f"g{number}", {"status": "granted", "by": "max"})
     assert audit.verify() == NUM_RECORDS
     with pytest.raises(AuditBroken, match="no audit record has the hash"):
-        audit.verify(noted)
+        audit.verify(hashes=[noted])
+
+
+def test_a_record_goes_through_its_plain_form_unchanged(database: Database) -> None:
+    records = list(Audit(database).records())
+    through = [record_of(json.loads(json.dumps(record.to_plain()))) for record in records]
+    assert through == records
+    assert check_chain(through) == (NUM_RECORDS, records[-1].hash)
+    with pytest.raises(AuditBroken, match="expected a record of an audit log"):
+        record_of({"seq": 1})
+
+
+def chained(contents: Iterable[AuditRecord]) -> list[AuditRecord]:
+    """Return records with these contents, whose numbers and hashes are right."""
+    found: list[AuditRecord] = []
+    before = FIRST
+    for seq, content in enumerate(contents, start=1):
+        before = hash_record(before, seq, content.at, content.kind, content.subject, content.body)
+        found.append(replace(content, seq=seq, hash=before))
+    return found
+
+
+def made_chain(length: int, salt: str) -> list[AuditRecord]:
+    return chained(
+        AuditRecord(0, 1.7e9 + number, "task", f"{salt}{number}", json.dumps({"state": "running"}), "")
+        for number in range(length)
+    )
+
+
+def edited(chain: list[AuditRecord], rng: random.Random) -> list[AuditRecord]:
+    """Return a chain as somebody could leave it who can write every file of the node."""
+    at = rng.randrange(len(chain))
+    other = rng.randrange(len(chain))
+    record = chain[at]
+    changed = rng.choice(
+        [
+            replace(record, at=record.at + rng.choice([-1.0, 1e-6, 60.0])),
+            replace(record, kind="grant"),
+            replace(record, subject=record.subject + "x"),
+            replace(record, body=record.body.replace("running", "failed")),
+        ]
+    )
+    fresh = AuditRecord(0, 1.7e9, "grant", "put in", "{}", "")
+    without = chain[:at] + chain[at + 1 :]
+    with_it = [*chain[:at], fresh, *chain[at:]]
+    swapped = list(chain)
+    swapped[at], swapped[other] = swapped[other], swapped[at]
+    edits: dict[str, Callable[[], list[AuditRecord]]] = {
+        "a record is changed": lambda: [*chain[:at], changed, *chain[at + 1 :]],
+        "a record is changed, and all after it hashed anew": lambda: chained(
+            [*chain[:at], changed, *chain[at + 1 :]]
+        ),
+        "a hash is changed": lambda: [
+            *chain[:at],
+            replace(record, hash=chain[other - 1].hash),
+            *chain[at + 1 :],
+        ],
+        "a record is deleted": lambda: without,
+        "a record is deleted, and all after it hashed anew": lambda: chained(without),
+        "a record is put in": lambda: with_it,
+        "a record is put in, and all after it hashed anew": lambda: chained(with_it),
+        "records change places": lambda: swapped,
+        "records change places, and all are hashed anew": lambda: chained(swapped),
+        "the tail is cut off": lambda: chain[:at],
+        "the tail is replaced": lambda: chained([*chain[:at], *made_chain(len(chain) - at, "new")]),
+        "the chain begins anew": lambda: chained([fresh]),
+        "everything is deleted": list,
+        "another node's chain": lambda: made_chain(len(chain), "other"),
+        "another node's chain, which is longer": lambda: made_chain(len(chain) + 5, "other"),
+        "a record is there twice": lambda: [*chain[:at], record, record, *chain[at + 1 :]],
+    }
+    return edits[rng.choice(list(edits))]()
+
+
+NUM_EDITS = 10_000
+
+
+def test_of_ten_thousand_edits_of_a_chain_all_are_found_by_heads_that_others_hold() -> None:
+    rng = random.Random(11)
+    chain = made_chain(12, "clinic")
+    clinic = Identity.generate("clinic")
+    heads = [held(clinic, record.seq, record.hash) for record in chain]
+    num_edits = num_found = 0
+    while num_edits < NUM_EDITS:
+        given = edited(chain, rng)
+        if given == chain:  # two equal places were exchanged, or a record was replaced by itself
+            continue
+        num_edits += 1
+        # what researchers hold: some of the heads, the newest one among them
+        some = [*rng.sample(heads, rng.randrange(4)), heads[-1]]
+        try:
+            check_chain(given, heads=some)
+        except AuditBroken:
+            num_found += 1
+    assert num_found == NUM_EDITS
+
+
+def test_one_old_head_finds_what_was_changed_before_it_and_lets_the_chain_grow() -> None:
+    chain = made_chain(20, "clinic")
+    head = held(Identity.generate("clinic"), 12, chain[11].hash)
+    for length in range(12, 21):
+        assert check_chain(chain[:length], heads=[head])[0] == length
+    with pytest.raises(
+        AuditBroken, match="record 12 is missing: the chain has 11 records, and the head of record 12"
+    ):
+        check_chain(chain[:11], heads=[head])
+    rewritten = chained([*chain[:4], replace(chain[4], subject="another"), *chain[5:]])
+    with pytest.raises(
+        AuditBroken, match="audit record 12 is not the one whose head was given away on 2023-11-14T"
+    ):
+        check_chain(rewritten, heads=[head])
+
+
+def test_a_full_disk_leaves_no_gap_neither_change_nor_record_is_written(database: Database) -> None:
+    audit = Audit(database)
+    (pages,) = database.rows("PRAGMA page_count")[0]
+    database.execute(f"PRAGMA max_page_count = {pages}")
+
+    def fill() -> None:
+        for number in range(10_000):
+            with database.transaction():
+                database.execute("INSERT INTO seen VALUES (?, 1.0)", (f"{number:0200}",))
+                audit.add("task", f"t{number}", {"state": "running", "words": "x" * 400})
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        fill()
+    num_changes = database.rows("SELECT count(*) AS n FROM seen")[0]["n"]
+    assert audit.verify() == NUM_RECORDS + num_changes
+    database.execute("PRAGMA max_page_count = 1000000")
+    audit.add("task", "after", {"state": "completed"})
+    assert audit.verify() == NUM_RECORDS + num_changes + 1

@@ -7,6 +7,7 @@ from fedjob.common.quorum import Quorum
 from fedjob.researcher.federation.collection_machine import (
     AWAY_S,
     LEASE_S,
+    NUM_LEASES_OF_NEEDED,
     AskFinished,
     AskOverdue,
     CollectionTick,
@@ -116,6 +117,25 @@ def test_silence_for_a_lease_leaves_a_node_out_and_signs_of_life_renew_it() -> N
     assert next_wake(state) == 100.0
     state = after(state, *included("a", "b", now=90.0))
     assert outcome(state) == AskFinished(("a", "b"), {"c": "silent"})
+
+
+def test_a_silent_node_that_the_quorum_needs_is_waited_for_through_an_outage_of_its_line() -> None:
+    for quorum in (Quorum(required=["c"]), Quorum(required="all"), Quorum(min_nodes=3)):
+        state = after(begin(0.0, KEYS, quorum), *included("a", "b"), CollectionTick(400.0))
+        assert state.silent_but_needed(400.0) == ("c",)
+        assert outcome(state) == Open()
+        assert next_wake(state) == NUM_LEASES_OF_NEEDED * LEASE_S
+        answered = after(state, *included("c", now=500.0))
+        assert outcome(answered) == AskFinished(("a", "b", "c"), {})
+        gone = after(state, CollectionTick(NUM_LEASES_OF_NEEDED * LEASE_S))
+        assert outcome(gone) == Impossible(("a", "b"), {"c": "silent"})
+
+
+def test_of_nodes_that_are_silent_together_as_many_are_waited_for_as_the_quorum_needs() -> None:
+    state = after(begin(0.0, KEYS, Quorum()), CollectionTick(LEASE_S))
+    assert state.left_out == {"a": "silent", "b": "silent"}
+    assert state.silent_but_needed(LEASE_S) == ("c",)
+    assert outcome(state) == Open()
 
 
 def test_a_node_that_was_silent_before_is_waited_for_briefly_and_fully_once_it_gives_a_sign() -> None:

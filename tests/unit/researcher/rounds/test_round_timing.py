@@ -11,7 +11,8 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.common.errors import JobStopped, QuorumNotReached, SpecError
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.protocols.base import Ask, Gathered
-from fedjob.researcher.rounds.round_timing import AGAIN, RoundTimer
+from fedjob.protocols.step_inputs import TURN
+from fedjob.researcher.rounds.round_timing import RoundTimer
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.spec import checked_rounds, checked_seconds
 
@@ -54,7 +55,7 @@ def test_without_a_pace_rounds_follow_one_another() -> None:
 def test_a_round_without_anything_new_is_asked_for_again_as_other_work() -> None:
     turns = Turns("no_new_data", "min_rows: computed on fewer rows than the owner's minimum of 5")
     turns.pace(0.001).gather(turns.gather, Ask(shared={"x": 1}), AT_FIRST)
-    assert [dict(ask.shared) for ask in turns.asked] == [{"x": 1}, {"x": 1, AGAIN: 1}, {"x": 1, AGAIN: 2}]
+    assert [dict(ask.shared) for ask in turns.asked] == [{"x": 1}, {"x": 1, TURN: 1}, {"x": 1, TURN: 2}]
     assert turns.notes == ["no node has enough that is new; looking again every 0.001 s"]
 
 

@@ -1,0 +1,1 @@
+"""The commands of who coordinates a federation: its keys, its roster, and who is revoked."""

@@ -1,0 +1,1 @@
+"""Signed statements of a federation: its keys, its roster, and the new keys of its parties."""

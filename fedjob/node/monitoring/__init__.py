@@ -1,0 +1,1 @@
+"""Health and metrics of a node, on this machine's loopback."""

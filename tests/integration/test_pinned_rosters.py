@@ -1,0 +1,66 @@
+"""Nodes and researchers under a signed roster: who is revoked, and what has expired."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedjob.identity.roster import Roster
+from fedjob.identity.statements.pin import Pin
+from fedjob.messaging.messages import Answer, Ping, Pong
+from tests.federations import SignedFederation
+from tests.integration.nodes import ADD_ONE, Federation, plan_with
+from tests.processes import wait_until
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_revocation_ends_the_running_task_and_the_idle_workers_of_a_researcher(
+    federation: Federation,
+) -> None:
+    node, ann = federation.node().start(), federation.ann
+    daemon = node.daemon
+    assert daemon is not None
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne")).ok
+    wait_until(lambda: bool(node.worker_processes(ann.job)), timeout_s=20, what="a warm worker")
+    ann.train("node1", ann.task(plan_with("time.sleep(60)"), "Odd"), round_=2)
+    wait_until(lambda: len(daemon._attempts) == 1, timeout_s=30, what="a running task")
+    federation.parties["ann"] = replace(federation.parties["ann"], revoked=True)
+    assert daemon.roster.refresh()
+    wait_until(lambda: not node.worker_processes(ann.job), timeout_s=20, what="the end of her workers")
+    wait_until(lambda: len(daemon._attempts) == 0, timeout_s=20, what="the end of her task")
+    ann.send("node1", Ping())
+    with pytest.raises(AssertionError):
+        ann.take(lambda received: [m for m in received if isinstance(m.body, Pong)], timeout_s=1)
+
+
+def test_past_its_validity_a_node_takes_no_new_work(federation: Federation) -> None:
+    signed = SignedFederation()
+    now = int(time.time())
+    pins = [Pin(signed.keys).with_roster(signed.roster(1, [], created=now - 60, valid_until=now + 60), now)]
+    node, ann = federation.node(), federation.ann
+    node.roster = Roster(federation.parties, lambda: federation.parties, pin=lambda: pins[0])
+    node.start()
+    assert ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer).reason == ""
+    accepted = ann.task(ADD_ONE, "AddOne")
+    assert ann.result("node1", accepted).ok
+    old = signed.roster(1, [], created=now - 60, valid_until=now - 1)
+    pins[0] = replace(pins[0], signed=old)
+    answer = ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer)
+    assert answer.reason == "roster_expired"
+    assert "Dr. Kim runs `fedjob federation sign`" in answer.note
+    refused = ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2)
+    assert (refused.ok, refused.reason) == (False, "roster_expired")
+    assert ann.result("node1", accepted).ok  # what was taken before is answered still
+    assert ann.answer_to(ann.send("node1", Ping()), Pong).num_datasets == 1

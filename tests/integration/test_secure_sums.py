@@ -1,0 +1,278 @@
+"""Jobs under secure aggregation on sites of this process: what comes out is what comes out without it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fedjob import (
+    PCA,
+    Cyclic,
+    Ditto,
+    FedAdam,
+    FedAvg,
+    FedBuff,
+    FedNova,
+    FedProx,
+    FineTuned,
+    Guard,
+    Job,
+    JobFailed,
+    KMeans,
+    LinearRegression,
+    LogisticRegression,
+    PowerOfChoice,
+    Protect,
+    QFedAvg,
+    Scaffold,
+    SecAgg,
+    SpecError,
+)
+from fedjob.protocols.analytics.cox import CoxRegression
+from fedjob.protocols.analytics.statistics import Statistics
+from fedjob.researcher.rounds.verification import verify_job
+from fedjob.researcher.storage.folder import JobFolder
+from tests.data import make_points
+from tests.plans import Linear, Tiny
+
+ARGS = {"lr": 0.05, "num_updates": 2, "batch_size": 20, "test_ratio": 0.2, "test_on_global_updates": True}
+
+
+class Corrected(Linear):
+    """A plan whose optimizer can be corrected."""
+
+    aux_modules = ("scaffold",)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return four sites of different sizes."""
+    folder = tmp_path_factory.mktemp("points")
+    return {name: str(make_points(folder / f"{name}.npz", 40 + 10 * k, k)) for k, name in enumerate("abcd")}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return four tables; one has a single sex, and all have missing ages."""
+    folder, rng, found = tmp_path_factory.mktemp("tables"), np.random.default_rng(0), {}
+    for k, name in enumerate("abcd"):
+        size = 80 + 20 * k
+        age = rng.integers(30, 80, size).astype(float)
+        age[:3] = np.nan
+        x = rng.normal(size=size)
+        frame = pd.DataFrame(
+            {
+                "age": age,
+                "sex": rng.choice(["f", "m"], size) if k else ["f"] * size,
+                "x": x,
+                "y": (x + 0.02 * np.nan_to_num(age, nan=50) + rng.normal(size=size) > 1).astype(int),
+                "time": rng.exponential(5, size).round(2) + 0.1,
+                "event": rng.integers(0, 2, size),
+            }
+        )
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        found[name] = str(folder / f"{name}.csv")
+    return found
+
+
+def run(operation: Any, data: Mapping[str, str], home: Path, **changes: Any) -> Job:
+    job = Job(operation, data=data, nodes="local", seed=3, home=home, **changes)
+    job.run(progress=False)
+    return job
+
+
+def weights(job: Job) -> torch.Tensor:
+    return torch.cat([tensor.flatten().double() for tensor in job.result.params.values()])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "plan", "more"),
+    [
+        (FedAvg(), Tiny, {}),
+        (FedProx(), Linear, {}),
+        (FedAvg(), Linear, {"server_optimizer": FedAdam(lr=0.01)}),
+        (FedNova(), Linear, {}),
+        (QFedAvg(), Linear, {}),
+        (Scaffold(), Corrected, {}),
+        (Scaffold(weighted=False), Corrected, {}),
+        (Ditto(), Linear, {}),
+        (FineTuned(num_updates=2), Linear, {}),
+        (FedAvg(), Linear, {"aggregator": "plain_mean"}),
+    ],
+    ids=str,
+)
+def test_a_model_is_that_of_the_plain_job(
+    points: dict[str, str], tmp_path: Path, protocol: Any, plan: Any, more: dict[str, Any]
+) -> None:
+    about = {"training_plan": plan, "training_args": ARGS, "rounds": 2, **more}
+    plain = run(protocol, points, tmp_path, **about)
+    secure = run(protocol, points, tmp_path, **about, protect=SecAgg())
+    assert (weights(plain) - weights(secure)).abs().max() < 1e-6
+    measured = {
+        (row.round, row.phase, row.metric): row.value for row in plain.position.rows if row.node == "all"
+    }
+    assert {(row.round, row.phase, row.metric): row.value for row in secure.position.rows} == pytest.approx(
+        measured, abs=1e-6
+    )
+
+
+OPERATIONS = {
+    "statistics": Statistics(
+        mean=["age", "x"],
+        std=["age"],
+        quantiles=["x"],
+        histogram={"age": [0, 40, 60, 100]},
+        categories=["sex"],
+        by=["sex"],
+        correlation=["age", "x"],
+        table=["sex", "event"],
+    ),
+    "linear": LinearRegression(target="x", features=["age", "sex"], categorical=["sex"]),
+    "logistic": LogisticRegression(target="y", features=["age", "x"]),
+    "cox": CoxRegression(duration="time", event="event", features=["age", "x"]),
+    "kmeans": KMeans(features=["age", "x"], clusters=3),
+    "pca": PCA(features=["age", "x"]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_statistics_and_regressions_are_those_of_the_plain_job(
+    tables: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    plain = run(OPERATIONS[name], tables, tmp_path).result.value
+    secure = run(OPERATIONS[name], tables, tmp_path, protect=Protect(secagg=True)).result.value
+    _same(plain, secure)
+    assert set(secure["nodes"].values()) == {None}
+    assert secure["coverage"]["node"].tolist() == ["all"]
+    assert secure["coverage"]["used"].sum() == plain["coverage"]["used"].sum()
+
+
+def _same(plain: Any, secure: Any) -> None:
+    """Compare results but for what is about single nodes."""
+    if isinstance(plain, Mapping):
+        assert plain.keys() == secure.keys()
+        for key in plain.keys() - {"nodes", "coverage", "withheld", "present"}:
+            _same(plain[key], secure[key])
+    elif isinstance(plain, pd.DataFrame):
+        pd.testing.assert_frame_equal(plain, secure, rtol=1e-8, atol=1e-9)
+    elif isinstance(plain, str):
+        assert plain == secure
+    else:
+        np.testing.assert_allclose(
+            np.asarray(plain, dtype=float), np.asarray(secure, dtype=float), rtol=1e-7, atol=1e-9
+        )
+
+
+def test_counts_are_exact(tables: dict[str, str], tmp_path: Path) -> None:
+    operation = Statistics(count=["age"], histogram={"age": [0, 40, 60, 100]}, categories=["sex"])
+    plain, secure = (
+        run(operation, tables, tmp_path, protect=protect).result.value for protect in (None, SecAgg())
+    )
+    for key in ("rows", "histogram", "categories"):
+        pd.testing.assert_frame_equal(plain[key], secure[key])
+
+
+def test_more_change_than_the_clip_counts_as_the_clip_and_is_said(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    secure = run(
+        FedAvg(),
+        points,
+        tmp_path,
+        training_plan=Linear,
+        training_args=ARGS,
+        rounds=1,
+        protect=SecAgg(clip=1e-4),
+    )
+    assert weights(secure).abs().max() <= 1e-4 + 1e-9
+    (note,) = [event.body["text"] for event in secure.events() if event.type == "note"]
+    assert re.match(
+        r"\d+ parameters, of all nodes together, changed by more than SecAgg\(clip=0.0001\)", note
+    )
+
+
+def test_sixteen_bits_are_coarser(points: dict[str, str], tmp_path: Path) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 1}
+    plain = run(FedAvg(), points, tmp_path, **about)
+    coarse = run(FedAvg(), points, tmp_path, **about, protect=SecAgg(bits=16, clip=1.0))
+    off = (weights(plain) - weights(coarse)).abs().max()
+    assert 1e-6 < off < 16 / 2**16
+
+
+def test_verify_says_that_a_secure_sum_cant_be_computed_again(points: dict[str, str], tmp_path: Path) -> None:
+    secure = run(
+        FedAvg(),
+        points,
+        tmp_path,
+        training_plan=Linear,
+        training_args=ARGS,
+        rounds=2,
+        protect=SecAgg(),
+        keep=True,
+    )
+    checks = verify_job(JobFolder(secure.folder))
+    assert {check.verdict for check in checks} == {"not kept"}
+    assert "no single contribution is known" in checks[0].detail
+
+
+def largest(values, weights):  # type: ignore[no-untyped-def]
+    """Return the contribution with the largest weight."""
+    return values[weights.index(max(weights))]
+
+
+@pytest.mark.parametrize(
+    ("operation", "more", "words"),
+    [
+        (FedAvg(), {"aggregator": "median"}, "the aggregator median compares contributions"),
+        (FedAvg(), {"aggregator": largest}, "compares contributions"),
+        (FedAvg(), {"guard": Guard(max_norm=1.0)}, r"SecAgg\(clip=...\) bounds"),
+        (
+            FedAvg(),
+            {"selector": PowerOfChoice(2)},
+            "goes by every node's loss",
+        ),
+        (FedBuff(k=2), {}, "a buffer is closed by whoever answers first"),
+        (Cyclic(), {}, "it passes one node's model on"),
+        (Scaffold(kept_by="researcher"), {"training_plan": Corrected}, "kept_by='node' does not"),
+        (Statistics(min=["age"]), {"training_plan": None}, "smallest and largest values"),
+    ],
+    ids=["median", "own", "norm", "losses", "buffer", "cyclic", "scaffold", "extremes"],
+)
+def test_what_needs_single_contributions_is_refused_when_the_job_is_made(
+    points: dict[str, str], tmp_path: Path, operation: Any, more: dict[str, Any], words: str
+) -> None:
+    arguments = {"training_plan": Linear, "training_args": ARGS, **more}
+    make = {"data": points, "nodes": "local", "home": tmp_path, "protect": SecAgg(), **arguments}
+    with pytest.raises(SpecError, match=words):
+        Job(operation, **make)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"min_nodes": 2}, "3 or more"),
+        ({"clip": 0.0}, "above 0"),
+        ({"clip": float("nan")}, "above 0"),
+        ({"bits": 8}, "16 or 32"),
+        ({"threshold": 1}, "more than half"),
+        ({"max_weight": -1.0}, "above 0"),
+        ({"min_nodes": "3"}, "min_nodes"),
+    ],
+    ids=str,
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        SecAgg(**settings)
+
+
+def test_two_nodes_are_too_few_and_nothing_of_them_is_known(points: dict[str, str], tmp_path: Path) -> None:
+    two = {name: points[name] for name in "ab"}
+    with pytest.raises(JobFailed, match="expected 3 or more"):
+        run(FedAvg(), two, tmp_path, training_plan=Linear, training_args=ARGS, protect=SecAgg())
