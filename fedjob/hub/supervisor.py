@@ -294,7 +294,6 @@ class Hub:
         stack.callback(listener.close)
         server = await gate.listen(listener, None if tls is None else tls.context(authority))
         stack.callback(server.close)
-        stack.callback(gate.close)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         broker.url = f"{'mqtt' if tls is None else 'mqtts'}://{host}:{listener.getsockname()[1]}"
         named = broker.announced
@@ -338,6 +337,7 @@ class Hub:
         stack.push_async_callback(child.stop)
         await child.start()
         gate = rules.gate(child.socket, settings.limits, child.mqtt_versions)
+        stack.callback(gate.close)
         announced = Broker(settings.public_broker, child.kind, child.version)
         return _BrokerInUse(announced, "", child.admit, child.sync, child, gate)
 

@@ -271,7 +271,7 @@ class MqttTransport(Transport):
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=self._client_id(),
+            client_id=f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}",  # of this connection alone
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
@@ -300,10 +300,6 @@ class MqttTransport(Transport):
         client.on_disconnect = self._disconnected
         client.on_message = self._message
         return client
-
-    def _client_id(self) -> str:
-        """Return an id of this connection alone: a second client with the same id would be disconnected."""
-        return f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
