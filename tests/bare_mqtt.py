@@ -6,6 +6,10 @@ import secrets
 import socket
 from dataclasses import dataclass
 
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as websocket
+from websockets.typing import Subprotocol
+
 from fedjob.hub.broker.mqtt_packets import CONNACK, DISCONNECT, Packets, kind_of
 
 PUBACK, SUBACK, PINGRESP = 4, 9, 13
@@ -86,16 +90,24 @@ class BareClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.close()
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """Return the next bytes; none at the end."""
+        return self.socket.recv(1 << 16)
+
+    def close(self) -> None:
+        """End the connection without a word."""
+        self.socket.close()
 
     def next(self) -> bytes:
         """Return the next packet; raise EOFError where there is none any more."""
         while not self._waiting:
             try:
-                block = self.socket.recv(1 << 16)
+                block = self.receive()
             except ConnectionResetError:
                 block = b""
             if not block:
@@ -128,6 +140,35 @@ class BareClient:
         code, rest = body[0], body[1:]
         at = rest.find(b"\x1f")
         return Answer(code, rest[at + 3 :].decode() if self.version == 5 and at >= 0 else "")
+
+
+class WebSocketClient(BareClient):
+    """The same over a WebSocket, at a hub's own port."""
+
+    def __init__(self, url: str, *, timeout_s: float = 10, version: int = 4) -> None:
+        self.version = version
+        self._timeout_s = timeout_s
+        self._line = websocket(
+            url, subprotocols=[Subprotocol("mqtt")], open_timeout=timeout_s, close_timeout=0.1
+        )
+        self.socket = self._line.socket
+        self._packets = Packets(1 << 20)
+        self._waiting = []
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._line.send(data)
+        except ConnectionClosed as error:
+            raise ConnectionResetError from error
+
+    def receive(self) -> bytes:
+        try:
+            return bytes(self._line.recv(self._timeout_s))  # type: ignore[arg-type]
+        except ConnectionClosed:
+            return b""
+
+    def close(self) -> None:
+        self._line.close()
 
 
 def _body(whole: bytes) -> bytes:

@@ -55,7 +55,7 @@ class HubSettings:
         broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
         invited_only: require invitations on loopback too.
         read_urls: other servers of the same objects, announced to the parties.
-        mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
+        mqtt_port: the broker's own; None for 1844 on loopback without TLS, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
         proxies: addresses of web servers before the hub, which say in X-Forwarded-For where a request comes from.
         public_broker: URL of the broker announced to the parties, where a proxy stands in front of it.
@@ -88,6 +88,11 @@ class HubSettings:
     def has_one_port(self) -> bool:
         """True if the broker has no port of its own that others could reach."""
         return self.mqtt_port is None and (self.is_guarded or not is_loopback(self.host))
+
+    @property
+    def enrols_its_user(self) -> bool:
+        """True if the hub's own user needs no invitation."""
+        return is_loopback(self.host) and not self.invited_only
 
     @property
     def is_guarded(self) -> bool:
@@ -199,7 +204,8 @@ class Hub:
             accounts = Accounts(home.broker, parties)
             certificates = self._certificates(home, ledger)
             refusals = Refusals()
-            rules = GateRules(parties, refusals, certificates and BrokerDoor(certificates))
+            door = None if certificates is None else BrokerDoor(certificates)
+            rules = GateRules(parties, refusals, door)
             broker = await self._broker(home, accounts, rules, stack)
             app = HubApp(
                 ledger.federation,
@@ -207,9 +213,7 @@ class Hub:
                 store,
                 broker=lambda: broker.announced,
                 admit=broker.admit,
-                loopback=make_secret(home.folder)
-                if is_loopback(settings.host) and not settings.invited_only
-                else None,
+                loopback=make_secret(home.folder) if settings.enrols_its_user else None,
                 read_urls=settings.read_urls,
                 gate=broker.gate,
                 certificates=certificates,

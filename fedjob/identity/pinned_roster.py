@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,9 @@ def open_roster(home: Path, membership: Membership, *, ask: bool = True) -> Rost
     pinned = PinnedRoster(home, membership, membership.federation_keys)
     roster = Roster(pinned.parties(), pinned.fetch, pin=lambda: pinned.pin)
     if ask:
+        with suppress(RosterRefused):  # what was known counts, and what is wrong with the hub's is said
+            pinned.fetch()
         roster.refresh()
-        if roster.last_error is not None and not isinstance(roster.last_error, RosterRefused):
-            raise roster.last_error
     return roster
 
 

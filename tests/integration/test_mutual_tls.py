@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -468,9 +469,7 @@ def test_a_hub_with_a_new_authority_gives_its_parties_new_certificates(tmp_path:
                 "tls_ca": str(again.ca),
             }
         )
-        with pytest.raises(
-            (NotPermitted, RepositoryUnreachable), match="refuses the certificate of this party"
-        ):
+        with suppress(RepositoryUnreachable):  # the old certificate is refused, and then another is fetched
             fetch_parties(member)
         assert member.credentials is not None
         wait_until(
