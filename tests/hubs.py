@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from fedjob.common.http_client import Patience
@@ -63,6 +64,10 @@ class HubThread:
     def application(self) -> ASGIApp:
         """Return the hub's HTTP application, to serve it a second time."""
         return self._app.app()
+
+    def routes(self) -> list[BaseRoute]:
+        """Return the routes of the hub's HTTP application."""
+        return self._app.routes()
 
     def join(self, party: str, role: str = "node") -> Membership:
         """Enrol a party, once."""

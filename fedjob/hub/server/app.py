@@ -19,7 +19,7 @@ from typing import Any, TypeGuard
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedjob.common.errors import (
@@ -148,11 +148,21 @@ class HubApp:
 
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
+        routes = self.routes()
+        self._description = openapi.document(routes)
+        starlette = Starlette(
+            routes=routes,
+            exception_handlers={404: self._not_found, 405: self._not_found},
+        )
+        return self._monitoring.counted(starlette, [getattr(route, "path", "") for route in routes])
+
+    def routes(self) -> list[BaseRoute]:
+        """Return what the application has."""
         objects = Objects(self._store, self._authenticate, self._pool)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
-        routes = [
+        return [
             *relay,
             Route(openapi.PATH, self._wrap(self._openapi), methods=["GET"]),
             Route("/v1/hub", self._wrap(self._hub), methods=["GET"]),
@@ -164,12 +174,6 @@ class HubApp:
             *watching.routes(self._wrap),
             *self._monitoring.routes(self._wrap),
         ]
-        self._description = openapi.document(routes)
-        starlette = Starlette(
-            routes=routes,
-            exception_handlers={404: self._not_found, 405: self._not_found},
-        )
-        return self._monitoring.counted(starlette, [getattr(route, "path", "") for route in routes])
 
     def close(self) -> None:
         """End the threads."""
