@@ -35,7 +35,11 @@ LOCKS = ROOT / "envs" / "locks"
 CPU = LOCKS / "cpu.txt"
 BUILD = "build"
 """The lock file of what builds a wheel of fedjob, as pyproject.toml names it."""
-INSTALLS = (BUILD, "hub", "node", "training", "researcher", "demo", "dev")
+INSTALLS = (
+    *(BUILD, "hub", "node", "training", "researcher", "demo"),
+    *("imaging", "metrics", "oidc", "sql"),
+    "dev",
+)
 """The lock files beside `cpu.txt` and `cuda.txt`: those but the first are extras of `setup.cfg`."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 MACHINES = ("x86_64", "aarch64")

@@ -33,11 +33,11 @@ from packaging.utils import canonicalize_name
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from envs.build import date_of
-from envs.lock import BUILD, INSTALLS, LOCKS, Locked, read_lock
+from envs.lock import LOCKS, Locked, read_lock
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = "demo"
-ROLES = [name for name in INSTALLS if name not in (BUILD, "dev", EVERYTHING)]
+ROLES = ("hub", "node", "training", "researcher")
 LONGEST_NAME_OF_A_LICENCE = 80
 
 
