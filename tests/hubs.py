@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from fedjob.common.http_client import Patience
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
+from fedjob.hub.server.broker_rights import BrokerKey
 from fedjob.hub.server.monitoring import MonitoringSources
 from fedjob.hub.server.service import ServiceThread
 from fedjob.hub.storage.database import HubDatabase
@@ -43,6 +44,7 @@ class HubThread:
         invited_only: bool = False,
         storage: Path | None = None,
         monitoring: MonitoringSources | None = None,
+        broker_key: BrokerKey | None = None,
     ) -> None:
         self.folder = folder
         self.limits = limits or HubLimits(reserve_bytes=0)
@@ -56,6 +58,7 @@ class HubThread:
             broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
             loopback=None if invited_only else make_secret(folder),
             monitoring=monitoring,
+            broker_key=broker_key,
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}

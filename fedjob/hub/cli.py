@@ -94,6 +94,11 @@ def hub() -> None:
     default="",
     help="URL of an MQTT broker that runs elsewhere; the hub then starts none.",
 )
+@click.option(
+    "--broker-management",
+    default="",
+    help="URL of the HTTP API of that broker where it is a RabbitMQ: the connections of revoked parties are ended by it.",
+)
 @click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
@@ -248,11 +253,15 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
         )
     if running.broker_kind == "external":
         from fedjob.hub.broker.access import acl_file
+        from fedjob.hub.broker.rabbitmq import SETTINGS_NAME
 
         click.echo(
             "The broker needs these users and rules; both files are kept up to date, reload it after changes:"
         )
         click.echo(f"password_file {accounts.passwords}\nacl_file {accounts.acl}\n{acl_file()}", nl=False)
+        click.echo(
+            f"A RabbitMQ asks the hub instead, by the settings in {accounts.acl.with_name(SETTINGS_NAME)}"
+        )
 
 
 @hub.command()

@@ -13,12 +13,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
+from fedjob.common.files import write_atomic
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
+from fedjob.hub.broker import rabbitmq
 from fedjob.hub.broker.child import Accounts, BrokerChild
 from fedjob.hub.broker.gate import BrokerGate, Door
 from fedjob.hub.broker.local_socket import LocalSocket
 from fedjob.hub.broker.port import BrokerPort
+from fedjob.hub.broker.rabbit_management import RabbitManagement
 from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
@@ -26,6 +29,7 @@ from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.broker_door import BrokerDoor
+from fedjob.hub.server.broker_rights import BrokerKey
 from fedjob.hub.server.client_certificates import ClientCertificates
 from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
@@ -53,6 +57,8 @@ class HubSettings:
 
     Args:
         broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
+        broker_management: of the HTTP API of that broker, a RabbitMQ, by which the hub ends the connections of parties that
+            were revoked; empty for none.
         invited_only: require invitations on loopback too.
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, and else for none:
@@ -71,6 +77,7 @@ class HubSettings:
     mqtt_port: int | None = None
     broker_kind: str = "auto"
     broker_url: str = ""
+    broker_management: str = ""
     storage: Path | None = None
     tls: TlsFiles | None = None
     insecure: bool = False
@@ -136,7 +143,25 @@ class HubSettings:
                 )
         for url in self.read_urls:
             check_http_url(url)
+        self._check_management()
         return self
+
+    def _check_management(self) -> None:
+        if not self.broker_management:
+            return
+        check_http_url(self.broker_management)
+        parts = urlsplit(self.broker_management)
+        if self.is_guarded and _is_plain_here(self.broker_url):
+            raise ConfigError(
+                "--broker-management is not needed: the hub carries parties to that broker itself and ends their sessions"
+            )
+        if not self.broker_url:
+            raise ConfigError("--broker-management is of a RabbitMQ that runs elsewhere: give --broker, too")
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ConfigError(
+                f"expected https:// or an address of this machine as --broker-management, found {self.broker_management}: "
+                "others on the network could read the hub's password"
+            )
 
     def _check_guard(self) -> None:
         if self.tls is not None and self.tls_in_front:
@@ -220,6 +245,7 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
                 monitoring=self._monitoring(home, broker.child),
+                broker_key=self._broker_key(home, accounts),
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
@@ -238,7 +264,7 @@ class Hub:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
             running = self._running(home, listener.getsockname()[1], broker)
-            home.announce(running)
+            self._announce(home, running)
             self._ready(running, accounts)
             waiting = asyncio.create_task(stop.wait())
             await asyncio.wait({waiting, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -262,6 +288,17 @@ class Hub:
             storage=str(home.storage),
             guard=settings.guard,
         )
+
+    def _announce(self, home: HubHome, running: Running) -> None:
+        home.announce(running)
+        if self._settings.broker_url:
+            asks = rabbitmq.settings(running.url, _rights_secret(home))
+            write_atomic(home.broker / rabbitmq.SETTINGS_NAME, asks.encode())
+
+    def _broker_key(self, home: HubHome, accounts: Accounts) -> BrokerKey | None:
+        if not self._settings.broker_url:
+            return None
+        return BrokerKey(_rights_secret(home), accounts.hub[1])
 
     def _certificates(self, home: HubHome, ledger: HubDatabase) -> ClientCertificates | None:
         settings = self._settings
@@ -319,12 +356,17 @@ class Hub:
         settings = self._settings
         if settings.broker_url:
             accounts.write()
+            management = None
+            if settings.broker_management:
+                management = RabbitManagement(settings.broker_management, *accounts.hub)
 
             async def write() -> None:
                 await asyncio.to_thread(accounts.write)
+                if management is not None:
+                    await asyncio.to_thread(management.end_revoked, rules.parties.all())
 
             async def admit(party: str, token: str) -> None:
-                await write()
+                await asyncio.to_thread(accounts.write)
 
             where, gate = settings.broker_url, None
             if settings.is_guarded and _is_plain_here(where):
@@ -389,10 +431,16 @@ async def _keep_in_step(
                 if broker.gate is not None:
                     await broker.gate.end_revoked()
                 seen = version
+        with contextlib.suppress(FedjobError, OSError):
             if asyncio.get_running_loop().time() - swept > SWEEP_EVERY_S:
                 swept = asyncio.get_running_loop().time()
                 await asyncio.to_thread(store.sweep)
         await asyncio.sleep(SYNC_EVERY_S)
+
+
+def _rights_secret(home: HubHome) -> str:
+    """Return the secret by which a RabbitMQ asks this hub for the rights of parties."""
+    return load_or_create_secret(home.broker / rabbitmq.SECRET_NAME).hex()
 
 
 def _is_plain_here(url: str) -> bool:

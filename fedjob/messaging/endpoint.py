@@ -347,6 +347,8 @@ class Endpoint:
         self.misdated.pop(message.sender, None)
         self.plain_from.discard(message.sender)
         self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
+        if isinstance(message.body, (Pong, Found)):
+            self._transport.note_presence(message.sender)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return

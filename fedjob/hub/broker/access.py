@@ -12,6 +12,9 @@ READ = ("fedjob/1/to/%u/#", "fedjob/1/all/from/+", "fedjob/1/presence/+")
 BROADCASTS = ("fedjob/1/all/", "fedjob/1/presence/")
 """Beginnings of the topics whose messages go to many."""
 
+HUB_USER = "_hub"
+"""The hub's own name at its broker; no party can have it."""
+
 WRITE = ("fedjob/1/to/+/+/from/%u", "fedjob/1/all/from/%u", "fedjob/1/presence/%u")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedjob.common.errors import BrokerUnreachable, ConfigError
 from fedjob.common.files import private, write_atomic
 from fedjob.hub.broker import tether
-from fedjob.hub.broker.access import acl_file, password_file
+from fedjob.hub.broker.access import HUB_USER, acl_file, password_file
 from fedjob.hub.broker.local_socket import NAME, LocalSocket
 from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, settings
 from fedjob.hub.broker.probe import lets_in
@@ -27,7 +27,6 @@ START_S = 20.0
 ADMIT_S = 5.0
 STOP_S = 5.0
 MAX_RESTART_DELAY_S = 5.0
-_HUB_USER = "_hub"  # no party can have that name
 _PROBE_EVERY_S = 0.01
 
 
@@ -45,12 +44,12 @@ class Accounts:
     @property
     def hub(self) -> tuple[str, str]:
         """The hub's own user, which may connect and nothing else, and its password."""
-        return _HUB_USER, self._hub_password
+        return HUB_USER, self._hub_password
 
     def write(self) -> bool:
         """Bring the files up to date; return whether they changed."""
         members = [(m.party, m.broker_hash) for m in self._parties.all() if not m.revoked]
-        content = password_file([*members, (_HUB_USER, self._hub_hash)])
+        content = password_file([*members, (HUB_USER, self._hub_hash)])
         if content == self._written:
             return False
         write_atomic(self.acl, acl_file().encode())

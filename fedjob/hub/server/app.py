@@ -36,7 +36,7 @@ from fedjob.common.errors import (
 from fedjob.hub.broker.gate import BrokerGate
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals
-from fedjob.hub.server import openapi
+from fedjob.hub.server import broker_rights, openapi
 from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
@@ -112,6 +112,7 @@ class HubApp:
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
         monitoring: what health and metrics look at beside the store.
+        broker_key: by which a RabbitMQ asks for the rights of parties; None where none does.
     """
 
     def __init__(
@@ -129,11 +130,13 @@ class HubApp:
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
         monitoring: MonitoringSources | None = None,
+        broker_key: broker_rights.BrokerKey | None = None,
     ) -> None:
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
         self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
         self._certificates = certificates
+        self._broker_key = broker_key
         self._federation = federation
         self._parties = parties
         self._store = store
@@ -161,6 +164,9 @@ class HubApp:
         objects = Objects(self._store, self._authenticate, self._pool)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
+        rights = broker_rights.BrokerRights(
+            self._parties, self._store.limits, self._broker_key, self._wrap(self._no_broker)
+        )
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
         return [
             *relay,
@@ -169,6 +175,7 @@ class HubApp:
             Route("/v1/parties", self._wrap(self._list), methods=["GET"]),
             Route("/v1/parties", self._wrap(self._enrol), methods=["POST"]),
             Route("/v1/certificate", self._wrap(self._certify), methods=["POST"]),
+            Route(broker_rights.PATH, rights, methods=["POST"]),
             *rosters.routes(self._wrap),
             *objects.routes(self._wrap),
             *watching.routes(self._wrap),
@@ -264,6 +271,9 @@ class HubApp:
             self._pool, lambda: self._parties.certified(member.party, member.key, key_hash)
         )
         return JSONResponse({"certificate": pem}, status_code=201)
+
+    async def _no_broker(self, request: Request) -> Response:
+        raise Unknown(broker_rights.WRONG_SECRET)
 
     def _authenticate(self, request: Request) -> Member:
         member: Member | None = request.scope[_MEMBER]

@@ -260,6 +260,18 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         (400,),
         needs_token=False,
     ),
+    ("/v1/broker/{secret}/{question}", "POST"): _operation(
+        "The rights of a party at a RabbitMQ, which asks as its plugin rabbitmq_auth_backend_http does.",
+        {
+            200: (
+                "`allow` or `deny`.",
+                {"text/plain": {"schema": {"type": "string", "enum": ["allow", "deny"]}}},
+            )
+        },
+        (400, 401, 408, 413),
+        needs_token=False,
+        body={"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
+    ),
     ("/v1/objects/{sha256}", "PUT"): _operation(
         "Store bytes under their SHA-256, for a job and its readers. Storing an object again repairs it.",
         {201: ("Stored, durably.", None)},
@@ -311,6 +323,14 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
 _PATH_PARAMETERS = {
     "sha256": _parameter("sha256", "path", _HEX64, "The SHA-256 of the object's bytes.", required=True),
     "job": _parameter("job", "path", _JOB, "The job's id.", required=True),
+    "secret": _parameter("secret", "path", _HEX64, "That the hub and its broker share.", required=True),
+    "question": _parameter(
+        "question",
+        "path",
+        {"type": "string", "enum": ["user", "vhost", "resource", "topic"]},
+        "What is asked.",
+        required=True,
+    ),
 }
 
 

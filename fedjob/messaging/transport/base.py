@@ -55,6 +55,10 @@ class Transport(ABC):
     def presence(self) -> dict[str, bool]:
         """Return node -> whether it announced that it is connected. This is a hint, which may be out of date."""
 
+    def note_presence(self, party: str) -> None:
+        """Count a node as present, which has just answered: a cluster of brokers may have lost its announcement."""
+        return
+
     @property
     def url(self) -> str:
         """The URL by which the broker is reached; empty where there is none."""

@@ -108,6 +108,18 @@ class _Way:
         return cls(url, parts.scheme, parts.hostname, port, path, proxy_for(url, proxy), connect_s)
 
 
+class _PartyClient(Client):
+    """A client that may take another id where the broker ended a connection before its subscriptions stood.
+
+    RabbitMQ keeps a session's messages on one node of its cluster and refuses whoever comes back under the same id while that
+    node is down.
+    """
+
+    def rename(self, client_id: str) -> None:
+        """Take another id for the next connection."""
+        self._client_id = client_id.encode()
+
+
 class MqttTransport(Transport):
     """A party's session on an MQTT broker.
 
@@ -209,6 +221,9 @@ class MqttTransport(Transport):
     def presence(self) -> dict[str, bool]:
         return self._presence.parties()
 
+    def note_presence(self, party: str) -> None:
+        self._presence.note(party)
+
     @property
     def twin_seen(self) -> float:
         return self._presence.twin_seen
@@ -269,9 +284,9 @@ class MqttTransport(Transport):
         return attempt
 
     def _make_client(self, version: Literal[4, 5], timeout_s: float, probe: bool) -> Client:
-        client = Client(
+        client = _PartyClient(
             CallbackAPIVersion.VERSION2,
-            client_id=f"{self._user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}",  # of this connection alone
+            client_id=_new_id(self._user),  # of this connection alone
             clean_session=None if version == 5 else True,
             protocol=MQTTProtocolVersion.MQTTv5 if version == 5 else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if self._way.scheme in ("ws", "wss") else "tcp",
@@ -423,6 +438,8 @@ class MqttTransport(Transport):
             )
             if self._on_connection is not None:
                 self._on_connection(False)
+        elif isinstance(client, _PartyClient):
+            client.rename(_new_id(self._user))
         self._end(client, _ConnectAttempt("closed", code.getName()))
 
     def _connect_failed(self, client: Client, userdata: Any) -> None:
@@ -487,6 +504,10 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
 def _sentence_of(properties: Any) -> str:
     """Return what a broker says about a refusal; empty where it says nothing."""
     return printable(str(getattr(properties, "ReasonString", "")))[:MAX_SENTENCE]
+
+
+def _new_id(user: str) -> str:
+    return f"{user or 'fedjob'}{CLIENT_ID_SEPARATOR}{secrets.token_hex(8)}"
 
 
 def _and(sentence: str) -> str:

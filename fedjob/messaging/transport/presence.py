@@ -51,6 +51,11 @@ class PresenceBoard:
         with self._lock:
             self._present[party] = payload[:1] == b"1"
 
+    def note(self, party: str) -> None:
+        """Take note of a party that gave a sign of life."""
+        with self._lock:
+            self._present[party] = True
+
     def take_own(self, payload: bytes) -> bool:
         """Take an announcement under this party's name; return whether this process has to announce itself again."""
         word, _, instance = payload.decode("ascii", "replace").partition(" ")

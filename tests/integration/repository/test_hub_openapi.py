@@ -28,6 +28,7 @@ EXAMPLES = int(os.environ.get("FEDJOB_SCHEMATHESIS", "10"))
 LIMITS = HubLimits(reserve_bytes=0, requests_per_s=1e6, requests_at_once=1e6, stranger_requests_per_s=1e6,
                    stranger_requests_at_once=1e6, refusals_per_s=1e6, refusals_at_once=1e6)  # fmt: skip
 JUDGED = {
+    ("/v1/broker/{secret}/{question}", "POST"),
     ("/v1/certificate", "POST"),
     ("/v1/jobs/{job}/watch", "PUT"),
     ("/v1/objects/{sha256}", "PUT"),

@@ -31,6 +31,14 @@ def test_a_second_daemon_is_noticed_by_both_and_they_do_not_answer_each_other_fo
     assert (first.twin_seen, second.twin_seen) == (100.0, 100.0)
 
 
+def test_who_answers_counts_as_present_until_it_says_otherwise() -> None:
+    board = make()
+    board.note("a")
+    assert board.parties() == {"a": True}
+    board.take("a", b"0 abc")
+    assert board.parties() == {"a": False}
+
+
 def test_others_see_who_is_there_by_the_first_word_and_odd_bytes_are_nobody() -> None:
     board = make()
     board.take("a", b"1 abc")
