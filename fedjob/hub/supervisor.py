@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import uvicorn
 
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
@@ -233,20 +236,14 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
             )
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
             keeping = asyncio.create_task(_keep_in_step(ledger, store, broker))
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.002)
-            running = self._running(home, listener.getsockname()[1], broker)
-            home.announce(running)
-            self._ready(running, accounts)
-            waiting = asyncio.create_task(stop.wait())
-            await asyncio.wait({waiting, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            server.should_exit = True
-            for task in (waiting, keeping):
-                task.cancel()
-            await asyncio.gather(waiting, keeping, return_exceptions=True)
-            await serving
+
+            def ready() -> None:
+                running = self._running(home, listener.getsockname()[1], broker)
+                home.announce(running)
+                self._ready(running, accounts)
+
+            await _serve(server, listener, ready, stop, keeping)
 
     def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
         settings = self._settings
@@ -373,6 +370,27 @@ class _BrokerInUse:
     sync: Callable[[], Awaitable[object]]
     child: BrokerChild | None
     gate: BrokerGate | None
+
+
+async def _serve(
+    server: uvicorn.Server,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+    keeping: asyncio.Task[None],
+) -> None:
+    """Serve until `stop` is set, or until the server or `keeping` ends by itself."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.002)
+    ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopping, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    for task in (stopping, keeping):
+        task.cancel()
+    await asyncio.gather(stopping, keeping, return_exceptions=True)
+    await serving
 
 
 async def _keep_in_step(

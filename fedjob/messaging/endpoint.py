@@ -64,11 +64,9 @@ class Endpoint:
     Args:
         federation: name of the federation, which every frame carries.
         role: of this party, see `FrameChecks`.
-        on_receipt: called in `receive` with the id of a message that its addressee has made durable.
-            May come again after a restart.
+        on_receipt: called in `receive` with the id of a message that its addressee made durable; maybe twice.
         on_give_up: called in `receive` with the id of a message that expired undelivered.
-        audit_head: returns the head of this party's audit chain, which every reply then carries as of when it is
-            prepared; None for a party that keeps no chain.
+        audit_head: returns the head of this party's audit chain, for every reply; None for a party without one.
     """
 
     def __init__(

@@ -150,6 +150,7 @@ class BrokerChild:
                 await self._end()
                 raise BrokerUnreachable(f"the {self.kind} broker did not start: {self._last_words()}")
             await asyncio.sleep(_PROBE_EVERY_S)
+        self.socket.make_private()
 
     def _command(self) -> list[str]:
         passwords, acl = self._accounts.passwords, self._accounts.acl

@@ -23,6 +23,10 @@ class LocalSocket:
 
     folder: Path
 
+    def make_private(self) -> None:
+        """Let nobody but the owner use it, whatever mode the broker gave it."""
+        (self.folder / NAME).chmod(0o600)
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection to it.
 
