@@ -17,14 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from fedjob.cli import cli
-from fedjob.common.errors import FedjobError, NotPermitted
+from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.types import Address
+from fedjob.hub.config.tls import AUTHORITY_NAME, TlsFiles
 from fedjob.identity.client_certificate import certificate_of_home, describe
 from fedjob.identity.enrolment import enrol_home, ensure_certificate
-from fedjob.identity.membership import Membership
+from fedjob.identity.membership import Invitation, Membership, fetch_parties
 from fedjob.identity.statements.federation_keys import FederationKeys, fingerprint_of
 from fedjob.messaging.transport.mqtt import _break_off, transport_of
 from fedjob.repository import open_repository
+from tests.authorities import Authority
 from tests.parts import program
 from tests.processes import wait_until
 from tests.tls_hubs import TlsHub
@@ -67,8 +69,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def coordinator(tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
-    return Coordinator(tmp_path_factory.mktemp("offline") / "keys")
+def coordinator(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Coordinator:
+    return Coordinator(tmp_path_factory.mktemp(f"offline-{kind}") / "keys")
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +212,8 @@ def test_transfers_and_sessions_of_a_party_end_when_the_roster_revokes_it_and_ot
         wait_until(lambda: not mqtt["two"].connected(), timeout_s=WITHIN_S, what="the end of the session")
         assert mqtt["three"].connected()
         assert roster_of(hub, three)["two"]["revoked"] is True
-        with pytest.raises(FedjobError):
-            ensure_certificate(two)
+        with pytest.raises(NotPermitted):
+            fetch_parties(two)
     finally:
         for each in mqtt.values():
             each.close()
@@ -230,3 +232,29 @@ def test_a_session_that_broke_off_comes_back(hub: TlsHub) -> None:
             wait_until(transport.connected, timeout_s=20, what="it to come back")
     finally:
         transport.close()
+
+
+def test_an_invitation_carries_the_authority_of_the_hubs_certificate_by_itself(tmp_path: Path) -> None:
+    with TlsHub(tmp_path, broker_kind="amqtt") as hub:
+        pass  # it was given no authority, so that its invitations name none
+    tls = hub.settings.tls
+    assert tls is not None
+
+    def carried(url: str = hub.url) -> str:
+        file = tmp_path / "a.invitation"
+        types("hub", "invite", "a", "--home", tmp_path / "hub", "--url", url, "--out", file)
+        return Invitation.load(file).authority
+
+    assert carried() == ""
+    with pytest.raises(ConfigError, match="is not signed by an authority in"):
+        tls.keep_authority(tmp_path / "hub", Authority(tmp_path / "other").cert)
+    with TlsHub(tmp_path / "next", broker_kind="amqtt", tls=tls, tls_ca=hub.ca):
+        assert (tmp_path / "next" / "hub" / AUTHORITY_NAME).read_bytes() == hub.ca.read_bytes()
+    tls.keep_authority(tmp_path / "hub", hub.ca)
+    assert tls.keep_authority(tmp_path / "hub", None) == "", "it stays, though it is given once only"
+    assert carried() == hub.ca.read_text()
+    assert carried("http://hub.example.org:80") == "", "a hub without TLS has none"
+    pair = Authority(tmp_path / "new").server("hub")
+    renewed = TlsFiles(pair.cert, pair.key)
+    assert "from another authority than before" in renewed.keep_authority(tmp_path / "hub", None)
+    assert carried() == ""
