@@ -98,6 +98,11 @@ def hub() -> None:
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
 @click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path),
+    help="PEM certificate of the private authority that --tls-cert is from; invitations carry it from then on.",
+)
+@click.option(
     "--client-ca",
     type=click.Path(path_type=Path),
     help="PEM certificate of the authority that the parties' own certificates are from.  [default: the hub issues them]",
@@ -360,7 +365,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, to travel in the invitation.",
+    help="Certificate of the hub's own authority, to travel in the invitation.  [default: that of `hub start --tls-ca`]",
 )
 @one_line
 def invite(
@@ -370,6 +375,7 @@ def invite(
     from fedjob.common.files import write_atomic
     from fedjob.common.http_client import check_authority, check_http_url
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.config.tls import AUTHORITY_NAME
     from fedjob.hub.storage.parties import Parties
     from fedjob.hub.storage.rosters import RosterBook
     from fedjob.identity.membership import Invitation
@@ -388,6 +394,9 @@ def invite(
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
         pin = RosterBook(ledger).pin()
+    kept = where.folder / AUTHORITY_NAME
+    if tls_ca is None and url.startswith("https://") and kept.exists():
+        tls_ca = kept
     if tls_ca is not None:
         check_authority(tls_ca)
     authority = "" if tls_ca is None else tls_ca.read_text(encoding="ascii")

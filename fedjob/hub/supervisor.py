@@ -66,6 +66,8 @@ class HubSettings:
         only_certificates: refuse who shows none, even with a signature of the request in its place.
         tls_in_front: a web server before the hub ends TLS, so that parties sign their requests.
         federation: the keys that sign the roster, from now on; None for what the home has.
+        tls_ca: certificate of the private authority that the hub's own is from, which invitations carry from now on;
+            None for what the home has.
     """
 
     home: Path
@@ -84,6 +86,7 @@ class HubSettings:
     only_certificates: bool = False
     tls_in_front: bool = False
     federation: FederationKeys | None = None
+    tls_ca: Path | None = None
     proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
@@ -146,6 +149,8 @@ class HubSettings:
             raise ConfigError("expected --tls-cert or --tls-in-front, found both: TLS ends in one place")
         if self.tls is None and (self.client_ca is not None or self.only_certificates):
             raise ConfigError("--client-ca and --only-certificates need --tls-cert and --tls-key")
+        if self.tls is None and self.tls_ca is not None:
+            raise ConfigError("--tls-ca needs --tls-cert and --tls-key, which it signed")
         if self.tls_in_front and self.mqtt_port is not None:
             raise ConfigError(
                 "--mqtt-port can't be with --tls-in-front: parties reach the broker through the web server, at /mqtt"
@@ -200,6 +205,10 @@ class Hub:
             stack.callback(ledger.close)
             if settings.federation is not None:
                 RosterBook(ledger).adopt(settings.federation)
+            if settings.tls is not None and (
+                note := settings.tls.keep_authority(home.folder, settings.tls_ca)
+            ):
+                _log.warning("%s", note)
             parties = Parties(ledger, settings.limits)
             store = ObjectStore(home.storage, ledger, settings.limits)
             listener = listen(settings.host, settings.port)
@@ -236,7 +245,7 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
             )
-            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker))
+            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker, app))
 
             def ready() -> None:
                 running = self._running(home, listener.getsockname()[1], broker)
@@ -397,15 +406,17 @@ async def _keep_in_step(
     ledger: HubDatabase,
     store: ObjectStore,
     broker: _BrokerInUse,
+    app: HubApp,
 ) -> None:
     """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:
         with contextlib.suppress(FedjobError, OSError):  # such as a full disk: the next try may do
             if (version := ledger.version()) != seen:
-                await broker.sync()
+                await app.end_revoked()
                 if broker.gate is not None:
                     await broker.gate.end_revoked()
+                await broker.sync()  # last: it writes files, and no full disk may keep in who was revoked
                 seen = version
             if asyncio.get_running_loop().time() - swept > SWEEP_EVERY_S:
                 swept = asyncio.get_running_loop().time()

@@ -45,6 +45,7 @@ from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
+from fedjob.hub.server.running_requests import RunningRequests
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
@@ -132,6 +133,7 @@ class HubApp:
     ) -> None:
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
+        self._running = RunningRequests()
         self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
         self._certificates = certificates
         self._federation = federation
@@ -174,6 +176,11 @@ class HubApp:
             *watching.routes(self._wrap),
             *self._monitoring.routes(self._wrap),
         ]
+
+    async def end_revoked(self) -> None:
+        """End the transfers of those who are no members any more, or enrolled anew."""
+        members = await asyncio.get_running_loop().run_in_executor(self._pool, self._parties.all)
+        self._running.end_revoked(members)
 
     def close(self) -> None:
         """End the threads."""
@@ -260,9 +267,12 @@ class HubApp:
         except (ValueError, RecursionError):
             wanted = None
         pem, key_hash = self._certificates.issue(wanted, member.party, member.key)
-        await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: self._parties.certified(member.party, member.key, key_hash)
-        )
+
+        def note() -> None:
+            self._book.check_certificate(member, key_hash)
+            self._parties.certified(member.party, member.key, key_hash)
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, note)
         return JSONResponse({"certificate": pem}, status_code=201)
 
     def _authenticate(self, request: Request) -> Member:
@@ -295,7 +305,9 @@ class HubApp:
         return address_of(connection, self._proxies)
 
     def _wrap(self, handler: Handler) -> ASGIApp:
-        return _Answers(handler, self._store.limits, self._limits, self._member, self._address_of)
+        return _Answers(
+            handler, self._store.limits, self._limits, self._member, self._address_of, self._running
+        )
 
 
 class _Body:
@@ -321,12 +333,14 @@ class _Answers:
         request_limits: RequestLimits,
         member_of: Callable[[Request], Member | None],
         address_of: Callable[[HTTPConnection], str],
+        running: RunningRequests,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._request_limits = request_limits
         self._member_of = member_of
         self._address_of = address_of
+        self._running = running
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive)
@@ -337,9 +351,10 @@ class _Answers:
         num_readers = request.headers.get("x-fedjob-readers", "").count(",")
         address = self._address_of(request)
         try:
-            async with self._request_limits.turn(member, address, num_readers):
-                response = await self._response(request, body, member, address)
-                await response(scope, receive, send)
+            with self._running.of(member, scope.get(ABORT)):
+                async with self._request_limits.turn(member, address, num_readers):
+                    response = await self._response(request, body, member, address)
+                    await response(scope, receive, send)
         except TooMany as refused:
             response = await self._refuse(body, 429, str(refused), is_known=member is not None)
             response.headers["Retry-After"] = str(refused.after_s)

@@ -27,7 +27,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import (
+    MQTT_CLEAN_START_FIRST_ONLY,
+    Client,
+    ConnectFlags,
+    DisconnectFlags,
+    MQTTMessage,
+    MQTTMessageInfo,
+)
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -250,6 +257,8 @@ class MqttTransport(Transport):
                 self._way.host,
                 self._way.port,
                 keepalive=KEEPALIVE_S,
+                # at every connection: paho by itself asks for the session before at the second, and the hub keeps none
+                clean_start=True if version == 5 else MQTT_CLEAN_START_FIRST_ONLY,
                 properties=_connect_properties() if version == 5 and not probe else None,
             )
         except ssl.SSLError as error:
