@@ -118,6 +118,7 @@ def start(
     import logging
     import signal
 
+    from fedjob.hub.config.open_files import allow_open_files
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
 
@@ -135,7 +136,8 @@ def start(
         **rest,
     )
 
-    for warning in settings.check().warnings():
+    few_files = allow_open_files()
+    for warning in [*settings.check().warnings(), *filter(None, [few_files])]:
         click.echo(f"warning: {warning}", err=True)
 
     async def run() -> None:

@@ -24,7 +24,7 @@ from amqtt.session import Session
 from fedjob.hub.broker.access import may_read, may_write
 from fedjob.hub.storage.parties import password_fits
 
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 8192
 
 
 class PasswordFile:

@@ -29,7 +29,7 @@ class HubLimits:
 
     object_bytes: int = PART_BYTES
     header_bytes: int = 256 << 10
-    num_connections: int = 512
+    num_connections: int = 2048
     num_sessions: int = 8192
     num_uploads: int = 64
     idle_s: float = 30.0

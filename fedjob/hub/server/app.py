@@ -109,6 +109,7 @@ class HubApp:
         self._admit = admit
         self._loopback = loopback
         self._read_urls = read_urls
+        self._listed: tuple[list[Member], bytes] = ([], b"[]")
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
 
     def app(self) -> Starlette:
@@ -147,12 +148,12 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        return JSONResponse(
-            [
-                {"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked}
-                for m in self._parties.all()
-            ]
-        )
+        members, body = self._listed
+        if (found := self._parties.all()) is not members:
+            rows = [{"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked} for m in found]
+            body = json.dumps(rows, separators=(",", ":")).encode()
+            self._listed = found, body
+        return Response(body, media_type="application/json")
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
