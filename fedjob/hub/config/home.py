@@ -24,6 +24,7 @@ class Running:
     broker_version: str
     broker_pid: int
     storage: str
+    storage_login: str = ""
 
 
 class HubHome:

@@ -87,6 +87,7 @@ class HubApp:
             nobody without one.
         read_urls: URLs of other servers of the same objects.
         broker_port: the broker on this machine to which `/mqtt` leads; None for none.
+        direct: parties fetch objects from the bucket where they lie, by a signed URL.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class HubApp:
         loopback: tuple[str, Path] | None = None,
         read_urls: tuple[str, ...] = (),
         broker_port: BrokerPort | None = None,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._relay = None if broker_port is None else BrokerRelay(broker_port, store.limits.num_sessions)
         self._federation = federation
         self._parties = parties
@@ -114,7 +117,7 @@ class HubApp:
 
     def app(self) -> Starlette:
         """Return the ASGI application."""
-        objects = Objects(self._store, self._authenticate, self._pool)
+        objects = Objects(self._store, self._authenticate, self._pool, direct=self._direct)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
         return Starlette(
