@@ -112,6 +112,7 @@ class HubApp:
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
         monitoring: what health and metrics look at beside the store.
+        direct: parties fetch objects from the bucket where they lie, by a signed URL.
     """
 
     def __init__(
@@ -129,7 +130,9 @@ class HubApp:
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
         monitoring: MonitoringSources | None = None,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
         self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
@@ -143,6 +146,7 @@ class HubApp:
         self._loopback = loopback
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
+        self._listed: tuple[list[Member], bytes] = ([], b"[]")
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
         self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
@@ -158,7 +162,7 @@ class HubApp:
 
     def routes(self) -> list[BaseRoute]:
         """Return what the application has."""
-        objects = Objects(self._store, self._authenticate, self._pool)
+        objects = Objects(self._store, self._authenticate, self._pool, direct=self._direct)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
@@ -211,8 +215,9 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        return JSONResponse(
-            [
+        members, body = self._listed
+        if (found := self._parties.all()) is not members:
+            rows = [
                 {
                     "party": m.party,
                     "role": m.role,
@@ -221,9 +226,11 @@ class HubApp:
                     "binding": m.binding,
                     "revoked": m.revoked,
                 }
-                for m in self._parties.all()
+                for m in found
             ]
-        )
+            body = json.dumps(rows, separators=(",", ":")).encode()
+            self._listed = found, body
+        return Response(body, media_type="application/json")
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
