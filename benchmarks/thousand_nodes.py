@@ -177,7 +177,7 @@ def train(session: Session, watched: Watched, num_nodes: int, given: argparse.Na
     for event in events:
         if event.type == "round":
             print(f"  round {event.body['seconds']:.2f} s")
-    answered = len({event.node for event in events if event.type == "state"})
+    answered = len({event.node for event in events if event.type == "state" and event.node})
     print(f"  {answered} of {num_nodes} nodes took part, {len(events)} events", flush=True)
 
 

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import uvicorn
+
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
@@ -249,13 +251,7 @@ class Hub:
             running = self._running(home, listener.getsockname()[1], broker)
             home.announce(running)
             self._ready(running, accounts)
-            waiting = asyncio.create_task(stop.wait())
-            await asyncio.wait({waiting, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            server.should_exit = True
-            for task in (waiting, keeping):
-                task.cancel()
-            await asyncio.gather(waiting, keeping, return_exceptions=True)
-            await serving
+            await _until_stopped(stop, server, serving, keeping)
 
     def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
         settings = self._settings
@@ -391,6 +387,19 @@ class _BrokerInUse:
     sync: Callable[[], Awaitable[object]]
     child: BrokerChild | None
     gate: BrokerGate | None
+
+
+async def _until_stopped(
+    stop: asyncio.Event, server: uvicorn.Server, serving: asyncio.Task[None], keeping: asyncio.Task[None]
+) -> None:
+    """Wait until the hub is stopped or a part of it ends; then end the others."""
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait({waiting, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    for task in (waiting, keeping):
+        task.cancel()
+    await asyncio.gather(waiting, keeping, return_exceptions=True)
+    await serving
 
 
 async def _keep_in_step(

@@ -43,6 +43,7 @@ from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificate
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
+from fedjob.hub.server.party_rows import PartyRows
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
 from fedjob.hub.server.watches import WatchFrames
@@ -51,7 +52,7 @@ from fedjob.hub.storage.parties import Member, Parties
 from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
-from fedjob.identity.membership import BROKER_PATH, broker_password
+from fedjob.identity.membership import BROKER_PATH, MARK, broker_password, check_mark
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
@@ -146,7 +147,7 @@ class HubApp:
         self._loopback = loopback
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
-        self._listed: tuple[list[Member], bytes] = ([], b"[]")
+        self._rows = PartyRows(parties)
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
         self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
@@ -215,22 +216,8 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        members, body = self._listed
-        if (found := self._parties.all()) is not members:
-            rows = [
-                {
-                    "party": m.party,
-                    "role": m.role,
-                    "key": m.key,
-                    "sealing": m.sealing,
-                    "binding": m.binding,
-                    "revoked": m.revoked,
-                }
-                for m in found
-            ]
-            body = json.dumps(rows, separators=(",", ":")).encode()
-            self._listed = found, body
-        return Response(body, media_type="application/json")
+        mark, body = self._rows.answer(check_mark(request.query_params.get("after")))
+        return Response(body, media_type="application/json", headers={MARK: mark})
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)

@@ -216,9 +216,18 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         needs_token=False,
     ),
     ("/v1/parties", "GET"): _operation(
-        "Every party of the federation, revoked ones too.",
-        {200: ("The parties.", _json("Party", many=True))},
+        "Every party of the federation, revoked ones too, or those that have changed since an earlier answer.",
+        {200: ("The parties; X-Fedjob-Mark has the mark of this answer.", _json("Party", many=True))},
         (400,),
+        parameters=(
+            _parameter(
+                "after",
+                "query",
+                {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9]{1,16}$"},
+                "The mark of an earlier answer; where it is none of this hub's, every party is answered.",
+                required=False,
+            ),
+        ),
     ),
     ("/v1/parties", "POST"): _operation(
         "Enrol, by an invitation or, on the hub's own machine, by the proof that its secret file was read.",
