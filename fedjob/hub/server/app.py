@@ -43,6 +43,7 @@ from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificate
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
+from fedjob.hub.server.party_rows import PartyRows
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
 from fedjob.hub.server.running_requests import RunningRequests
@@ -52,7 +53,7 @@ from fedjob.hub.storage.parties import Member, Parties
 from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
-from fedjob.identity.membership import BROKER_PATH, broker_password
+from fedjob.identity.membership import BROKER_PATH, MARK, broker_password, check_mark
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
@@ -113,6 +114,7 @@ class HubApp:
         refusals: the counts of what is refused.
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
         monitoring: what health and metrics look at beside the store.
+        direct: parties fetch objects from the bucket where they lie, by a signed URL.
     """
 
     def __init__(
@@ -130,7 +132,9 @@ class HubApp:
         refusals: Refusals | None = None,
         proxies: tuple[str, ...] = (),
         monitoring: MonitoringSources | None = None,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
         self._running = RunningRequests()
@@ -145,6 +149,7 @@ class HubApp:
         self._loopback = loopback
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
+        self._rows = PartyRows(parties)
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
         self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
@@ -160,7 +165,7 @@ class HubApp:
 
     def routes(self) -> list[BaseRoute]:
         """Return what the application has."""
-        objects = Objects(self._store, self._authenticate, self._pool)
+        objects = Objects(self._store, self._authenticate, self._pool, direct=self._direct)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         relay = [] if self._relay is None else [WebSocketRoute(BROKER_PATH, self._relay.carry)]
@@ -218,19 +223,8 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        return JSONResponse(
-            [
-                {
-                    "party": m.party,
-                    "role": m.role,
-                    "key": m.key,
-                    "sealing": m.sealing,
-                    "binding": m.binding,
-                    "revoked": m.revoked,
-                }
-                for m in self._parties.all()
-            ]
-        )
+        mark, body = self._rows.answer(check_mark(request.query_params.get("after")))
+        return Response(body, media_type="application/json", headers={MARK: mark})
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
