@@ -203,19 +203,8 @@ class Hub:
         """
         settings = self._settings
         home = HubHome(settings.home, settings.storage)
-        if home.opened:
-            _log.warning("%s", home.opened)
-        home.lock()
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(home.unlock)
-            ledger = HubDatabase(home.ledger)
-            stack.callback(ledger.close)
-            if settings.federation is not None:
-                RosterBook(ledger).adopt(settings.federation)
-            if settings.tls is not None and (
-                note := settings.tls.keep_authority(home.folder, settings.tls_ca)
-            ):
-                _log.warning("%s", note)
+            ledger = self._open(home, stack)
             parties = Parties(ledger, settings.limits)
             bucket = await self._bucket()
             store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
@@ -262,6 +251,20 @@ class Hub:
                 self._ready(running, accounts)
 
             await _serve(server, listener, ready, stop, keeping)
+
+    def _open(self, home: HubHome, stack: contextlib.AsyncExitStack) -> HubDatabase:
+        settings = self._settings
+        if home.opened:
+            _log.warning("%s", home.opened)
+        home.lock()
+        stack.callback(home.unlock)
+        ledger = HubDatabase(home.ledger)
+        stack.callback(ledger.close)
+        if settings.federation is not None:
+            RosterBook(ledger).adopt(settings.federation)
+        if settings.tls is not None and (note := settings.tls.keep_authority(home.folder, settings.tls_ca)):
+            _log.warning("%s", note)
+        return ledger
 
     def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
         settings = self._settings
