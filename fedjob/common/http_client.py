@@ -242,24 +242,7 @@ class Web:
         whole = False
         try:
             stream = HttpStream(self, response)
-            if response.status_code == 407 and self.proxy is not None:
-                raise _proxy_trouble(self.proxy, self.url, "407 Proxy Authentication Required")
-            if not 200 <= response.status_code < 300 and response.status_code not in accept:
-                if response.status_code == 401 and own is not None:
-                    own.refused()
-                raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
-            if response.headers.get("Content-Type", "").startswith("text/html"):
-                strange = RepositoryUnreachable(
-                    f"{self.url} answers with a page for people: does this network want a login in a browser first, "
-                    "or is this another server's address?"
-                )
-                raise Passing(strange, num_retries=NUM_STRANGE)
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                found = response.headers["Content-Encoding"][:40]
-                raise RepositoryError(
-                    f"{self.url} answers with Content-Encoding {found!r}; expected plain bytes: switch "
-                    "compression off in the proxy before it"
-                )
+            self._check_answer(response, stream, accept, what or path)
             yield stream
             whole = stream.ended
         finally:
@@ -269,6 +252,29 @@ class Web:
             else:
                 response.raw.close()
                 response.close()
+
+    def _check_answer(
+        self, response: requests.Response, stream: HttpStream, accept: tuple[int, ...], what: str
+    ) -> None:
+        """Raise what a response means that is none of a hub's, or a refusal."""
+        if response.status_code == 407 and self.proxy is not None:
+            raise _proxy_trouble(self.proxy, self.url, "407 Proxy Authentication Required")
+        if not 200 <= response.status_code < 300 and response.status_code not in accept:
+            if response.status_code == 401 and self._credentials is not None:
+                self._credentials.refused()
+            raise refusal(response.status_code, response.headers, stream.explanation(), what)
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            strange = RepositoryUnreachable(
+                f"{self.url} answers with a page for people: does this network want a login in a browser first, "
+                "or is this another server's address?"
+            )
+            raise Passing(strange, num_retries=NUM_STRANGE)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            found = response.headers["Content-Encoding"][:40]
+            raise RepositoryError(
+                f"{self.url} answers with Content-Encoding {found!r}; expected plain bytes: switch "
+                "compression off in the proxy before it"
+            )
 
     def trouble(self, error: Exception) -> FedjobError:
         """Return the error that a failure of the connection means."""

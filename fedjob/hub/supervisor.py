@@ -216,20 +216,7 @@ class Hub:
             door = None if certificates is None else BrokerDoor(certificates)
             rules = GateRules(parties, refusals, door)
             broker = await self._broker(home, accounts, rules, stack)
-            app = HubApp(
-                ledger.federation,
-                parties,
-                store,
-                broker=lambda: broker.announced,
-                admit=broker.admit,
-                loopback=make_secret(home.folder) if settings.enrols_its_user else None,
-                read_urls=settings.read_urls,
-                gate=broker.gate,
-                certificates=certificates,
-                refusals=refusals,
-                proxies=settings.proxies,
-                monitoring=self._monitoring(home, broker.child),
-            )
+            app = self._app(home, store, parties, broker, certificates, refusals)
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
             if broker.gate is not None and not settings.has_one_port and not settings.broker_url:
@@ -256,6 +243,31 @@ class Hub:
                 task.cancel()
             await asyncio.gather(waiting, keeping, return_exceptions=True)
             await serving
+
+    def _app(
+        self,
+        home: HubHome,
+        store: ObjectStore,
+        parties: Parties,
+        broker: _BrokerInUse,
+        certificates: ClientCertificates | None,
+        refusals: Refusals,
+    ) -> HubApp:
+        settings = self._settings
+        return HubApp(
+            store.ledger.federation,
+            parties,
+            store,
+            broker=lambda: broker.announced,
+            admit=broker.admit,
+            loopback=make_secret(home.folder) if settings.enrols_its_user else None,
+            read_urls=settings.read_urls,
+            gate=broker.gate,
+            certificates=certificates,
+            refusals=refusals,
+            proxies=settings.proxies,
+            monitoring=self._monitoring(home, broker.child),
+        )
 
     def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
         settings = self._settings

@@ -292,7 +292,7 @@ class MqttTransport(Transport):
         if self._way.scheme in ("ws", "wss"):
             client.ws_set_options(path=self._way.path, headers=self._headers)
         if self._way.scheme in ("mqtts", "wss"):
-            context = self._context()
+            context = _context_of(self._tls_ca)
             client.tls_set_context(context)
             client.on_pre_connect = lambda *_: self._load_certificate(context)
         if self.address.session == DAEMON and not probe:
@@ -309,15 +309,6 @@ class MqttTransport(Transport):
         client.on_disconnect = self._disconnected
         client.on_message = self._message
         return client
-
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._tls_ca is None:
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(self._tls_ca)
-        return context
 
     def _load_certificate(self, context: ssl.SSLContext) -> None:
         """Use the certificate as it is now for the next connection: it is renewed while this runs."""
@@ -491,6 +482,17 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         proxy=membership.proxy,
         credentials=membership.credentials,
     )
+
+
+def _context_of(tls_ca: str | Path | None) -> ssl.SSLContext:
+    """Return the context of a client that trusts one authority, or those of the system."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls_ca is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(tls_ca)
+    return context
 
 
 def _sentence_of(properties: Any) -> str:
