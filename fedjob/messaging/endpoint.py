@@ -99,8 +99,7 @@ class Endpoint:
         self._on_receipt = on_receipt
         self._on_give_up = on_give_up
         self._audit_head = audit_head
-        self._clock = clock
-        self._wall = wall
+        self._clock, self._wall = clock, wall
         self._seq = itertools.count(1)
         self._courier = courier.CourierState(seed=secrets.randbits(32), up=False)
         self._posted: dict[str, Outgoing] = {}

@@ -22,7 +22,7 @@ from fedjob.common.types import Address
 from fedjob.hub.config.tls import AUTHORITY_NAME, TlsFiles
 from fedjob.identity.client_certificate import certificate_of_home, describe
 from fedjob.identity.enrolment import enrol_home, ensure_certificate
-from fedjob.identity.membership import Invitation, Membership, fetch_parties
+from fedjob.identity.membership import Invitation, Membership, fetch_parties, load_membership
 from fedjob.identity.statements.federation_keys import FederationKeys, fingerprint_of
 from fedjob.messaging.transport.mqtt import _break_off, transport_of
 from fedjob.repository import open_repository
@@ -212,7 +212,7 @@ def test_transfers_and_sessions_of_a_party_end_when_the_roster_revokes_it_and_ot
         wait_until(lambda: not mqtt["two"].connected(), timeout_s=WITHIN_S, what="the end of the session")
         assert mqtt["three"].connected()
         assert roster_of(hub, three)["two"]["revoked"] is True
-        with pytest.raises(NotPermitted):
+        with pytest.raises(NotPermitted, match=r"two was revoked: ask Dr\. Kim, and the hub's owner for"):
             fetch_parties(two)
     finally:
         for each in mqtt.values():
@@ -258,3 +258,41 @@ def test_an_invitation_carries_the_authority_of_the_hubs_certificate_by_itself(t
     renewed = TlsFiles(pair.cert, pair.key)
     assert "from another authority than before" in renewed.keep_authority(tmp_path / "hub", None)
     assert carried() == ""
+
+
+def test_a_restored_hub_and_a_restored_home_go_on_as_they_were(tmp_path: Path) -> None:
+    """Keys of all kinds, certificates, authorities, rosters and limits are in the backups."""
+    coordinator, kind = Coordinator(tmp_path / "offline"), "amqtt"
+    with TlsHub(tmp_path, broker_kind=kind, federation=coordinator.keys, mqtt_port=None) as hub:
+        one = join(hub, "one")
+        tls = hub.settings.tls
+        assert tls is not None
+        tls.keep_authority(tmp_path / "hub", hub.ca)
+        coordinator.does(hub, "sign")
+        shown, home = roster_of(hub, one), Path(one.home)
+        (home / "config.toml").write_text("approvers = 2\n")
+        types("hub", "backup", tmp_path / "hub.backup", "--home", tmp_path / "hub")
+        types("node", "backup", tmp_path / "one.backup", "--home", home)
+        authority = (tmp_path / "hub" / "client-authority" / "certificate.pem").read_bytes()
+        metrics = (tmp_path / "hub" / "metrics_token").read_bytes()
+    again = tmp_path / "again"
+    types("hub", "restore", tmp_path / "hub.backup", "--home", again / "hub")
+    types("node", "restore", tmp_path / "one.backup", "--home", tmp_path / "restored")
+    before, after = (
+        {str(path.relative_to(where)) for path in where.rglob("*") if path.is_file()}
+        for where in (home, tmp_path / "restored")
+    )
+    assert after == before, "files of the home are not in its backup"
+    with TlsHub(
+        again, broker_kind=kind, tls=tls, mqtt_port=None, port=int(urlsplit(hub.url).port or 0)
+    ) as hub:
+        restored = load_membership(tmp_path / "restored")
+        assert roster_of(hub, restored) == shown
+        assert restored.credentials is not None
+        assert not restored.credentials.renew(), "the certificate is good still"
+        transport = transport_of(restored, Address("one"))
+        transport.open(lambda *frame: None, timeout_s=20)
+        transport.close()
+        assert (again / "hub" / "client-authority" / "certificate.pem").read_bytes() == authority
+        assert (again / "hub" / "metrics_token").read_bytes() == metrics
+        assert (again / "hub" / AUTHORITY_NAME).exists()

@@ -279,14 +279,14 @@ class HubApp:
         """Return the party whose token came, with its certificate or without: it may be about to get one."""
         member = self._member(request, with_certificate=False)
         if member is None:
-            raise Unknown(_UNKNOWN)
+            raise Unknown(request.scope[_WHY])
         return member
 
     def _member(self, request: Request, *, with_certificate: bool = True) -> Member | None:
         """Return the party that sent a request; None, and why in its scope, for a stranger."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         member = self._parties.by_token(token) if kind.lower() == "bearer" and token else None
-        request.scope[_WHY] = _UNKNOWN
+        request.scope[_WHY] = _UNKNOWN if member is not None or not token else self._why_unknown(token)
         if member is not None and with_certificate and self._certificates is not None:
             try:
                 self._certificates.check(request, member)
@@ -297,6 +297,13 @@ class HubApp:
 
     def _address_of(self, connection: HTTPConnection) -> str:
         return address_of(connection, self._proxies)
+
+    def _why_unknown(self, token: str) -> str:
+        if not (party := self._parties.revoked_by_token(token)):
+            return _UNKNOWN
+        pin = self._book.pin()
+        signer = "" if pin is None else f"{pin.keys.signer}, and "
+        return f"{party} was revoked: ask {signer}the hub's owner for `fedjob hub invite {party}`"
 
     def _wrap(self, handler: Handler) -> ASGIApp:
         return _Answers(

@@ -81,6 +81,13 @@ class Parties:
         member = _member(rows[0]) if rows else None
         return None if member is None or member.revoked else member
 
+    def revoked_by_token(self, token: str) -> str:
+        """Return the name of the revoked party that a token belonged to; empty for none."""
+        rows = self._ledger.read(
+            "SELECT party FROM parties WHERE token_hash = ? AND revoked", (_hash(token),)
+        )
+        return str(rows[0][0]) if rows else ""
+
     def by_name(self, party: str) -> Member | None:
         """Return a party by its name; None if it is unknown or revoked."""
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE party = ?", (party,))
