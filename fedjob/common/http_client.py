@@ -217,28 +217,7 @@ class Web:
         if self._closed.is_set():
             raise RepositoryUnreachable(f"the connection to {self.url} was closed by this side")
         own = self._credentials
-        try:
-            request = requests.PreparedRequest()
-            request.prepare(
-                method,
-                self.url + path,
-                headers={
-                    **self._headers,
-                    **({} if own is None else own.headers(method, path)),
-                    **(headers or {}),
-                },
-                data=_Pieces(body) if body else b"",  # an iterable with a length
-            )
-            response = self._adapter.send(
-                request,
-                stream=True,
-                timeout=(self.patience.connect_s, self.patience.idle_s + _on_the_way_s(body)),
-                verify=self._verify,
-                cert=None if own is None else own.certificate(),
-                proxies=None if self.proxy is None else {"http": self.proxy.url, "https": self.proxy.url},
-            )
-        except requests.RequestException as error:
-            raise self.trouble(error) from error
+        response = self._send(method, path, headers or {}, body)
         whole = False
         try:
             stream = HttpStream(self, response)
@@ -269,6 +248,33 @@ class Web:
             else:
                 response.raw.close()
                 response.close()
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Blocks | None
+    ) -> requests.Response:
+        own = self._credentials
+        try:
+            request = requests.PreparedRequest()
+            request.prepare(
+                method,
+                self.url + path,
+                headers={
+                    **self._headers,
+                    **({} if own is None else own.headers(method, path)),
+                    **headers,
+                },
+                data=_Pieces(body) if body else b"",  # an iterable with a length
+            )
+            return self._adapter.send(
+                request,
+                stream=True,
+                timeout=(self.patience.connect_s, self.patience.idle_s + _on_the_way_s(body)),
+                verify=self._verify,
+                cert=None if own is None else own.certificate(),
+                proxies=None if self.proxy is None else {"http": self.proxy.url, "https": self.proxy.url},
+            )
+        except requests.RequestException as error:
+            raise self.trouble(error) from error
 
     def trouble(self, error: Exception) -> FedjobError:
         """Return the error that a failure of the connection means."""

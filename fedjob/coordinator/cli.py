@@ -313,6 +313,7 @@ def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
             "party": name,
             "role": party.role,
             "key": fingerprint_of(party.key_hex),
+            "certificate": fingerprint_of(party.certificate) if party.certificate else "",
             "until": _day(party.valid_until) if party.valid_until else "",
             "revoked": party.revoked,
         }

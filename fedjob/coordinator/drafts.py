@@ -19,7 +19,7 @@ class Candidate:
     Args:
         keys: checked: the second is signed with the first.
         revoked: the hub does not serve it any more.
-        certificate: sha256 of its client certificate in hex; empty for none.
+        certificate: sha256 of the public key of its certificate in hex; empty for none.
     """
 
     party: str

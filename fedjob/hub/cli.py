@@ -20,6 +20,7 @@ from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
+    from fedjob.hub.storage.bucket import BucketAddress
     from fedjob.hub.storage.database import HubDatabase
 
 P = ParamSpec("P")
@@ -30,6 +31,12 @@ home_option = click.option(
     "--home",
     type=HomeFolder(),
     help="The hub's folder.  [default: $FEDJOB_HOME, else ~/.fedjob/hub]",
+)
+credentials_option = click.option(
+    "--storage-credentials",
+    "bucket_login",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=..., for s3://.  [default: the environment]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -99,9 +106,23 @@ def hub() -> None:
     default="",
     help="URL of the HTTP API of that broker where it is a RabbitMQ: the connections of revoked parties are ended by it.",
 )
-@click.option("--storage", help="Folder for the stored objects.  [default: in the home]")
+@click.option(
+    "--storage",
+    help="Where the objects are stored: a folder, or s3://BUCKET/PREFIX?endpoint=URL.  [default: in the home]",
+)
+@credentials_option
+@click.option(
+    "--storage-direct",
+    is_flag=True,
+    help="Parties fetch objects from the S3 store themselves, by URLs that the hub signs.",
+)
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM certificate, for HTTP and MQTT.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Key of the certificate, a PEM file.")
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path),
+    help="PEM certificate of the private authority that --tls-cert is from; invitations carry it from then on.",
+)
 @click.option(
     "--client-ca",
     type=click.Path(path_type=Path),
@@ -185,28 +206,29 @@ def start(
     import signal
 
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.config.open_files import allow_open_files
     from fedjob.hub.config.tls import TlsFiles
     from fedjob.hub.supervisor import Hub, HubSettings
     from fedjob.identity.statements.federation_keys import FederationKeys
 
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("expected --tls-cert and --tls-key together, found one of them")
-    if storage is not None and "://" in storage:
-        raise SpecError(
-            f"--storage: expected a folder, found {storage[:80]!r}: no other storage is supported yet"
-        )
+    bucket = bucket_of(storage)
+    if bucket is None and (rest["storage_direct"] or rest["bucket_login"]):
+        raise SpecError("--storage-direct and --storage-credentials are for --storage s3://...")
     _log_to(log_format, log_file, int(log_file_mb * (1 << 20)), log_files)
-    _raise_file_limit()
     settings = HubSettings(
         home=_home(home),
         limits=HubLimits.load(_home(home)),
-        storage=None if storage is None else Path(storage),
+        storage=None if storage is None or bucket is not None else Path(storage),
+        bucket=bucket,
         tls=None if tls_cert is None or tls_key is None else TlsFiles(tls_cert, tls_key),
         federation=None if federation is None else FederationKeys.load(federation),
         **rest,
     )
 
-    for warning in settings.check().warnings():
+    few_files = allow_open_files()
+    for warning in [*settings.check().warnings(), *filter(None, [few_files])]:
         click.echo(f"warning: {warning}", err=True)
 
     async def run() -> None:
@@ -216,15 +238,6 @@ def start(
         await Hub(settings, _say_ready).run(stop)
 
     asyncio.run(run())
-
-
-def _raise_file_limit() -> None:
-    """Let this process and its broker have as many connections as the system allows: by default it is 1,024 often."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _log_to(format_: str, file: Path | None, max_bytes: int, num_old: int) -> None:
@@ -239,6 +252,23 @@ def _log_to(format_: str, file: Path | None, max_bytes: int, num_old: int) -> No
             raise ConfigError(f"--log-file: {file} can't be written: {error.strerror or error}") from error
     handler.setFormatter(formatter_of(format_, {}))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def bucket_of(storage: str | None) -> BucketAddress | None:
+    """Return the bucket that `--storage` names; None for a folder.
+
+    Raises:
+        SpecError: it names neither.
+    """
+    from fedjob.hub.storage.bucket import SCHEME, BucketAddress
+
+    if storage is None or "://" not in storage:
+        return None
+    if not storage.startswith(SCHEME):
+        raise SpecError(
+            f"--storage: expected a folder or s3://BUCKET/PREFIX, found {storage.partition('://')[0][:40]!r}://"
+        )
+    return BucketAddress.parse(storage)
 
 
 def _say_ready(running: Running, accounts: Accounts) -> None:
@@ -329,22 +359,27 @@ def doctor(home: Path | None, as_json: bool) -> None:
 
 @hub.command()
 @home_option
-@click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
+@click.option("--storage", help="The folder, or s3://..., that the hub was started with.")
+@credentials_option
 @json_option
 @one_line
-def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
+def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_json: bool) -> None:
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.storage.bucket import Bucket, BucketLogin
     from fedjob.hub.storage.objects import ObjectStore
 
     where = _existing(home)
     running = where.running()
     if running is not None:
-        storage = Path(running.storage)
-    where = HubHome(where.folder, storage)
+        storage = running.storage
+        bucket_login = bucket_login or (Path(running.storage_login) if running.storage_login else None)
+    address = bucket_of(storage)
+    bucket = None if address is None else Bucket(address, BucketLogin.load(bucket_login))
+    where = HubHome(where.folder, Path(storage) if storage and bucket is None else None)
     with _ledger(where) as ledger:
-        swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder)).sweep()
+        swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder), bucket=bucket).sweep()
     if as_json:
         from dataclasses import asdict
 
@@ -369,7 +404,7 @@ def gc(home: Path | None, storage: Path | None, as_json: bool) -> None:
 @click.option(
     "--tls-ca",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Certificate of the hub's own authority, to travel in the invitation.",
+    help="Certificate of the hub's own authority, to travel in the invitation.  [default: that of `hub start --tls-ca`]",
 )
 @one_line
 def invite(
@@ -379,6 +414,7 @@ def invite(
     from fedjob.common.files import write_atomic
     from fedjob.common.http_client import check_authority, check_http_url
     from fedjob.hub.config.limits import HubLimits
+    from fedjob.hub.config.tls import AUTHORITY_NAME
     from fedjob.hub.storage.parties import Parties
     from fedjob.hub.storage.rosters import RosterBook
     from fedjob.identity.membership import Invitation
@@ -397,6 +433,9 @@ def invite(
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
         code = Parties(ledger, limits).invite(party, role)
         pin = RosterBook(ledger).pin()
+    kept = where.folder / AUTHORITY_NAME
+    if tls_ca is None and url.startswith("https://") and kept.exists():
+        tls_ca = kept
     if tls_ca is not None:
         check_authority(tls_ca)
     authority = "" if tls_ca is None else tls_ca.read_text(encoding="ascii")
@@ -443,12 +482,15 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
 
     where = _existing(home)
     running = where.running()
-    elsewhere = Path(running.storage) if running is not None else storage
+    in_bucket = running is not None and "://" in running.storage
+    elsewhere = Path(running.storage) if running is not None and not in_bucket else storage
     inside = where.folder / "storage"
     beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
     leave_out = ("running.json", "hub.lock", "broker.log", SECRET_NAME, *(("storage",) if beside else ()))
     made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
     click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
+    if in_bucket:
+        click.echo("The objects lie in the bucket, and are not in it.", err=True)
 
 
 @hub.command("restore")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from fedjob.doctor.findings import Finding
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import SOON
+from fedjob.hub.storage.bucket import SCHEME, Bucket, BucketAddress, BucketLogin
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.parties import Parties
 from fedjob.identity.membership import fetch_hub
@@ -41,6 +43,8 @@ def examine(home: HubHome) -> list[Finding]:
         findings.append(_certificate(running))
     findings.append(_shown(running))
     findings.append(_broker(running))
+    if running.storage.startswith(SCHEME):
+        findings.append(_bucket(running))
     findings.append(_reachable(running))
     return findings
 
@@ -125,6 +129,17 @@ def _broker(running: Running) -> Finding:
         )
         return Finding("broker", False, f"{named} at {running.broker_url}: {error}", advice, "you")
     return Finding("broker", True, f"{named} at {running.broker_url}")
+
+
+def _bucket(running: Running) -> Finding:
+    """Check the store by the login of this environment, or of the file that the hub was started with."""
+    try:
+        login = Path(running.storage_login) if running.storage_login else None
+        Bucket(BucketAddress.parse(running.storage), BucketLogin.load(login)).check()
+    except FedjobError as error:
+        advice = "give the login that the hub has, or ask whoever runs the store"
+        return Finding("storage", False, str(error), advice, "you")
+    return Finding("storage", True, running.storage)
 
 
 def _reachable(running: Running) -> Finding:

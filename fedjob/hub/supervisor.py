@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import uvicorn
+
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.http_client import check_http_url
 from fedjob.common.network.addresses import is_loopback
 from fedjob.hub.broker import rabbitmq
+from fedjob.hub.broker.access import HUB_USER
 from fedjob.hub.broker.child import Accounts, BrokerChild
 from fedjob.hub.broker.gate import BrokerGate, Door
 from fedjob.hub.broker.local_socket import LocalSocket
@@ -33,6 +38,7 @@ from fedjob.hub.server.broker_rights import BrokerKey
 from fedjob.hub.server.client_certificates import ClientCertificates
 from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
+from fedjob.hub.storage.bucket import Bucket, BucketAddress, BucketLogin
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Parties
@@ -60,6 +66,9 @@ class HubSettings:
         broker_management: of the HTTP API of that broker, a RabbitMQ, by which the hub ends the connections of parties that
             were revoked; empty for none.
         invited_only: require invitations on loopback too.
+        bucket: in which the objects lie, instead of a folder; None for a folder.
+        bucket_login: file of the login at its store; None for the environment.
+        storage_direct: parties may fetch objects from the store themselves.
         read_urls: other servers of the same objects, announced to the parties.
         mqtt_port: the broker's own; None for 1844 on loopback without TLS, and else for none:
             parties reach the broker through `port`, as MQTT over WebSocket, which they can in any case.
@@ -69,6 +78,8 @@ class HubSettings:
         only_certificates: refuse who shows none, even with a signature of the request in its place.
         tls_in_front: a web server before the hub ends TLS, so that parties sign their requests.
         federation: the keys that sign the roster, from now on; None for what the home has.
+        tls_ca: certificate of the private authority that the hub's own is from, which invitations carry from now on;
+            None for what the home has.
     """
 
     home: Path
@@ -79,6 +90,9 @@ class HubSettings:
     broker_url: str = ""
     broker_management: str = ""
     storage: Path | None = None
+    bucket: BucketAddress | None = None
+    bucket_login: Path | None = None
+    storage_direct: bool = False
     tls: TlsFiles | None = None
     insecure: bool = False
     invited_only: bool = False
@@ -88,6 +102,7 @@ class HubSettings:
     only_certificates: bool = False
     tls_in_front: bool = False
     federation: FederationKeys | None = None
+    tls_ca: Path | None = None
     proxies: tuple[str, ...] = ()
     limits: HubLimits = field(default_factory=HubLimits)
 
@@ -168,6 +183,8 @@ class HubSettings:
             raise ConfigError("expected --tls-cert or --tls-in-front, found both: TLS ends in one place")
         if self.tls is None and (self.client_ca is not None or self.only_certificates):
             raise ConfigError("--client-ca and --only-certificates need --tls-cert and --tls-key")
+        if self.tls is None and self.tls_ca is not None:
+            raise ConfigError("--tls-ca needs --tls-cert and --tls-key, which it signed")
         if self.tls_in_front and self.mqtt_port is not None:
             raise ConfigError(
                 "--mqtt-port can't be with --tls-in-front: parties reach the broker through the web server, at /mqtt"
@@ -202,6 +219,7 @@ class Hub:
 
     def __init__(self, settings: HubSettings, ready: Callable[[Running, Accounts], None]) -> None:
         self._settings = settings.check()
+        self._management_password = secrets.token_hex(32)
         self._ready = ready
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -213,17 +231,11 @@ class Hub:
         """
         settings = self._settings
         home = HubHome(settings.home, settings.storage)
-        if home.opened:
-            _log.warning("%s", home.opened)
-        home.lock()
         async with contextlib.AsyncExitStack() as stack:
-            stack.callback(home.unlock)
-            ledger = HubDatabase(home.ledger)
-            stack.callback(ledger.close)
-            if settings.federation is not None:
-                RosterBook(ledger).adopt(settings.federation)
+            ledger = self._open(home, stack)
             parties = Parties(ledger, settings.limits)
-            store = ObjectStore(home.storage, ledger, settings.limits)
+            bucket = await self._bucket()
+            store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties)
@@ -245,7 +257,8 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
                 monitoring=self._monitoring(home, broker.child),
-                broker_key=self._broker_key(home, accounts),
+                broker_key=self._broker_key(home),
+                direct=settings.storage_direct,
             )
             stack.callback(app.close)
             authority = None if certificates is None else certificates.authority.path
@@ -259,20 +272,28 @@ class Hub:
                 refusals=refusals,
                 proxies=settings.proxies,
             )
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker))
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.002)
-            running = self._running(home, listener.getsockname()[1], broker)
-            self._announce(home, running)
-            self._ready(running, accounts)
-            waiting = asyncio.create_task(stop.wait())
-            await asyncio.wait({waiting, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
-            server.should_exit = True
-            for task in (waiting, keeping):
-                task.cancel()
-            await asyncio.gather(waiting, keeping, return_exceptions=True)
-            await serving
+            keeping = asyncio.create_task(_keep_in_step(ledger, store, broker, app))
+
+            def ready() -> None:
+                running = self._running(home, listener.getsockname()[1], broker)
+                self._announce(home, running)
+                self._ready(running, accounts)
+
+            await _serve(server, listener, ready, stop, keeping)
+
+    def _open(self, home: HubHome, stack: contextlib.AsyncExitStack) -> HubDatabase:
+        settings = self._settings
+        if home.opened:
+            _log.warning("%s", home.opened)
+        home.lock()
+        stack.callback(home.unlock)
+        ledger = HubDatabase(home.ledger)
+        stack.callback(ledger.close)
+        if settings.federation is not None:
+            RosterBook(ledger).adopt(settings.federation)
+        if settings.tls is not None and (note := settings.tls.keep_authority(home.folder, settings.tls_ca)):
+            _log.warning("%s", note)
+        return ledger
 
     def _running(self, home: HubHome, port: int, broker: _BrokerInUse) -> Running:
         settings = self._settings
@@ -285,7 +306,8 @@ class Hub:
             broker_kind=broker.announced.kind,
             broker_version=broker.announced.version,
             broker_pid=0 if broker.child is None else broker.child.pid,
-            storage=str(home.storage),
+            storage=str(settings.bucket or home.storage),
+            storage_login=str(settings.bucket_login.absolute()) if settings.bucket_login else "",
             guard=settings.guard,
         )
 
@@ -295,10 +317,10 @@ class Hub:
             asks = rabbitmq.settings(running.url, _rights_secret(home))
             write_atomic(home.broker / rabbitmq.SETTINGS_NAME, asks.encode())
 
-    def _broker_key(self, home: HubHome, accounts: Accounts) -> BrokerKey | None:
+    def _broker_key(self, home: HubHome) -> BrokerKey | None:
         if not self._settings.broker_url:
             return None
-        return BrokerKey(_rights_secret(home), accounts.hub[1])
+        return BrokerKey(_rights_secret(home), self._management_password)
 
     def _certificates(self, home: HubHome, ledger: HubDatabase) -> ClientCertificates | None:
         settings = self._settings
@@ -350,6 +372,14 @@ class Hub:
             certificate=None if self._settings.tls is None else self._settings.tls.cert,
         )
 
+    async def _bucket(self) -> Bucket | None:
+        """Return the bucket for the objects, which can be used; None where they lie in a folder."""
+        if self._settings.bucket is None:
+            return None
+        bucket = Bucket(self._settings.bucket, BucketLogin.load(self._settings.bucket_login))
+        await asyncio.to_thread(bucket.check)
+        return bucket
+
     async def _broker(
         self, home: HubHome, accounts: Accounts, rules: GateRules, stack: contextlib.AsyncExitStack
     ) -> _BrokerInUse:
@@ -358,7 +388,7 @@ class Hub:
             accounts.write()
             management = None
             if settings.broker_management:
-                management = RabbitManagement(settings.broker_management, *accounts.hub)
+                management = RabbitManagement(settings.broker_management, HUB_USER, self._management_password)
 
             async def write() -> None:
                 await asyncio.to_thread(accounts.write)
@@ -417,19 +447,42 @@ class _BrokerInUse:
     gate: BrokerGate | None
 
 
+async def _serve(
+    server: uvicorn.Server,
+    listener: socket.socket,
+    ready: Callable[[], None],
+    stop: asyncio.Event,
+    keeping: asyncio.Task[None],
+) -> None:
+    """Serve until `stop` is set, or until the server or `keeping` ends by itself."""
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.002)
+    ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({stopping, serving, keeping}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    for task in (stopping, keeping):
+        task.cancel()
+    await asyncio.gather(stopping, keeping, return_exceptions=True)
+    await serving
+
+
 async def _keep_in_step(
     ledger: HubDatabase,
     store: ObjectStore,
     broker: _BrokerInUse,
+    app: HubApp,
 ) -> None:
     """Apply changes that the command line made to the ledger, and collect garbage now and then."""
     seen, swept = -1, asyncio.get_running_loop().time()
     while True:
         with contextlib.suppress(FedjobError, OSError):  # such as a full disk: the next try may do
             if (version := ledger.version()) != seen:
-                await broker.sync()
+                await app.end_revoked()
                 if broker.gate is not None:
                     await broker.gate.end_revoked()
+                await broker.sync()  # last: it writes files, and no full disk may keep in who was revoked
                 seen = version
         with contextlib.suppress(FedjobError, OSError):
             if asyncio.get_running_loop().time() - swept > SWEEP_EVERY_S:

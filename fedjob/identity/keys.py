@@ -211,7 +211,7 @@ def verify(key_hex: str, signature: bytes, data: bytes) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)
 def _public_key(key_hex: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(bytes.fromhex(key_hex))
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,13 @@ CLIENT_ID_SEPARATOR = ":"
 PLAIN_SCHEMES = ("mqtt", "ws")
 """Of brokers that are reached without TLS."""
 
+MARK = "X-Fedjob-Mark"
+"""The header by which an answer of the hub says how new its list of parties is."""
+
+MAX_PARTIES_BYTES = 64 << 20
+"""Of the list of parties: 3 KB for each of the 10,000 that a hub may have, twice over."""
+
+_MARK = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")
 
@@ -311,22 +319,64 @@ def fetch_parties(membership: Membership) -> dict[str, Party]:
         NotPermitted: the hub does not accept this party's token.
         RepositoryUnreachable: the hub does not answer.
     """
-    web = Web(
-        membership.hub_url,
-        token=membership.token,
-        verify=membership.verify,
-        proxy=membership.proxy,
-        credentials=membership.credentials,
-        patience=Patience(num_retries=1),
-    )
-    try:
-        rows = web.call("GET", "/v1/parties", what="the list of parties").json()
-    finally:
-        web.close()
-    if not isinstance(rows, list):
-        raise DecodeError(f"{membership.hub_url} does not answer as a hub of fedjob does")
-    parties = [_party(row) for row in rows]
-    return {party.name: party for party in parties}
+    return PartyList(membership).fetch()
+
+
+def check_mark(mark: str | None) -> str:
+    """Return a mark of the list of parties as it is shown to a hub; empty for none.
+
+    Raises:
+        SpecError: it is no such mark.
+    """
+    if mark is not None and not _MARK.fullmatch(mark):
+        raise SpecError(f"expected after={'0' * 16}-1, a mark of an earlier answer, found {mark[:40]!r}")
+    return mark or ""
+
+
+class PartyList:
+    """The parties of a federation; after the first time the hub is asked only for those that have changed since."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+        self._known: dict[str, Party] = {}
+        self._mark = ""
+
+    def fetch(self) -> dict[str, Party]:
+        """Return every party by name, as the hub has them now, revoked ones too.
+
+        Raises:
+            NotPermitted: the hub does not accept this party's token.
+            RepositoryUnreachable: the hub does not answer.
+        """
+        found, mark = self._ask(self._mark)
+        if self._mark and not mark:
+            found, mark = self._ask("")  # something in between takes headers away
+        is_all = mark.rpartition("-")[0] != self._mark.rpartition("-")[0] or not mark
+        self._known = found if is_all else self._known | found
+        self._mark = mark
+        return dict(self._known)
+
+    def _ask(self, after: str) -> tuple[dict[str, Party], str]:
+        """Return the parties in the hub's answer, and its mark; empty for none."""
+        member = self._membership
+        web = Web(
+            member.hub_url,
+            token=member.token,
+            verify=member.verify,
+            proxy=member.proxy,
+            credentials=member.credentials,
+            patience=Patience(num_retries=1),
+        )
+        query = f"/v1/parties?after={after}" if after else "/v1/parties"
+        try:
+            reply = web.call("GET", query, what="the list of parties", limit_bytes=MAX_PARTIES_BYTES)
+        finally:
+            web.close()
+        rows, mark = reply.json(), reply.headers.get(MARK, "")
+        if not isinstance(rows, list):
+            raise DecodeError(f"{member.hub_url} does not answer as a hub of fedjob does")
+        parties = [_party(row) for row in rows]
+        return {party.name: party for party in parties}, mark if _MARK.fullmatch(mark) else ""
 
 
 def load_membership(home: Path) -> Membership:

@@ -17,7 +17,7 @@ from typing import Any
 from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.http_client import Patience, Web
-from fedjob.identity.membership import Membership, fetch_parties
+from fedjob.identity.membership import Membership, PartyList
 from fedjob.identity.roster import Roster, RosterEntry
 from fedjob.identity.statements.federation_keys import KEYS_KIND, FederationKeys
 from fedjob.identity.statements.pin import Pin, RosterRefused
@@ -103,7 +103,8 @@ def open_roster(home: Path, membership: Membership, *, ask: bool = True) -> Rost
         RepositoryUnreachable, NotPermitted: the hub does not answer, or not this party.
     """
     if membership.federation_keys is None:
-        return Roster(fetch_parties(membership) if ask else {}, lambda: fetch_parties(membership))
+        parties = PartyList(membership)
+        return Roster(parties.fetch() if ask else {}, parties.fetch)
     pinned = PinnedRoster(home, membership, membership.federation_keys)
     roster = Roster(pinned.parties(), pinned.fetch, pin=lambda: pinned.pin)
     if ask:

@@ -27,6 +27,8 @@ from fedjob.common.types import Address
 
 FIRST_RESEND_S = 0.2
 RESEND_CAP_S = 60.0
+RESEND_SPACING_S = 0.003
+"""A resend waits at least so long for each letter on its way: of a thousand, the last is not late before its turn has come."""
 JITTER_FRACTION = 0.25
 MAX_REMEMBERED = 50_000
 
@@ -259,7 +261,8 @@ def _transmit(state: CourierState, entry: _Travelling, now: float, commands: lis
     entry.tries += 1
     # The jitter depends on (seed, message, try) only, so that the order of calls does not matter.
     spread = zlib.crc32(f"{state.seed}/{id_}/{entry.tries}".encode()) / 2**32
-    pause = min(RESEND_CAP_S, FIRST_RESEND_S * 2.0 ** min(entry.tries - 1, 20))
+    first_s = max(FIRST_RESEND_S, RESEND_SPACING_S * len(state.travelling))
+    pause = min(RESEND_CAP_S, first_s * 2.0 ** min(entry.tries - 1, 20))
     entry.due = min(now + pause * (1.0 - JITTER_FRACTION * spread), entry.letter.expires)
     heapq.heappush(state._due, (entry.due, id_))
     if len(state._due) > 4 * len(state.travelling) + 1000:  # most entries are of letters receipted long ago

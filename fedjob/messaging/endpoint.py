@@ -64,11 +64,9 @@ class Endpoint:
     Args:
         federation: name of the federation, which every frame carries.
         role: of this party, see `FrameChecks`.
-        on_receipt: called in `receive` with the id of a message that its addressee has made durable.
-            May come again after a restart.
+        on_receipt: called in `receive` with the id of a message that its addressee made durable; maybe twice.
         on_give_up: called in `receive` with the id of a message that expired undelivered.
-        audit_head: returns the head of this party's audit chain, which every reply then carries as of when it is
-            prepared; None for a party that keeps no chain.
+        audit_head: returns the head of this party's audit chain, for every reply; None for a party without one.
     """
 
     def __init__(
@@ -101,8 +99,7 @@ class Endpoint:
         self._on_receipt = on_receipt
         self._on_give_up = on_give_up
         self._audit_head = audit_head
-        self._clock = clock
-        self._wall = wall
+        self._clock, self._wall = clock, wall
         self._seq = itertools.count(1)
         self._courier = courier.CourierState(seed=secrets.randbits(32), up=False)
         self._posted: dict[str, Outgoing] = {}

@@ -12,6 +12,7 @@ from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.repository.base import NUM_FETCHES, Repository, check_job
 from fedjob.repository.parts import PART_BYTES
+from fedjob.repository.store_links import DIRECT, LINK_TYPE, MAX_LINK_BYTES, StoreLinks
 
 
 class HttpRepository(Repository):
@@ -40,6 +41,7 @@ class HttpRepository(Repository):
         self._web = Web(
             url, token=token, verify=verify, proxy=proxy, credentials=credentials, patience=patience
         )
+        self._store = StoreLinks(self._web.url, verify=verify, proxy=proxy)
 
     def __repr__(self) -> str:
         return f"HttpRepository({self._web.url!r})"
@@ -75,20 +77,31 @@ class HttpRepository(Repository):
         tries = Tries(self._web)
         while True:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
+            headers |= {DIRECT: "1"} if self._store.is_open else {}
+            link = b""
             try:
                 with self._web.stream(
                     "GET", _path(sha256), headers=headers, what=f"object {sha256}", accept=(416,)
                 ) as stream:
                     if stream.status == 416:
                         return  # the object is shorter than the bytes fetched before: the check of its hash will fail
-                    _check_start(stream.headers, offset, stream.status, sha256)
-                    for block in stream.blocks():
-                        yield block
-                        offset += len(block)
-                        tries.progress()
-                    return
+                    if stream.headers.get("Content-Type", "") == LINK_TYPE:
+                        link = stream.read(MAX_LINK_BYTES)
+                    else:
+                        _check_start(stream.headers, offset, stream.status, sha256)
+                        for block in stream.blocks():
+                            yield block
+                            offset += len(block)
+                            tries.progress()
+                        return
             except Passing as passing:
                 tries.wait(passing)
+                continue
+            for block in self._store.fetch(link, sha256, offset):
+                yield block
+                offset += len(block)
+            if self._store.is_open:
+                return
 
     def has_object(self, sha256: str) -> bool:
         reply = self._web.call("HEAD", _path(sha256), accept=(403, 404))
@@ -114,6 +127,7 @@ class HttpRepository(Repository):
 
     def close(self) -> None:
         self._web.close()
+        self._store.close()
 
 
 def _path(sha256: str) -> str:

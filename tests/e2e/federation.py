@@ -173,19 +173,22 @@ class Federation:
         kind: of the broker: `mosquitto`, `amqtt`, or the URL of one that runs already.
         forked: whether the nodes are forked, with what they start, see `tests.preloaded`: for tests that are about
             what the federation does, and not about its processes.
+        hub_options: further options of `fedjob hub start`.
     """
 
-    def __init__(self, folder: Path, kind: str, *, forked: bool = False) -> None:
+    def __init__(
+        self, folder: Path, kind: str, *, forked: bool = False, hub_options: tuple[str | Path, ...] = ()
+    ) -> None:
         if kind == "mosquitto":
             program("mosquitto")
         self.folder = folder
         self.kind = kind
         self.forked = forked
+        self.hub_options: tuple[str | Path, ...] = hub_options
         self.mark = secrets.token_hex(8)
         self.processes = Processes(folder / "logs", {MARK: self.mark})
         self.nodes: dict[str, Node] = {}
         self.url = self.broker_url = ""
-        self.hub_options: tuple[str | Path, ...] = ()
         self.hub: Running
         self._ports = ("0", "0")
         self._sessions: dict[str, Session] = {}

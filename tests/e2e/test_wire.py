@@ -30,6 +30,7 @@ from fedjob.messaging.messages import (
     decode_payload,
     encode_payload,
 )
+from fedjob.messaging.transport.echo import ECHO
 from tests.data import TRAINING, make_points
 from tests.e2e.federation import ROOT, Federation, Node
 from tests.e2e.plans import Chatty, Large, Points
@@ -89,7 +90,8 @@ class Spy:
 
     def messages(self) -> list[Message]:
         """Return every message so far."""
-        frames = [decode_frame(data) for topic, data in self.carried() if "/presence/" not in topic]
+        carried = [data for topic, data in self.carried() if "/presence/" not in topic and data != ECHO]
+        frames = [decode_frame(data) for data in carried]
         return [decode_payload(frame.payload, frame.sender) for frame in frames]
 
     def close(self) -> None:

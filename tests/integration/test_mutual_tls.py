@@ -144,7 +144,7 @@ REFUSED = (
     ("none", "a", "expected the token of a party"),
     ("nobody", "a", "expected the token of a party"),
     ("none", "none", "expected the token of a party"),
-    ("gone", "gone", "expected the token of a party"),
+    ("gone", "gone", "gone was revoked: ask the hub's owner for `fedjob hub invite gone`"),
     ("a", "gone", "the certificate is of gone, not of a"),
     ("again", "again before", "a key that again has no more"),
     ("a", "a of another key", "a key that a has no more"),

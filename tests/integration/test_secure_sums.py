@@ -218,7 +218,7 @@ def test_verify_says_that_a_secure_sum_cant_be_computed_again(points: dict[str, 
         keep=True,
     )
     checks = verify_job(JobFolder(secure.folder))
-    assert {check.verdict for check in checks} == {"not kept"}
+    assert {check.verdict for check in checks} == {"secure sum"}
     assert "no single contribution is known" in checks[0].detail
 
 

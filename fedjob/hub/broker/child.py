@@ -21,10 +21,10 @@ from fedjob.hub.broker.mosquitto import find_mosquitto, mosquitto_version, setti
 from fedjob.hub.broker.probe import lets_in
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.parties import Parties, hash_password
-from fedjob.identity.membership import broker_password
 
 START_S = 20.0
-ADMIT_S = 5.0
+SYNC_S = 5.0
+RELOAD_AGAIN_S = 0.5
 STOP_S = 5.0
 MAX_RESTART_DELAY_S = 5.0
 _PROBE_EVERY_S = 0.01
@@ -37,9 +37,8 @@ class Accounts:
         self.passwords = folder / "passwords"
         self.acl = folder / "acl"
         self._parties = parties
-        self._hub_password = secrets.token_hex(32)
-        self._hub_hash = hash_password(self._hub_password)
-        self._written = ""
+        self._hub_password = ""
+        self._written: str | None = None
 
     @property
     def hub(self) -> tuple[str, str]:
@@ -47,14 +46,19 @@ class Accounts:
         return HUB_USER, self._hub_password
 
     def write(self) -> bool:
-        """Bring the files up to date; return whether they changed."""
+        """Bring the files up to date; return whether they changed.
+
+        The hub's own password is another one in each version: a broker that takes it has read that version.
+        """
         members = [(m.party, m.broker_hash) for m in self._parties.all() if not m.revoked]
-        content = password_file([*members, (HUB_USER, self._hub_hash)])
+        content = password_file(members)
         if content == self._written:
             return False
+        password = secrets.token_hex(32)
+        own = password_file([(HUB_USER, hash_password(password))])
         write_atomic(self.acl, acl_file().encode())
-        write_atomic(self.passwords, content.encode())
-        self._written = content
+        write_atomic(self.passwords, (content + own).encode())
+        self._written, self._hub_password = content, password
         return True
 
 
@@ -85,6 +89,7 @@ class BrokerChild:
         self._child: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._syncing = asyncio.Lock()
+        self._is_read = True
 
     @property
     def pid(self) -> int:
@@ -107,20 +112,33 @@ class BrokerChild:
         self._watch = asyncio.create_task(self._keep_running())
 
     async def sync(self) -> None:
-        """Have the broker reload its users after parties enrolled or were revoked."""
+        """Have the broker reload its users after parties enrolled or were revoked; return once it has, or after `SYNC_S`.
+
+        Calls that wait for each other share one reload.
+        """
         async with self._syncing:
-            if await asyncio.to_thread(self._accounts.write) and self.kind == "mosquitto":
-                self._signal(signal.SIGHUP)  # the embedded broker watches the file itself
+            if await asyncio.to_thread(self._accounts.write):
+                self._is_read = False
+            if not self._is_read:
+                self._is_read = await self._reloaded()
+
+    async def _reloaded(self) -> bool:
+        """Return whether the broker has read the present files."""
+        clock = asyncio.get_running_loop().time
+        deadline, again = clock() + SYNC_S, 0.0
+        while clock() < deadline:
+            if clock() >= again and self.kind == "mosquitto":  # the embedded broker watches the file itself
+                # more than once: Mosquitto forgets a signal that comes while it is reading
+                self._signal(signal.SIGHUP)
+                again = clock() + RELOAD_AGAIN_S
+            if await self._lets_in(*self._accounts.hub):
+                return True
+            await asyncio.sleep(_PROBE_EVERY_S)
+        return False
 
     async def admit(self, party: str, token: str) -> None:
-        """Return once the broker accepts a party that has just enrolled, or after `ADMIT_S`."""
+        """Return once the broker accepts a party that has just enrolled, or after `SYNC_S`."""
         await self.sync()
-        # Mosquitto reads its files up to 100 ms after the signal; a party that connects earlier is refused.
-        deadline = asyncio.get_running_loop().time() + ADMIT_S
-        while not await self._lets_in(party, broker_password(token)):
-            if asyncio.get_running_loop().time() > deadline:
-                return
-            await asyncio.sleep(_PROBE_EVERY_S)
 
     async def stop(self) -> None:
         """End the broker: SIGTERM first, SIGKILL if it is still there after `STOP_S`."""
@@ -149,6 +167,7 @@ class BrokerChild:
                 await self._end()
                 raise BrokerUnreachable(f"the {self.kind} broker did not start: {self._last_words()}")
             await asyncio.sleep(_PROBE_EVERY_S)
+        self.socket.make_private()
 
     def _command(self) -> list[str]:
         passwords, acl = self._accounts.passwords, self._accounts.acl

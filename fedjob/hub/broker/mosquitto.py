@@ -53,18 +53,14 @@ def settings(folder: Path, password_file: Path, acl_file: Path, limits: HubLimit
         "allow_anonymous false",
         f"password_file {password_file}",
         f"acl_file {acl_file}",
-        "persistence true",
-        f"persistence_location {folder}/",
-        # Without these two lines a killed broker loses its queued messages.
-        "autosave_interval 1",
-        "autosave_on_changes true",
+        # Nothing of the broker's has to last: sessions are clean, nodes announce themselves again when they reconnect,
+        # and the courier repeats what got lost. With `persistence` it would write all it holds at each change.
+        "persistence false",
         # By default, messages beyond 1,000 are dropped silently.
         "max_queued_messages 100000",
         f"max_queued_bytes {MAX_QUEUED_BYTES}",
         f"message_size_limit {MESSAGE_SIZE_LIMIT}",
         f"memory_limit {limits.broker_memory_bytes}",
-        # The gate lets no session outlive its connection: this holds for what is left of earlier ones.
-        "persistent_client_expiration 1h",
         "log_dest stderr",
         "log_type error",
         "log_type warning",

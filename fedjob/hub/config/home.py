@@ -25,6 +25,7 @@ class Running:
     broker_pid: int
     storage: str
     guard: str
+    storage_login: str = ""
 
 
 class HubHome:

@@ -43,15 +43,17 @@ from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificate
 from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
+from fedjob.hub.server.party_rows import PartyRows
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
+from fedjob.hub.server.running_requests import RunningRequests
 from fedjob.hub.server.watches import WatchFrames
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.hub.storage.parties import Member, Parties
 from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
-from fedjob.identity.membership import BROKER_PATH, broker_password
+from fedjob.identity.membership import BROKER_PATH, MARK, broker_password, check_mark
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8
@@ -113,6 +115,7 @@ class HubApp:
         proxies: addresses of web servers before the hub, whose X-Forwarded-For is believed.
         monitoring: what health and metrics look at beside the store.
         broker_key: by which a RabbitMQ asks for the rights of parties; None where none does.
+        direct: parties fetch objects from the bucket where they lie, by a signed URL.
     """
 
     def __init__(
@@ -131,9 +134,12 @@ class HubApp:
         proxies: tuple[str, ...] = (),
         monitoring: MonitoringSources | None = None,
         broker_key: broker_rights.BrokerKey | None = None,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._limits = RequestLimits(store.limits, refusals or Refusals())
         self._proxies = proxies
+        self._running = RunningRequests()
         self._relay = None if gate is None else BrokerRelay(gate, self._address_of)
         self._certificates = certificates
         self._broker_key = broker_key
@@ -146,6 +152,7 @@ class HubApp:
         self._loopback = loopback
         self._read_urls = read_urls
         self._description: dict[str, Any] = {}
+        self._rows = PartyRows(parties)
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="fedjob-hub")
         self._monitoring = Monitoring(store, monitoring or MonitoringSources(), self._pool)
 
@@ -161,7 +168,7 @@ class HubApp:
 
     def routes(self) -> list[BaseRoute]:
         """Return what the application has."""
-        objects = Objects(self._store, self._authenticate, self._pool)
+        objects = Objects(self._store, self._authenticate, self._pool, direct=self._direct)
         rosters = RosterRoutes(self._book, self._parties, self._store.limits, self._authenticate, self._pool)
         watching = WatchFrames(self._store.ledger, self._store.limits, self._authenticate)
         rights = broker_rights.BrokerRights(
@@ -181,6 +188,11 @@ class HubApp:
             *watching.routes(self._wrap),
             *self._monitoring.routes(self._wrap),
         ]
+
+    async def end_revoked(self) -> None:
+        """End the transfers of those who are no members any more, or enrolled anew."""
+        members = await asyncio.get_running_loop().run_in_executor(self._pool, self._parties.all)
+        self._running.end_revoked(members)
 
     def close(self) -> None:
         """End the threads."""
@@ -218,19 +230,8 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        return JSONResponse(
-            [
-                {
-                    "party": m.party,
-                    "role": m.role,
-                    "key": m.key,
-                    "sealing": m.sealing,
-                    "binding": m.binding,
-                    "revoked": m.revoked,
-                }
-                for m in self._parties.all()
-            ]
-        )
+        mark, body = self._rows.answer(check_mark(request.query_params.get("after")))
+        return Response(body, media_type="application/json", headers={MARK: mark})
 
     async def _enrol(self, request: Request) -> Response:
         parts = chunks(request.receive, self._store.limits, limit_bytes=MAX_ENROLMENT_BYTES)
@@ -267,9 +268,12 @@ class HubApp:
         except (ValueError, RecursionError):
             wanted = None
         pem, key_hash = self._certificates.issue(wanted, member.party, member.key)
-        await asyncio.get_running_loop().run_in_executor(
-            self._pool, lambda: self._parties.certified(member.party, member.key, key_hash)
-        )
+
+        def note() -> None:
+            self._book.check_certificate(member, key_hash)
+            self._parties.certified(member.party, member.key, key_hash)
+
+        await asyncio.get_running_loop().run_in_executor(self._pool, note)
         return JSONResponse({"certificate": pem}, status_code=201)
 
     async def _no_broker(self, request: Request) -> Response:
@@ -285,14 +289,14 @@ class HubApp:
         """Return the party whose token came, with its certificate or without: it may be about to get one."""
         member = self._member(request, with_certificate=False)
         if member is None:
-            raise Unknown(_UNKNOWN)
+            raise Unknown(request.scope[_WHY])
         return member
 
     def _member(self, request: Request, *, with_certificate: bool = True) -> Member | None:
         """Return the party that sent a request; None, and why in its scope, for a stranger."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         member = self._parties.by_token(token) if kind.lower() == "bearer" and token else None
-        request.scope[_WHY] = _UNKNOWN
+        request.scope[_WHY] = _UNKNOWN if member is not None or not token else self._why_unknown(token)
         if member is not None and with_certificate and self._certificates is not None:
             try:
                 self._certificates.check(request, member)
@@ -304,8 +308,17 @@ class HubApp:
     def _address_of(self, connection: HTTPConnection) -> str:
         return address_of(connection, self._proxies)
 
+    def _why_unknown(self, token: str) -> str:
+        if not (party := self._parties.revoked_by_token(token)):
+            return _UNKNOWN
+        pin = self._book.pin()
+        signer = "" if pin is None else f"{pin.keys.signer}, and "
+        return f"{party} was revoked: ask {signer}the hub's owner for `fedjob hub invite {party}`"
+
     def _wrap(self, handler: Handler) -> ASGIApp:
-        return _Answers(handler, self._store.limits, self._limits, self._member, self._address_of)
+        return _Answers(
+            handler, self._store.limits, self._limits, self._member, self._address_of, self._running
+        )
 
 
 class _Body:
@@ -331,12 +344,14 @@ class _Answers:
         request_limits: RequestLimits,
         member_of: Callable[[Request], Member | None],
         address_of: Callable[[HTTPConnection], str],
+        running: RunningRequests,
     ) -> None:
         self._handler = handler
         self._limits = limits
         self._request_limits = request_limits
         self._member_of = member_of
         self._address_of = address_of
+        self._running = running
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = _Body(receive)
@@ -347,9 +362,10 @@ class _Answers:
         num_readers = request.headers.get("x-fedjob-readers", "").count(",")
         address = self._address_of(request)
         try:
-            async with self._request_limits.turn(member, address, num_readers):
-                response = await self._response(request, body, member, address)
-                await response(scope, receive, send)
+            with self._running.of(member, scope.get(ABORT)):
+                async with self._request_limits.turn(member, address, num_readers):
+                    response = await self._response(request, body, member, address)
+                    await response(scope, receive, send)
         except TooMany as refused:
             response = await self._refuse(body, 429, str(refused), is_known=member is not None)
             response.headers["Retry-After"] = str(refused.after_s)

@@ -101,6 +101,7 @@ class FileResponse:
         self._pool = pool
         self._limits = limits
         self._abort = abort
+        self._first: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reading: asyncio.Future[bytes] | None = None
@@ -112,10 +113,12 @@ class FileResponse:
         try:
             await send(self._head)
             at = self._start
-            if self._end - at <= CHUNK_BYTES // 4:  # small: in the page cache more often than not
+            if (
+                self._first is None and self._end - at <= CHUNK_BYTES // 4
+            ):  # small: in the page cache more often than not
                 await self._send(send, os.pread(self._descriptor, self._end - at, at), more=False)
                 return
-            reading = read_ahead(at)
+            reading = read_ahead(at) if self._first is None else _done(self._first)
             while at < self._end:
                 block = await reading
                 if not block:
@@ -129,7 +132,10 @@ class FileResponse:
             if reading is not None:
                 with suppress(Exception):
                     await reading  # the read-ahead must end before its descriptor is closed
-            os.close(self._descriptor)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
 
     def _read(self, at: int) -> bytes:
         return os.pread(self._descriptor, min(CHUNK_BYTES, self._end - at), at)
@@ -145,3 +151,44 @@ class FileResponse:
                 if self._abort is not None:
                     self._abort()
                 raise ClientGone from None
+
+
+class BucketResponse(FileResponse):
+    """An ASGI response with a range of an object that lies in a bucket.
+
+    Args:
+        first: the first block: that the store is away has to become a status before the head is sent.
+        read: returns the bytes from one place to another, on a thread of the pool.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        first: bytes,
+        read: Callable[[int, int], bytes],
+        start: int,
+        end: int,
+        *,
+        pool: Executor,
+        limits: HubLimits,
+        abort: Callable[[], Any] | None,
+    ) -> None:
+        super().__init__(status, headers, -1, start, end, pool=pool, limits=limits, abort=abort)
+        self._first = first
+        self._read_range = read
+
+    def _close(self) -> None:
+        return
+
+    def _read(self, at: int) -> bytes:
+        try:
+            return self._read_range(at, min(at + CHUNK_BYTES, self._end))
+        except FedjobError:
+            return b""  # the connection is dropped in the middle, and the client goes on from there
+
+
+def _done(block: bytes) -> asyncio.Future[bytes]:
+    future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    future.set_result(block)
+    return future

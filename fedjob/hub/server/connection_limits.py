@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -80,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._field_bytes = 0
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope[ABORT] = self.transport.abort
+        scope[ABORT] = self._abort
         scope[PROTECT] = self._protect
         scope[CERTIFICATE] = self._certificate
 
@@ -120,6 +123,14 @@ class GuardedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         """True while no request is being answered, be it that none has come or that its head is still on the way."""
         return not self._in_body and (self.cycle is None or self.cycle.response_complete)
+
+    def _abort(self) -> None:
+        """Drop the connection; what the system would still send of it is dropped, too, however slowly it is read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            with suppress(OSError):  # it is closed already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _protect(self) -> None:
         self._is_protected = True

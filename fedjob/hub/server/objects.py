@@ -7,20 +7,24 @@ import os
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fedjob.common.errors import ObjectCorrupt, ObjectMissing, SpecError
 from fedjob.common.types import check_party
-from fedjob.hub.server.bodies import CHUNK_BYTES, FileResponse, chunks
+from fedjob.hub.server.bodies import CHUNK_BYTES, BucketResponse, FileResponse, chunks
 from fedjob.hub.server.connection_limits import ABORT
+from fedjob.hub.storage.bucket import LINK_S, Bucket
 from fedjob.hub.storage.objects import Holder, Incoming, ObjectStore
 from fedjob.hub.storage.parties import Member
 from fedjob.repository.base import check_job
+from fedjob.repository.store_links import DIRECT, LINK_TYPE
 
 SMALL_BYTES = 1 << 18
 """Up to this size an object is received into memory and stored by one call on another thread."""
@@ -37,10 +41,19 @@ class Objects:
     Args:
         authenticate: returns the party that sent a request, or raises NotPermitted.
         pool: of threads for hashing and for reading and writing files.
+        direct: give parties that ask for it a URL at the store where the objects lie.
     """
 
-    def __init__(self, store: ObjectStore, authenticate: Authenticate, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        authenticate: Authenticate,
+        pool: ThreadPoolExecutor,
+        *,
+        direct: bool = False,
+    ) -> None:
         self._store = store
+        self._direct = direct
         self._limits = store.limits
         self._authenticate = authenticate
         self._pool = pool
@@ -73,6 +86,8 @@ class Objects:
                 if not await asyncio.wrap_future(self._store.drop(sha256, member.party)):
                     raise ObjectMissing("no job of yours holds this object")
                 return Response(status_code=204)
+        if (bucket := self._store.bucket) is not None:
+            return await self._get_from(bucket, request, sha256, member)
         return self._get(request, sha256, member)
 
     async def job(self, request: Request) -> Response:
@@ -94,6 +109,9 @@ class Objects:
                     await self._take_small(request, incoming, sha256)
                 else:
                     await self._take_large(request, incoming, sha256)
+                if self._store.bucket is not None:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._pool, self._store.ship, sha256, incoming)
                 await asyncio.wrap_future(self._store.commit(sha256, incoming, holder))
             finally:
                 incoming.close()
@@ -136,31 +154,81 @@ class Objects:
         except FileNotFoundError:
             raise ObjectMissing("the hub has lost this object: put it again") from None
         size = os.fstat(descriptor).st_size
-        headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-        start, end, status = 0, size, 200
-        if (asked := request.headers.get("range")) is not None and (found := _RANGE.fullmatch(asked)):
-            start = int(found[1])
-            end = min(size, int(found[2]) + 1) if found[2] else size
-            status = 206
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-            if start >= end:
-                os.close(descriptor)
-                return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-        headers["Content-Length"] = str(end - start)
-        if request.method == "HEAD":
+        asked = _asked(request, size)
+        if request.method == "HEAD" or asked.start >= asked.end:
             os.close(descriptor)
-            return Response(status_code=status, headers=headers)
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            return asked.without_body(size)
         return FileResponse(
-            status,
-            raw,
+            asked.status,
+            asked.raw_headers,
             descriptor,
-            start,
-            end,
+            asked.start,
+            asked.end,
             pool=self._pool,
             limits=self._limits,
             abort=request.scope.get(ABORT),
         )
+
+    async def _get_from(
+        self, bucket: Bucket, request: Request, sha256: str, member: Member
+    ) -> Response | ASGIApp:
+        """Return a response with an object that lies in a bucket, or with a URL to it at the store."""
+        self._store.find(sha256, member.party)  # refuses whoever may not read it
+        if self._direct and request.method == "GET" and DIRECT.lower() in request.headers:
+            link = {"url": bucket.link(sha256), "expires_s": LINK_S}
+            return JSONResponse(link, media_type=LINK_TYPE, headers={"Cache-Control": "no-store"})
+        loop = asyncio.get_running_loop()
+        size = await loop.run_in_executor(self._pool, bucket.size, sha256)
+        if size is None:
+            raise ObjectMissing("the hub has lost this object: put it again")
+        asked = _asked(request, size)
+        if request.method == "HEAD" or asked.start >= asked.end:
+            return asked.without_body(size)
+        until = min(asked.end, asked.start + CHUNK_BYTES)
+        first = await loop.run_in_executor(self._pool, bucket.read, sha256, asked.start, until)
+        return BucketResponse(
+            asked.status,
+            asked.raw_headers,
+            first,
+            partial(bucket.read, sha256),
+            asked.start,
+            asked.end,
+            pool=self._pool,
+            limits=self._limits,
+            abort=request.scope.get(ABORT),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _AskedBytes:
+    """The bytes of an object that a request asks for, and the head of the response."""
+
+    status: int
+    start: int
+    end: int
+    headers: dict[str, str]
+
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+
+    def without_body(self, size: int) -> Response:
+        """Return the response to HEAD, or to a range that begins behind the end."""
+        if self.status == 206 and self.start >= self.end:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
+        return Response(status_code=self.status, headers=self.headers)
+
+
+def _asked(request: Request, size: int) -> _AskedBytes:
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+    start, end, status = 0, size, 200
+    if (asked := request.headers.get("range")) is not None and (found := _RANGE.fullmatch(asked)):
+        start = int(found[1])
+        end = min(size, int(found[2]) + 1) if found[2] else size
+        status = 206
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    headers["Content-Length"] = str(max(0, end - start))
+    return _AskedBytes(status, start, end, headers)
 
 
 def _length(request: Request) -> int | None:

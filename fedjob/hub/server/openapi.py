@@ -12,6 +12,7 @@ from typing import Any
 from starlette.routing import BaseRoute, Route
 
 from fedjob.common.types import MAX_FRAME_BYTES
+from fedjob.repository.store_links import DIRECT, LINK_TYPE
 
 PATH = "/openapi.json"
 _HEX64 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
@@ -28,6 +29,7 @@ _TEXT = {kind: {"schema": {"type": "string"}} for kind in ("text/plain", "applic
 _ANY = {"application/json": {"schema": {"type": "object"}}}
 _NUMBER = {"type": "string", "pattern": "^[0-9]{1,16}$"}
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+_LINK = {LINK_TYPE: {"schema": {"$ref": "#/components/schemas/Link"}}}
 _REASONS = {
     400: "The request is malformed; the answer says what was expected.",
     401: "No token came with the request, or one that belongs to no party.",
@@ -37,7 +39,7 @@ _REASONS = {
     413: "The body is too large.",
     422: "The bytes of the body do not have the hash that the path names.",
     429: "Too many requests of this party or address: see Retry-After.",
-    503: "The hub is busy, or can't write at the moment.",
+    503: "The hub is busy, can't write at the moment, or can't reach the store in which its objects lie.",
     507: "The hub's disk is full.",
 }
 _SCHEMAS: dict[str, Any] = {
@@ -94,6 +96,17 @@ _SCHEMAS: dict[str, Any] = {
                 "type": "string",
                 "description": "That the hub's secret file was read, instead of one.",
             },
+        },
+    },
+    "Link": {
+        "type": "object",
+        "required": ["url", "expires_s"],
+        "properties": {
+            "url": {
+                "type": "string",
+                "description": "At the hub's store, signed for this object; needs no token.",
+            },
+            "expires_s": {"type": "number", "description": "Seconds for which it is good."},
         },
     },
     "CertificateRequest": {
@@ -177,6 +190,13 @@ def _operation(
     return operation
 
 
+_DIRECT_HEADER = _parameter(
+    DIRECT,
+    "header",
+    {"type": "string", "pattern": "^[0-9a-z]{1,8}$"},
+    "Given with any value: a link to the bytes will do, where the hub keeps them in a store and lets parties read there.",
+    required=False,
+)
 _OBJECT_ANSWERS: dict[int, tuple[str, dict[str, Any] | None]] = {
     200: ("All of its bytes.", _BYTES),
     206: ("The bytes of the range.", _BYTES),
@@ -196,9 +216,18 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         needs_token=False,
     ),
     ("/v1/parties", "GET"): _operation(
-        "Every party of the federation, revoked ones too.",
-        {200: ("The parties.", _json("Party", many=True))},
+        "Every party of the federation, revoked ones too, or those that have changed since an earlier answer.",
+        {200: ("The parties; X-Fedjob-Mark has the mark of this answer.", _json("Party", many=True))},
         (400,),
+        parameters=(
+            _parameter(
+                "after",
+                "query",
+                {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9]{1,16}$"},
+                "The mark of an earlier answer; where it is none of this hub's, every party is answered.",
+                required=False,
+            ),
+        ),
     ),
     ("/v1/parties", "POST"): _operation(
         "Enrol, by an invitation or, on the hub's own machine, by the proof that its secret file was read.",
@@ -286,15 +315,15 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         parameters=(_JOB_HEADER, _READERS_HEADER),
     ),
     ("/v1/objects/{sha256}", "GET"): _operation(
-        "The bytes of an object, or one range of them.",
-        _OBJECT_ANSWERS,
-        (400, 404),
-        parameters=(_RANGE_HEADER,),
+        "The bytes of an object, or one range of them; or a link to them in the hub's store.",
+        _OBJECT_ANSWERS | {200: ("All of its bytes, or a link to them.", _BYTES | _LINK)},
+        (400, 404, 503),
+        parameters=(_RANGE_HEADER, _DIRECT_HEADER),
     ),
     ("/v1/objects/{sha256}", "HEAD"): _operation(
         "The size of an object, without its bytes.",
         {status: (text, None) for status, (text, _) in _OBJECT_ANSWERS.items()},
-        (400, 404),
+        (400, 404, 503),
         parameters=(_RANGE_HEADER,),
     ),
     ("/v1/objects/{sha256}", "DELETE"): _operation(

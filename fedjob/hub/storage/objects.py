@@ -17,6 +17,7 @@ from pathlib import Path
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
 from fedjob.common.files import fsync_dir, make_folder, no_space_is_an_error, write_at
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.storage.bucket import Bucket
 from fedjob.hub.storage.database import HubDatabase
 from fedjob.repository.base import WATCH
 
@@ -56,6 +57,8 @@ class Incoming:
         self._limit_bytes = limit_bytes
         self._hasher = hashlib.sha256()
         self.num_bytes = 0
+        self.seen_removals = -1
+        """Of an object that is in the bucket already: how often objects had been removed when it was put there."""
         with no_space_is_an_error(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
@@ -86,6 +89,11 @@ class Incoming:
         with no_space_is_an_error(self._path):
             os.fsync(self._descriptor)
 
+    @property
+    def path(self) -> Path:
+        """The temporary file."""
+        return self._path
+
     def rename(self, final: Path) -> None:
         """Give the sealed file its final name; the commit that follows makes that durable."""
         with no_space_is_an_error(final):
@@ -104,13 +112,22 @@ class ObjectStore:
 
     Args:
         folder: of the objects; may be on another disk than the ledger.
+        bucket: in which the objects lie instead; uploads in progress are in `folder` all the same.
         clock: returns seconds since 1970.
     """
 
     def __init__(
-        self, folder: Path, ledger: HubDatabase, limits: HubLimits, *, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        ledger: HubDatabase,
+        limits: HubLimits,
+        *,
+        bucket: Bucket | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.limits = limits
+        self.bucket = bucket
+        self._num_removals = 0
         self.folder = self._folder = folder
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
@@ -154,6 +171,16 @@ class ObjectStore:
             )
         return Incoming(self._incoming, self.limits.object_bytes)
 
+    def ship(self, sha256: str, incoming: Incoming) -> None:
+        """Put a sealed upload into the bucket, if there is one; `commit` follows.
+
+        Raises:
+            RepositoryUnreachable: the store does not answer, or refuses.
+        """
+        if self.bucket is not None:
+            incoming.seen_removals = self._num_removals
+            self.bucket.put(sha256, incoming.path)
+
     def commit(self, sha256: str, incoming: Incoming, holder: Holder) -> Future[None]:
         """Store a sealed upload under its hash and hold it for a job; done when that is durable.
 
@@ -164,7 +191,10 @@ class ObjectStore:
         def work(db: sqlite3.Connection) -> None:
             _hold(db, sha256, incoming.num_bytes, holder, self._clock(), self.limits)
             db.execute("INSERT OR REPLACE INTO objects VALUES (?, ?)", (sha256, incoming.num_bytes))
-            incoming.rename(path)
+            if self.bucket is None:
+                incoming.rename(path)
+            elif incoming.seen_removals != self._num_removals:  # it may have been among those
+                self.bucket.put(sha256, incoming.path)
 
         path = self.path(sha256)
         return self._ledger.submit(work, folder=path.parent)
@@ -177,7 +207,8 @@ class ObjectStore:
             found = db.execute("SELECT size_bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
             if found is None or not _may_read(db, sha256, holder.party):
                 return False
-            if not path.exists() or path.stat().st_size != found[0]:
+            there = self.bucket.size(sha256) if self.bucket is not None else _size_of(path)
+            if there != found[0]:
                 return False
             _hold(db, sha256, found[0], holder, self._clock(), self.limits)
             return True
@@ -256,13 +287,16 @@ class ObjectStore:
             orphan = self._remove_orphan(path)
             if orphan is not None:
                 num_files, freed = num_files + 1, freed + orphan
+        for sha256, size, put_at in self.bucket.listed() if self.bucket is not None else ():
+            if self._clock() - put_at > ORPHAN_S and SHA256.fullmatch(sha256) and self._remove_stray(sha256):
+                num_files, freed = num_files + 1, freed + size
         return Swept(num_jobs, num_objects, num_files, freed)
 
     def drop_lost(self) -> int:
         """Forget the objects whose files are not there, so that whoever has them sends them again; return how many."""
 
         def work(db: sqlite3.Connection) -> int:
-            lost = [sha for (sha,) in db.execute("SELECT sha256 FROM objects") if not self.path(sha).exists()]
+            lost = [sha for (sha,) in db.execute("SELECT sha256 FROM objects") if not self._has_bytes(sha)]
             for sha in lost:
                 db.execute("DELETE FROM leases WHERE sha256 = ?", (sha,))
                 db.execute("DELETE FROM objects WHERE sha256 = ?", (sha,))
@@ -293,13 +327,35 @@ class ObjectStore:
         commit leaves a row without a file, which the next upload repairs.
         """
         count = size = 0
+        gone: list[str] = []
         for sha256 in shas:
             if db.execute("SELECT 1 FROM leases WHERE sha256 = ?", (sha256,)).fetchone() is None:
                 row = db.execute("SELECT size_bytes FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
                 db.execute("DELETE FROM objects WHERE sha256 = ?", (sha256,))
-                self.path(sha256).unlink(missing_ok=True)
+                if self.bucket is None:
+                    self.path(sha256).unlink(missing_ok=True)
+                gone.append(sha256)
                 count, size = count + 1, size + (row[0] if row else 0)
+        if gone and self.bucket is not None:
+            self._num_removals += 1
+            self.bucket.remove(gone)
         return count, size
+
+    def _has_bytes(self, sha256: str) -> bool:
+        return self.path(sha256).exists() if self.bucket is None else self.bucket.size(sha256) is not None
+
+    def _remove_stray(self, sha256: str) -> bool:
+        """Remove an object of the bucket that the ledger does not know; return whether it was one."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            known = db.execute("SELECT 1 FROM objects WHERE sha256 = ?", (sha256,)).fetchone()
+            if known is None and self.bucket is not None:
+                self._num_removals += 1
+                self.bucket.remove([sha256])
+            return known is None
+
+        known = self._ledger.read("SELECT 1 FROM objects WHERE sha256 = ?", (sha256,))
+        return not known and self._ledger.write(work)
 
     def _remove_orphan(self, path: Path) -> int | None:
         def is_old() -> bool:
@@ -343,6 +399,10 @@ def _hold(
         raise NotPermitted(
             f"{holder.party} has {limits.party_objects} objects stored, as many as it may (party_objects): end a job first"
         )
+
+
+def _size_of(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
 
 
 def _stop_watching(db: sqlite3.Connection, job: str) -> None:

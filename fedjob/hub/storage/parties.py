@@ -58,17 +58,35 @@ class Parties:
         self._ledger = ledger
         self._limits = limits
         self._clock = clock
+        self._read: tuple[int, list[Member]] = (-1, [])
 
     def all(self) -> list[Member]:
-        """Return every party, revoked ones included, sorted by name."""
+        """Return every party, revoked ones included, sorted by name; the same list for as long as nothing changed.
+
+        A thousand nodes ask for it in the same second when they meet a researcher who has just enrolled.
+        """
+        version = self._ledger.version()
+        read, members = self._read
+        if version == read:
+            return members
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties ORDER BY party")
-        return [_member(row) for row in rows]
+        found = [_member(row) for row in rows]
+        members = members if found == members else found
+        self._read = version, members
+        return members
 
     def by_token(self, token: str) -> Member | None:
         """Return the party that a token belongs to; None if it is unknown or the party is revoked."""
         rows = self._ledger.read(f"SELECT {_COLUMNS} FROM parties WHERE token_hash = ?", (_hash(token),))
         member = _member(rows[0]) if rows else None
         return None if member is None or member.revoked else member
+
+    def revoked_by_token(self, token: str) -> str:
+        """Return the name of the revoked party that a token belonged to; empty for none."""
+        rows = self._ledger.read(
+            "SELECT party FROM parties WHERE token_hash = ? AND revoked", (_hash(token),)
+        )
+        return str(rows[0][0]) if rows else ""
 
     def by_name(self, party: str) -> Member | None:
         """Return a party by its name; None if it is unknown or revoked."""

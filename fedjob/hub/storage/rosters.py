@@ -176,10 +176,30 @@ class RosterBook:
                     "sealing": member.sealing,
                     "binding": member.binding,
                     "revoked": member.revoked,
+                    "certificate": member.tls_key,
                 }
                 for member in members
             ],
         }
+
+    def check_certificate(self, member: Member, key_hash: str) -> None:
+        """Refuse a certificate of another key than the one that the federation signed for a party.
+
+        Whoever joins anew with an invitation gets one all the same, and the next roster names it.
+
+        Raises:
+            NotPermitted: it is of another key.
+        """
+        pin = self.pin()
+        party = None if pin is None else pin.parties.get(member.party)
+        if pin is None or party is None or party.key_hex != member.key:
+            return
+        if party.certificate and party.certificate == member.tls_key != key_hash:
+            raise NotPermitted(
+                f"the roster of {pin.keys.name} names the key of the certificate of {member.party}, and this is another "
+                f"one: restore keys/tls.key from a backup of its home, or ask the hub's owner for `fedjob hub invite "
+                f"{member.party}`, join again, and ask {pin.keys.signer} to sign"
+            )
 
     def facts(self, members: list[Member]) -> Mapping[str, Any]:
         """Return what `fedjob hub status` shows of the roster."""

@@ -37,7 +37,8 @@ class RosterParty:
     Args:
         key_hex: its public Ed25519 key.
         sealing_hex: to encrypt for it, see `identity.sealing_key`.
-        certificate: sha256 of its client certificate in hex; empty where it has none.
+        certificate: sha256 of the public key of its client certificate in hex, which stays when the certificate is
+            renewed; empty where the hub issued none.
         valid_from, valid_until: seconds since 1970; 0 for as long as the roster is.
     """
 
@@ -179,7 +180,8 @@ def _changed(old: RosterParty, new: RosterParty, by_itself: bool) -> list[str]:
     if old.sealing_hex != new.sealing_hex and old.key_hex == new.key_hex:
         lines.append(f"new key  {new.role} {new.party}: another one to encrypt for it, signed with its own")
     if old.certificate != new.certificate:
-        lines.append(f"new certificate of {new.role} {new.party}")
+        key = fingerprint_of(new.certificate) if new.certificate else "none"
+        lines.append(f"new key of the certificate of {new.role} {new.party}: {key}")
     if (old.valid_from, old.valid_until) != (new.valid_from, new.valid_until):
         lines.append(f"other validity of {new.role} {new.party}")
     return lines

@@ -27,7 +27,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import (
+    MQTT_CLEAN_START_FIRST_ONLY,
+    Client,
+    ConnectFlags,
+    DisconnectFlags,
+    MQTTMessage,
+    MQTTMessageInfo,
+)
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -265,6 +272,8 @@ class MqttTransport(Transport):
                 self._way.host,
                 self._way.port,
                 keepalive=KEEPALIVE_S,
+                # at every connection: paho by itself asks for the session before at the second, and the hub keeps none
+                clean_start=True if version == 5 else MQTT_CLEAN_START_FIRST_ONLY,
                 properties=_connect_properties() if version == 5 and not probe else None,
             )
         except ssl.SSLError as error:
@@ -298,7 +307,7 @@ class MqttTransport(Transport):
         if self._way.scheme in ("ws", "wss"):
             client.ws_set_options(path=self._way.path, headers=self._headers)
         if self._way.scheme in ("mqtts", "wss"):
-            context = self._context()
+            context = _tls_context(self._tls_ca)
             client.tls_set_context(context)
             client.on_pre_connect = lambda *_: self._load_certificate(context)
         if self.address.session == DAEMON and not probe:
@@ -316,15 +325,6 @@ class MqttTransport(Transport):
         client.on_message = self._message
         return client
 
-    def _context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._tls_ca is None:
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(self._tls_ca)
-        return context
-
     def _load_certificate(self, context: ssl.SSLContext) -> None:
         """Use the certificate as it is now for the next connection: it is renewed while this runs."""
         try:
@@ -334,9 +334,8 @@ class MqttTransport(Transport):
         except FedjobError as error:
             if self._opening:
                 raise
-            self.trouble = str(
-                error
-            )  # on paho's thread: without a certificate the hub refuses, and paho tries again
+            # On paho's thread: without a certificate the hub refuses, and paho tries again.
+            self.trouble = str(error)
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         """Return the headers of a WebSocket's handshake, with a signature of it."""
@@ -499,6 +498,16 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         proxy=membership.proxy,
         credentials=membership.credentials,
     )
+
+
+def _tls_context(tls_ca: Path | str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls_ca is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(tls_ca)
+    return context
 
 
 def _sentence_of(properties: Any) -> str:

@@ -20,6 +20,7 @@ from fedjob.node.protection.sum_sessions import SumSessions
 from fedjob.node.queue.task import failure, task_of
 from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.protections import least_nodes
+from fedjob.privacy.secagg.key_agreement import IsSignedBy
 from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, read_step
 
 MAX_MASKING = 50
@@ -36,9 +37,8 @@ class SumHandler:
     def __init__(self, context: NodeContext, identity: Identity, roster: Roster, federation: str) -> None:
         self._context = context
         self._federation = federation
-        self._roster = roster
         self._sessions = SumSessions(context.database)
-        self._steps = SumSteps(context.node, identity.sign, self._is_signed_by, self._sessions)
+        self._steps = SumSteps(context.node, identity.sign, signed_by_nodes_of(roster), self._sessions)
         self._masking: dict[str, tuple[Message, SumAnswer]] = {}  # by message id
 
     def handle(self, turn: Turn, message: Message, task: Task, verdict: Permission) -> None:
@@ -96,10 +96,6 @@ class SumHandler:
             raise FedjobError(f"this node masks {MAX_MASKING} contributions already: ask again")
         return answer
 
-    def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
-        key = self._roster.key_of(node)
-        return key is not None and self._roster.role_of(node) == "node" and verify(key, signature, data)
-
     def _check_held(self, turn: Turn, message: Message, task: Task, key: str) -> None:
         """Refuse to mask anything but the finished computation that this very ask is about."""
         row = turn.book.tasks.get(key)
@@ -153,6 +149,22 @@ def _check_runner(turn: Turn, message: Message) -> None:
         raise FedjobError(
             "the job has ended, another runner has taken it over, or it is another researcher's"
         )
+
+
+def signed_by_nodes_of(roster: Roster) -> IsSignedBy:
+    """Return the check of other nodes' signatures against this node's own roster: neither researcher nor hub can make one.
+
+    A node that has other keys since the roster was fetched is looked for in a newer one.
+    """
+
+    def fits(node: str, signature: bytes, data: bytes) -> bool:
+        key = roster.key_of(node)
+        return key is not None and roster.role_of(node) == "node" and verify(key, signature, data)
+
+    def is_signed(node: str, signature: bytes, data: bytes) -> bool:
+        return fits(node, signature, data) or (roster.refresh() and fits(node, signature, data))
+
+    return is_signed
 
 
 def without_step(task: Task) -> Task:

@@ -30,7 +30,7 @@ IsSignedBy = Callable[[str, bytes, bytes], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublicKeys:
+class SumKeys:
     """A node's public keys for one secure sum, with its signature."""
 
     node: str
@@ -43,10 +43,10 @@ class PublicKeys:
         return pack(["fedjob secure sum: keys 1", terms.digest, self.node, self.shares, self.masks])
 
 
-def signed_keys(terms: Terms, node: str, shares: bytes, masks: bytes, sign: Sign) -> PublicKeys:
+def signed_keys(terms: Terms, node: str, shares: bytes, masks: bytes, sign: Sign) -> SumKeys:
     """Return a node's public halves of two private keys, signed."""
-    unsigned = PublicKeys(node=node, shares=_public(shares), masks=_public(masks), signature=b"")
-    return PublicKeys(
+    unsigned = SumKeys(node=node, shares=_public(shares), masks=_public(masks), signature=b"")
+    return SumKeys(
         node=node,
         shares=unsigned.shares,
         masks=unsigned.masks,
@@ -54,7 +54,7 @@ def signed_keys(terms: Terms, node: str, shares: bytes, masks: bytes, sign: Sign
     )
 
 
-def check_keys(keys: Mapping[str, PublicKeys], terms: Terms, is_signed_by: IsSignedBy) -> None:
+def check_keys(keys: Mapping[str, SumKeys], terms: Terms, is_signed_by: IsSignedBy) -> None:
     """Check everybody's public keys.
 
     Raises:
@@ -114,17 +114,17 @@ def opened_shares(own: bytes, other: bytes, terms: Terms, sender: str, reader: s
         raise DecodeError(f"what came as the shares of {sender} was not sealed by it for {reader}") from error
 
 
-def read_keys(plain: Any) -> dict[str, PublicKeys]:
+def read_keys(plain: Any) -> dict[str, SumKeys]:
     """Return the public keys in a message, by node.
 
     Raises:
         MessageError: it is something else.
     """
-    found = [from_plain(PublicKeys, one) for one in plain]
+    found = [from_plain(SumKeys, one) for one in plain]
     return {one.node: one for one in found}
 
 
-def plain_keys(keys: Mapping[str, PublicKeys]) -> list[dict[str, Any]]:
+def plain_keys(keys: Mapping[str, SumKeys]) -> list[dict[str, Any]]:
     """Return public keys as a message has them, in the order of their nodes."""
     return [to_plain(keys[node]) for node in sorted(keys)]
 

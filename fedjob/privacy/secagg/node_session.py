@@ -27,8 +27,8 @@ from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.key_agreement import (
     IsSignedBy,
-    PublicKeys,
     Sign,
+    SumKeys,
     check_keys,
     mask_seed,
     opened_shares,
@@ -65,7 +65,7 @@ class NodeSession:
     share_key: bytes = field(repr=False)
     mask_key: bytes = field(repr=False)
     own_secret: bytes = field(repr=False)
-    keys: dict[str, PublicKeys] = field(default_factory=dict)
+    keys: dict[str, SumKeys] = field(default_factory=dict)
     sealed: dict[str, bytes] = field(default_factory=dict, repr=False)
     held: dict[str, bytes] = field(default_factory=dict, repr=False)
     masked: str = ""
@@ -118,13 +118,13 @@ def begun(node: str, terms: Terms) -> NodeSession:
     )
 
 
-def keys_of(session: NodeSession, sign: Sign) -> PublicKeys:
+def keys_of(session: NodeSession, sign: Sign) -> SumKeys:
     """Return the node's public keys, signed: the same whenever it is asked (Ed25519 signs without randomness)."""
     return signed_keys(session.terms, session.node, session.share_key, session.mask_key, sign)
 
 
 def shared(
-    session: NodeSession, keys: Mapping[str, PublicKeys], is_signed_by: IsSignedBy, *, min_nodes: int = 0
+    session: NodeSession, keys: Mapping[str, SumKeys], is_signed_by: IsSignedBy, *, min_nodes: int = 0
 ) -> NodeSession:
     """Return the session with everybody's keys, and the shares that it sends, in `sealed`.
 
@@ -259,7 +259,7 @@ def own_mask_taken_away(secret: bytes, terms: Terms, members: list[str]) -> Mask
     return _own_mask(secret, terms, members, -1)
 
 
-def _is_own(keys: PublicKeys, session: NodeSession) -> bool:
+def _is_own(keys: SumKeys, session: NodeSession) -> bool:
     fresh = signed_keys(session.terms, session.node, session.share_key, session.mask_key, lambda _: b"")
     return (keys.shares, keys.masks) == (fresh.shares, fresh.masks)
 

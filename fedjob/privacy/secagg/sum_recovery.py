@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations, islice
 
 from fedjob.common.errors import DecodeError, SpecError
-from fedjob.privacy.secagg.key_agreement import PublicKeys, matches
+from fedjob.privacy.secagg.key_agreement import SumKeys, matches
 from fedjob.privacy.secagg.node_session import (
     Mask,
     commitment_of,
@@ -31,7 +31,7 @@ class Revealed:
 
 def masks_left(
     terms: Terms,
-    keys: Mapping[str, PublicKeys],
+    keys: Mapping[str, SumKeys],
     commitments: Mapping[str, bytes],
     taking_part: list[str],
     survivors: list[str],

@@ -30,9 +30,9 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
 
     Compare also what the replies said of their nodes' audit logs: whether one was rewritten or cut back meanwhile.
     The exit code is 0 if every round gave the same bytes and no audit log contradicts itself, 1 if not, or if a
-    round could not be computed again.
+    round could not be computed again; a secure sum never can be, and its total is compared alone.
     """
-    from fedjob.researcher.rounds.verification import verify_job
+    from fedjob.researcher.rounds.verification import SECURE, verify_job
 
     folder = folder_of(home, job_id)
     chains = summaries(folder.audit_heads)
@@ -48,14 +48,16 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
         as_json,
     )
     equal = sum(check.verdict == "equal" for check in checks)
-    click.echo(f"{equal} of {len(checks)} aggregations recomputed to the same bytes", err=as_json)
+    sums = sum(check.verdict == SECURE for check in checks)
+    more = f"; {sums} are secure sums, which nobody can compute again" if sums else ""
+    click.echo(f"{equal} of {len(checks)} aggregations recomputed to the same bytes{more}", err=as_json)
     if chains:
         click.echo(
             f"{len(chains) - len(rewritten)} of {len(chains)} audit logs without a contradiction: "
             + "; ".join(f"{c.node} {c.count} heads, the newest {c.seq} {c.hash[:16]}" for c in chains),
             err=as_json,
         )
-    if equal < len(checks) or rewritten:
+    if equal + sums < len(checks) or rewritten:
         sys.exit(1)
 
 

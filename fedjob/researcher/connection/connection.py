@@ -30,7 +30,13 @@ from fedjob.researcher.connection.login import Proving
 _log = logging.getLogger("fedjob")
 
 ASK_AGAIN_S = 0.7
-"""Time after which a question without an answer is sent again."""
+"""Time after which a question without an answer is sent again, to those who owe one; it doubles with each time."""
+
+STILL_COMING_S = 1.0
+"""While no pause between answers is longer, the time for them is not up: a thousand nodes need more than ten."""
+
+MAX_EXTENSION = 4.0
+"""Times `timeout_s` that answers are waited for at most, while they come."""
 
 PRESENCE_GRACE_S = 2.0
 """Time in which a node that shows no presence may answer all the same: presence is a hint, which may be wrong."""
@@ -125,8 +131,8 @@ class Connection:
 
         Args:
             nodes: None asks everybody, and waits for every node of the roster.
-            timeout_s: after which silence is an answer too; without `patient` it is for a node that shows no
-                presence after `PRESENCE_GRACE_S`.
+            timeout_s: after which silence is an answer too, unless answers of others are still coming in; without
+                `patient` it is for a node that shows no presence after `PRESENCE_GRACE_S`.
             patient: wait as long for nodes that show no presence.
         """
         self.reach()
@@ -135,26 +141,34 @@ class Connection:
             endpoint = self.endpoint
             ids: set[str] = set()
             started = again = time.monotonic()
+            deadline, pause_s = started + timeout_s, ASK_AGAIN_S
             answers: dict[str, Message] = {}
             left = timeout_s
             while (
                 left > 0
             ):  # once more when the time is up: what came while this process stood still did come in time
                 now = time.monotonic()
-                left = started + timeout_s - now
+                left = deadline - now
                 waited_for = set(self._expected(started, patient=patient) if nodes is None else nodes)
                 if ids and waited_for <= answers.keys():
                     break
                 if now >= again and left > 0:
                     # questions are not receipted: one may get lost, or reach a node whose roster does not have us yet
-                    again = now + ASK_AGAIN_S
-                    to = [None] if nodes is None else [Address(n) for n in nodes if n not in answers]
-                    ids |= {endpoint.send(address, body, **header) for address in to}
+                    again, pause_s = now + pause_s, 2 * pause_s
+                    to = [Address(n) for n in sorted(waited_for) if n not in answers]
+                    everybody = nodes is None and not ids
+                    ids |= {
+                        endpoint.send(address, body, **header) for address in ([None] if everybody else to)
+                    }
                 messages = endpoint.receive(max(0.0, min(left, again - now, 0.1)))
+                num_before = len(answers)
                 for message in messages:
                     if getattr(message.body, "of", None) in ids:
                         answers.setdefault(message.sender, message)
                 endpoint.settle(messages)
+                if len(answers) > num_before:
+                    still = time.monotonic() + STILL_COMING_S
+                    deadline = max(deadline, min(still, started + MAX_EXTENSION * timeout_s))
             endpoint.withdraw(ids)
             return answers
 

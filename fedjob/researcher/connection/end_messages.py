@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
 
 RECEIPTS_S = 2.0
-"""Time that the end of a job waits for the nodes' receipts."""
+"""Time that the end of a job waits for the nodes' receipts, unless they still come."""
+
+MAX_RECEIPTS_S = 30.0
+"""Time that it waits while receipts keep coming: a thousand nodes need more than ten."""
 
 MAX_AGAIN = 100
 """Messages that a session sends again at most."""
@@ -49,8 +52,12 @@ def release(session: Connection, endings: Mapping[str, EndMessage], *, wait_s: f
             endpoint.send(Address(node), ending.end, job=ending.job, epoch=ending.epoch): node
             for node, ending in endings.items()
         }
-        deadline = time.monotonic() + wait_s
+        began = time.monotonic()
+        deadline, num_waiting = began + wait_s, len(sent)
         while (waiting := session.unreceipted() & sent.keys()) and time.monotonic() < deadline:
+            if len(waiting) < num_waiting:
+                num_waiting = len(waiting)
+                deadline = max(deadline, min(time.monotonic() + 0.5 * wait_s, began + MAX_RECEIPTS_S))
             endpoint.settle(endpoint.receive(0.1))
         endpoint.withdraw(waiting)
     folder = session.home / "unreleased"

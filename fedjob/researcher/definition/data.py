@@ -40,6 +40,9 @@ HANDLE = "handle"
 SEARCH_S = 10.0
 """Seconds that nodes have to say what they offer: a job must not begin without a slow one."""
 
+MAX_LISTED = 20
+"""Silent nodes that a message names."""
+
 _log = logging.getLogger("fedjob")
 
 
@@ -196,7 +199,9 @@ def resolve_for(
 
 
 def _listed(silent: Mapping[str, str]) -> str:
-    return "; ".join(f"{node}: {why}" for node, why in sorted(silent.items()))
+    shown = [f"{node}: {why}" for node, why in sorted(silent.items())[:MAX_LISTED]]
+    more = [f"and {len(silent) - len(shown)} more"] if len(silent) > len(shown) else []
+    return "; ".join([*shown, *more])
 
 
 def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:

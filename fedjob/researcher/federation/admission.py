@@ -82,9 +82,15 @@ class Admission:
         now = self._channel.now()
         due = scheduling_machine.next_wake(self._state)
         timeout_s = LOOK_S if due is None else min(LOOK_S, max(0.0, due - now))
-        for message in self._channel.receive(timeout_s):
-            if isinstance(message.body, Answer) and message.job == self._spec.id:
-                self._take(message, message.body)
+        self._take(
+            [
+                (node, message.body)
+                for message in self._channel.receive(timeout_s)
+                if isinstance(message.body, Answer)
+                and message.job == self._spec.id
+                and (node := self._node_of(message, message.body))
+            ]
+        )
         presence = self._connection.endpoint.presence()
         there = {
             node: presence[party] for node in self._spec.datasets if (party := party_of(node)) in presence
@@ -92,13 +98,17 @@ class Admission:
         if self._connection.endpoint.connected:  # without a connection nobody can answer: no time passes
             self._feed(events.SchedulingTick(self._channel.now(), there))
 
-    def _take(self, message: Message, answer: Answer) -> None:
+    def _node_of(self, message: Message, answer: Answer) -> str:
+        """Return the job's node that an answer is of; empty for none."""
         node = self._offered.get(answer.of, message.sender)
-        if node not in self._spec.datasets or party_of(node) != message.sender:
-            return
-        self._record_answer(node, answer)
-        current = answer.of == self._offers.get(node)
-        self._feed(events.Answered(self._channel.now(), node, answer, current))
+        return node if node in self._spec.datasets and party_of(node) == message.sender else ""
+
+    def _take(self, answers: list[tuple[str, Answer]]) -> None:
+        """Take the answers that came together: the record is written once for all of them."""
+        self._record_answers(answers)
+        for node, answer in answers:
+            current = answer.of == self._offers.get(node)
+            self._feed(events.Answered(self._channel.now(), node, answer, current))
 
     def _feed(self, event: events.Event) -> None:
         self._state, commands = scheduling_machine.step(self._state, event)
@@ -184,17 +194,22 @@ class Admission:
 
     # -- the nodes' answers ---------------------------------------------------------
 
-    def _record_answer(self, node: str, answer: Answer) -> None:
-        grants: dict[str, dict[str, Any]] = self._gates.record.grants
-        before = grants.get(node, {})
-        entry = grant_entry(read_answer(self._spec, node, answer), before, time.time())
-        if entry != before:
-            self._gates.update(grants={**grants, node: entry})
+    def _record_answers(self, answers: list[tuple[str, Answer]]) -> None:
+        grants: dict[str, dict[str, Any]] = dict(self._gates.record.grants)
+        decided: dict[str, dict[str, Any]] = {}
+        for node, answer in answers:
+            before = grants.get(node, {})
+            grants[node] = entry = grant_entry(read_answer(self._spec, node, answer), before, time.time())
             if before.get("state") in _UNDECIDED and entry["state"] not in _UNDECIDED:
-                self._record_decision(node, entry)
-        if answer.schedule == "no_workers" and node not in self._warned:
-            self._warned.add(node)
-            self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
+                decided[node] = entry
+        if grants != self._gates.record.grants:
+            self._gates.update(grants=grants)
+        for node, entry in decided.items():
+            self._record_decision(node, entry)
+        for node, answer in answers:
+            if answer.schedule == "no_workers" and node not in self._warned:
+                self._warned.add(node)
+                self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
 
     def _record_decision(self, node: str, entry: Mapping[str, Any]) -> None:
         waiting = [

@@ -24,7 +24,7 @@ from fedjob.parameters.files import dtype_of
 from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
 from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
-from fedjob.privacy.secagg.key_agreement import PublicKeys, plain_keys, read_keys
+from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
 from fedjob.privacy.secagg.node_session import Mask
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
@@ -142,7 +142,7 @@ class SecureSum:
             return self._step(name, terms, {n: tasks[wanted[n]] for n in nodes}, wanted, bodies, read, schema)
 
         everybody = sorted(wanted)
-        keys: dict[str, PublicKeys] = step("keys", everybody, {}, _read_keys)
+        keys: dict[str, SumKeys] = step("keys", everybody, {}, _read_keys)
         body = {"keys": plain_keys(keys)}
         shares = step("shares", sorted(keys), dict.fromkeys(keys, body), _read_shares)
         taking_part = sorted(shares)
@@ -379,7 +379,7 @@ def _value(arrival: Arrival) -> Mapping[str, Any]:
     return result.value
 
 
-def _read_keys(arrival: Arrival) -> PublicKeys:
+def _read_keys(arrival: Arrival) -> SumKeys:
     (found,) = read_keys([_value(arrival)["keys"]]).values()
     if found.node != party_of(arrival.node):
         raise DecodeError("these are another node's keys")

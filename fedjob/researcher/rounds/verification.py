@@ -39,12 +39,17 @@ RECOMPUTED = (
 """Aggregators that need the contributions only; others also need the parameters that the nodes began with."""
 
 
+SECURE = "secure sum"
+"""The verdict on a secure sum whose total was not changed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """The outcome of checking one committed aggregation.
 
     Args:
-        verdict: `equal`, `different`, or `not kept`: its replies are no longer there.
+        verdict: `equal`, `different`, `not kept`: its replies are no longer there, or `secure sum`: nobody can compute it
+            again, and the file of its total, where it is still there, is the recorded one.
     """
 
     round: int
@@ -147,7 +152,7 @@ def _look_at_total(record: AggregationRecord, folder: JobFolder) -> Check:
     output = folder.spool(record.round) / f"total_{record.step}.safetensors"
     if output.exists() and record.output_hash and ref_of(output).sha256 != record.output_hash:
         return _check(record, "different", "the file of the total is not the recorded one")
-    return _check(record, "not kept", "a secure sum can't be computed again: no single contribution is known")
+    return _check(record, SECURE, "a secure sum can't be computed again: no single contribution is known")
 
 
 def _again(record: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:

@@ -35,6 +35,7 @@ from fedjob.identity.loopback import SECRET_NAME, proof_of
 from fedjob.identity.membership import (
     Invitation,
     Party,
+    PartyList,
     enrol,
     fetch_hub,
     fetch_parties,
@@ -172,6 +173,23 @@ def test_a_revoked_party_is_out_at_once(hub: HubThread) -> None:
     with pytest.raises(NotPermitted):
         a.get_bytes(ref, limit_bytes=1)
     assert fetch_parties(hub.join("alice"))["node-a"].revoked
+
+
+def test_a_list_of_parties_is_fetched_once_and_followed_after_that(hub: HubThread) -> None:
+    alice = hub.join("alice", "researcher")
+    followed = PartyList(alice)
+    for k in range(20):
+        hub.join(f"node-{k}")
+    assert len(followed.fetch()) == 21
+    hub.join("node-new")
+    hub.parties.revoke("node-3")
+    found = followed.fetch()
+    assert found == fetch_parties(alice)
+    assert found["node-3"].revoked
+    assert not found["node-new"].revoked
+    mark = followed._mark
+    status, body = request(hub, "GET", f"/v1/parties?after={mark}", token=alice.token)
+    assert (status, body) == (200, b"[]")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import DecodeError
+from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership
@@ -30,7 +30,10 @@ from fedjob.identity.statements.succession import Succession
 from fedjob.messaging.frame import encode_frame
 from fedjob.messaging.frame_checks import Dropped, FrameChecks
 from fedjob.messaging.messages import Event, Message, Ping, encode_payload
+from fedjob.node.daemon.sums import signed_by_nodes_of
+from fedjob.privacy.secagg.key_agreement import check_keys, private_key, signed_keys
 from tests.federations import SignedFederation, answer
+from tests.secure_sums import terms_for
 
 HEART = SignedFederation("ann", "clinic", "ward")
 MALLORY = Identity.generate("clinic")
@@ -239,14 +242,42 @@ def test_a_hub_that_lies_changes_nothing_and_is_found_out(tmp_path: Path, lie: s
     again = home_of(tmp_path, role)  # after a restart
     assert (dict(again.parties()), again.pin.number) == (before, 3)
     roster = Roster(again.parties(), pin=lambda: again.pin)
-    checks = FrameChecks(
-        HEART.keys.federation, Address("ann" if role == "researcher" else "ward"), role, roster
-    )
+    own = "ann" if role == "researcher" else "ward"
+    sealing = HEART.identities[own].sealing
+    checks = FrameChecks(HEART.keys.federation, Address(own), role, roster, sealing)
     for identity in (MALLORY, Identity.generate("mallory"), OTHER.identities["ann"]):
         with pytest.raises(Dropped, match=r"unknown_sender|bad_signature"):
             checks.open(identity.party, frame_of(identity, role), now=0.0, wall=time.time())
     honest = HEART.identities["clinic" if role == "researcher" else "ann"]
     assert checks.open(honest.party, frame_of(honest, role), now=0.0, wall=time.time()).sender == honest.party
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_hub_that_lies_puts_no_key_of_its_own_into_a_secure_sum(tmp_path: Path, lie: str) -> None:
+    home = home_of(tmp_path, "node")
+    home.take(answer(HEART.roster(3)))
+    asked = []
+
+    def fetched() -> Mapping[str, RosterParty]:
+        asked.append(lie)
+        home.take(LIES[lie][1]())
+        return home.parties()
+
+    is_signed = signed_by_nodes_of(Roster(home.parties(), fetched, pin=lambda: home.pin))
+    terms = terms_for(3)
+    honest = {
+        name: signed_keys(terms, name, private_key(), private_key(), HEART.identities[name].sign)
+        for name in ("clinic", "ward")
+    }
+    forger = {"hub": MALLORY, "researcher": HEART.identities["ann"], "stranger": Identity.generate("mallory")}
+    for identity in forger.values():
+        forged = signed_keys(terms, "clinic", private_key(), private_key(), identity.sign)
+        own = signed_keys(terms, identity.party, private_key(), private_key(), identity.sign)
+        for keys in ({**honest, "clinic": forged}, {**honest, identity.party: own}):
+            with pytest.raises(SpecError, match="not signed by the key that the roster has"):
+                check_keys(keys, terms, is_signed)
+    assert asked, "the hub was not asked, so that it could not lie"
+    check_keys(honest, terms, is_signed)
 
 
 def frame_of(sender: Identity, role: Role) -> bytes:
