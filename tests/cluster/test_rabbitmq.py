@@ -233,29 +233,6 @@ def test_a_job_ends_in_the_bytes_of_one_over_a_single_broker_also_when_a_cluster
     cluster.nodes[0].start()
     cluster.nodes[0].wait()
     assert cluster.nodes[0].ctl("cluster_status", "--formatter", "json").count(cluster.nodes[0].node) > 2
-    queues = (
-        cluster.nodes[1].ctl("--quiet", "list_queues", "--no-table-headers", "name", "policy").splitlines()
-    )
-    assert len(queues) >= len(SITES)
-    assert all(
-        line.endswith("fedjob-sessions") for line in queues
-    )  # what the dead node kept ends some time later
-
-
-def test_a_job_survives_the_end_of_the_hub_that_the_cluster_asks(
-    cluster: Cluster, federation: Federation
-) -> None:
-    whole = _job(federation)
-    whole.run(progress=False)
-    broken = _job(federation)
-    with background(lambda: broken.run(progress=False)) as run:
-        wait_until(lambda: _in_round(broken, 2), timeout_s=PATIENCE_S, what="round 2")
-        federation.hub.kill()
-        with BareClient("127.0.0.1", cluster.port) as client:  # nobody answers for anybody
-            assert client.login(login("site-1", "x")).code != 0
-        federation.start_hub()
-        run.result(timeout=PATIENCE_S)
-    assert digest(broken) == digest(whole)
 
 
 def test_a_revoked_partys_connections_are_ended(

@@ -24,6 +24,7 @@ NOT_RUN = {
     "docs/network.md": {"several machines": 3},
     "docs/operations.md": {"system": 3},
     "docs/queue.md": {"system": 1},
+    "docs/rabbitmq.md": {"several machines": 2},
     "docs/scale.md": {"several machines": 1},
     "docs/tls.md": {"several machines": 3},
     "docs/wire.md": {"checkout": 1},
