@@ -9,6 +9,7 @@ database and no workers: it adds its own number to the parameters itself.
 
 from __future__ import annotations
 
+import copy
 import resource
 import signal
 import sys
@@ -24,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fedjob.common.errors import FedjobError
 from fedjob.common.types import Address, Ref
 from fedjob.identity.enrolment import enrol_home
-from fedjob.identity.membership import hub_of
-from fedjob.identity.pinned_roster import open_roster
+from fedjob.identity.membership import Membership, PartyList, hub_of
+from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Answer, Body, Found, Message, Offer, Ping, Pong, Result, Search, Task
@@ -43,10 +44,32 @@ SWITCH_S = 0.05
 """Between threads that compute: hundreds that wait for their turn would each wake up every 5 ms to ask for it."""
 
 
+class KnownParties:
+    """The list of parties, fetched whole once for all nodes of a process: with each its own it would fill the memory.
+
+    What has changed since then each node asks the hub for itself.
+    """
+
+    def __init__(self) -> None:
+        self._list: PartyList | None = None
+        self._lock = threading.Lock()
+
+    def copy_for(self, membership: Membership) -> PartyList:
+        """Return the list as another party follows it from now on."""
+        with self._lock:
+            if self._list is None:
+                self._list = PartyList(membership)
+                self._list.fetch()
+            copied = copy.copy(self._list)
+        copied._membership = membership
+        return copied
+
+
 class LightNode:
     """One node: its thread waits for messages and answers them."""
 
-    def __init__(self, hub: str, folder: Path, number: int, invite: Path | None) -> None:
+    def __init__(self, hub: str, folder: Path, number: int, invite: Path | None, known: KnownParties) -> None:
+        self._known = known
         self.name = f"node-{number:04d}"
         self._home = folder / self.name
         self._hub = hub
@@ -66,7 +89,8 @@ class LightNode:
         """Fetch the roster, connect to the broker and show presence."""
         membership = self._membership
         facts = hub_of(membership)
-        roster = open_roster(self._home, membership)
+        parties = self._known.copy_for(membership)
+        roster = Roster(parties.fetch(), parties.fetch)
         transport = transport_of(replace(membership, broker_url=facts.broker_url), Address(self.name))
         self._endpoint = Endpoint(
             self._identity, membership.federation, roster, transport, MemoryStore(), "node"
@@ -148,8 +172,9 @@ def main() -> None:
     invites = (
         [Path(invitations[0]) / f"node-{k:04d}.invitation" for k in range(int(number))] if invitations else []
     )
+    known = KnownParties()
     nodes = [
-        LightNode(hub, Path(folder), int(first) + k, invites[k] if invites else None)
+        LightNode(hub, Path(folder), int(first) + k, invites[k] if invites else None, known)
         for k in range(int(number))
     ]
     stop = threading.Event()

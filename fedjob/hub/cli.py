@@ -20,7 +20,7 @@ from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
-    from fedjob.hub.storage.bucket import BucketAddress
+    from fedjob.hub.storage.bucket import Bucket, BucketAddress
     from fedjob.hub.storage.database import HubDatabase
 
 P = ParamSpec("P")
@@ -271,6 +271,14 @@ def bucket_of(storage: str | None) -> BucketAddress | None:
     return BucketAddress.parse(storage)
 
 
+def _open_bucket(storage: str | None, login: Path | None) -> Bucket | None:
+    """Return the bucket that `--storage` names; None for a folder."""
+    from fedjob.hub.storage.bucket import Bucket, BucketLogin
+
+    address = bucket_of(storage)
+    return None if address is None else Bucket(address, BucketLogin.load(login))
+
+
 def _say_ready(running: Running, accounts: Accounts) -> None:
     kind = f"{running.broker_kind} {running.broker_version}".strip()
     click.echo(f"hub ready: {running.url} {running.broker_url} (broker: {kind})")
@@ -367,7 +375,6 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
-    from fedjob.hub.storage.bucket import Bucket, BucketLogin
     from fedjob.hub.storage.objects import ObjectStore
 
     where = _existing(home)
@@ -375,8 +382,7 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
     if running is not None:
         storage = running.storage
         bucket_login = bucket_login or (Path(running.storage_login) if running.storage_login else None)
-    address = bucket_of(storage)
-    bucket = None if address is None else Bucket(address, BucketLogin.load(bucket_login))
+    bucket = _open_bucket(storage, bucket_login)
     where = HubHome(where.folder, Path(storage) if storage and bucket is None else None)
     with _ledger(where) as ledger:
         swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder), bucket=bucket).sweep()
@@ -490,26 +496,36 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
     made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
     click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
     if in_bucket:
-        click.echo("The objects lie in the bucket, and are not in it.", err=True)
+        click.echo(
+            "The objects lie in the bucket, and are not in it: give --storage to `fedjob hub restore`, too.",
+            err=True,
+        )
 
 
 @hub.command("restore")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
+@click.option("--storage", help="The s3://... in which the hub's objects lie.")
+@credentials_option
 @one_line
-def hub_restore(file: Path, home: Path | None) -> None:
+def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login: Path | None) -> None:
     """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
     from fedjob.common.console import when
     from fedjob.identity.home_backup import restore
 
+    bucket = _open_bucket(storage, bucket_login)
+    if bucket is not None:
+        bucket.check()
+    elif storage is not None:
+        raise SpecError("--storage of restore is for s3://...: a folder's objects are in the backup")
     folder = _home(home)
     made = restore(folder, file, role="hub")
-    num_lost = _drop_lost_objects(folder)
+    num_lost = _drop_lost_objects(folder, bucket)
     lost = f"; {num_lost} objects that it did not hold are forgotten" if num_lost else ""
     click.echo(f"{folder}: the hub as of {when(made.created)}{lost}. Next: fedjob hub start --home {folder}")
 
 
-def _drop_lost_objects(folder: Path) -> int:
+def _drop_lost_objects(folder: Path, bucket: Bucket | None) -> int:
     """Forget the objects that went between the copy of the ledger and that of the files; they are sent again."""
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
@@ -517,7 +533,7 @@ def _drop_lost_objects(folder: Path) -> int:
 
     where = HubHome(folder)
     with _ledger(where) as ledger:
-        return ObjectStore(where.storage, ledger, HubLimits()).drop_lost()
+        return ObjectStore(where.storage, ledger, HubLimits(), bucket=bucket).drop_lost()
 
 
 @hub.group()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +16,9 @@ import pytest
 from fedjob import FedAvg, Job
 from fedjob.common.errors import ConfigError, ObjectMissing, RepositoryUnreachable
 from fedjob.hub.storage.bucket import LINK_S, BucketLogin
+from fedjob.hub.storage.database import HubDatabase
+from fedjob.hub.storage.objects import ORPHAN_S, ObjectStore
+from fedjob.identity.enrolment import enrol_home
 from fedjob.repository.base import Repository
 from fedjob.repository.http import HttpRepository
 from fedjob.repository.store_links import LINK_TYPE
@@ -149,6 +156,105 @@ def test_a_hub_that_can_not_use_its_store_says_so_and_does_not_start(store: Stor
             assert words in done.stderr
             assert HUB.secret not in done.stderr
             assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def federation(tmp_path: Path, store: Store) -> Iterator[Federation]:
+    """A hub whose objects lie in the store, and whose jobs count as ended after a second."""
+    (tmp_path / "hub").mkdir(mode=0o700)
+    (tmp_path / "hub" / "config.toml").write_text("ttl_s = 1.0\n")
+    options = ("--storage", store.url, "--storage-credentials", store.login)
+    with Federation(tmp_path, preferred_kind(), hub_options=options) as made:
+        yield made
+
+
+def _put(federation: Federation, content: bytes) -> str:
+    member, _ = enrol_home(
+        federation.folder / "alice", "alice", "researcher", hub=federation.url, invite=None
+    )
+    with HttpRepository(federation.url, token=member.token) as repository:
+        return repository.put(content, job="job").sha256
+
+
+def _storage_row(federation: Federation) -> dict[str, object]:
+    command = ("fedjob", "hub", "doctor", "--home", federation.folder / "hub", "--json")
+    rows = json.loads(federation.processes.run(*command, expect=None).stdout)
+    [row] = [row for row in rows if "storage" in row.values()]
+    return dict(row)
+
+
+def test_the_doctor_of_a_hub_looks_at_its_store(federation: Federation, store: Store) -> None:
+    row = _storage_row(federation)
+    assert row["ok"] is True
+    assert store.url in str(row)
+    store.stop()
+    try:
+        row = _storage_row(federation)
+    finally:
+        store.start()
+    assert row["ok"] is False
+    assert "does not answer" in str(row)
+    assert HUB.secret not in str(row)
+
+
+def test_gc_removes_from_the_store_what_no_job_needs(federation: Federation, store: Store) -> None:
+    sha256 = _put(federation, b"left behind" * 100)
+    assert store.bucket().size(sha256) == 1100
+    time.sleep(1.1)
+    done = federation.processes.run("fedjob", "hub", "gc", "--home", federation.folder / "hub", "--json")
+    swept = json.loads(done.stdout)
+    assert (swept["num_jobs"], swept["num_objects"], swept["freed_bytes"]) == (1, 1, 1100)
+    assert store.bucket().size(sha256) is None
+
+
+def test_gc_of_a_hub_that_is_stopped_takes_the_store_from_its_options(
+    federation: Federation, store: Store
+) -> None:
+    sha256 = _put(federation, b"left behind" * 100)
+    federation.hub.stop()
+    time.sleep(1.1)
+    command = ("fedjob", "hub", "gc", "--home", federation.folder / "hub", "--json")
+    done = federation.processes.run(*command, "--storage", store.url, expect=1)
+    assert "AWS_ACCESS_KEY_ID" in done.stderr
+    done = federation.processes.run(*command, "--storage", store.url, "--storage-credentials", store.login)
+    assert json.loads(done.stdout)["num_objects"] == 1
+    assert store.bucket().size(sha256) is None
+
+
+def test_a_restored_hub_knows_its_objects_in_the_store(federation: Federation, store: Store) -> None:
+    sha256 = _put(federation, b"kept" * 100)
+    federation.processes.run(
+        "fedjob", "hub", "backup", federation.folder / "b", "--home", federation.folder / "hub"
+    )
+    federation.hub.stop()
+    restored = federation.folder / "restored"
+    done = federation.processes.run(
+        "fedjob", "hub", "restore", federation.folder / "b", "--home", restored, "--storage", store.url,
+        "--storage-credentials", store.login,
+    )  # fmt: skip
+    assert "forgotten" not in done.stdout
+    with contextlib.closing(HubDatabase(restored / "hub.sqlite")) as ledger:
+        assert ledger.read("SELECT sha256 FROM objects") == [(sha256,)]
+    assert store.bucket().size(sha256) == 400
+
+
+def test_what_a_crash_left_in_the_store_goes_after_an_hour_and_nothing_of_others_goes(
+    hub: HubThread, store: Store, tmp_path: Path
+) -> None:
+    hub.repository("alice", "researcher").put(b"needed", job="job")
+    bucket = store.bucket()
+    (tmp_path / "stray").write_bytes(b"stray" * 100)
+    stray = hashlib.sha256(b"stray" * 100).hexdigest()
+    bucket.put(stray, tmp_path / "stray")
+    obstore.put(bucket._store, "objects/notes.txt", b"of somebody else")
+    folder, ledger, limits = tmp_path / "storage", hub.ledger, hub.limits
+    assert ObjectStore(folder, ledger, limits, bucket=bucket).sweep().num_files == 0
+    later = ObjectStore(folder, ledger, limits, bucket=bucket, clock=lambda: time.time() + 2 * ORPHAN_S)
+    before = {name for name, *_ in bucket.listed()}
+    later.sweep()
+    after = {name for name, *_ in bucket.listed()}
+    assert stray in before - after
+    assert {"notes.txt", hashlib.sha256(b"needed").hexdigest()} <= after
 
 
 def _digest_over(folder: Path, *options: str) -> str:

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from fedjob._version import __version__
 from fedjob.common.errors import (
     BrokerUnreachable,
     ConfigError,
@@ -32,6 +33,7 @@ from fedjob.common.errors import (
 from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.common.types import Address
 from fedjob.doctor.hub import examine_certificate, examine_hub
+from fedjob.hub.broker.local_socket import NAME
 from fedjob.hub.broker.mosquitto import settings
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import TlsFiles
@@ -505,7 +507,7 @@ def test_a_hub_with_tls_that_names_a_plain_broker_sends_nobody_there(
     pair = authority.server()
 
     async def hub(request: Request) -> Response:
-        facts = {"federation": "fed", "version": "1", "read_urls": [], "certificates": {}}
+        facts = {"federation": "fed", "version": __version__, "read_urls": [], "certificates": {}}
         return JSONResponse({**facts, "broker": {"url": broker, "kind": "mosquitto"}})
 
     app = Starlette(routes=[Route("/v1/hub", hub)])
@@ -670,9 +672,8 @@ def test_a_plain_broker_on_the_hubs_machine_is_reached_through_the_hub_alone(
         assert member.broker_url == f"{hub.url.replace('https', 'wss')}/mqtt"
         files = hub.folder / "hub" / "broker"
         config = tmp_path / "mosquitto.conf"
-        config.write_text(
-            settings("127.0.0.1", port, tmp_path, files / "passwords", files / "acl"), encoding="utf-8"
-        )
+        inner = settings(tmp_path, files / "passwords", files / "acl", hub.settings.limits)
+        config.write_text(inner.replace(f"listener 0 {NAME}", f"listener {port} 127.0.0.1"), encoding="utf-8")
         processes.start(mosquitto, "-c", config, name="mosquitto")
         transport = transport_of(member, Address("a"))
         transport.open(lambda *frame: None, timeout_s=20)
