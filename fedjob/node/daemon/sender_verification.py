@@ -21,6 +21,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.queue import task_events as events
+from fedjob.node.queue.book import TaskRow
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 
@@ -137,6 +138,8 @@ class Revocations:
         self._roster = roster
         self._context = context
         self._before: list[str] | None = None
+        self._keys: dict[str, str] = {}
+        """Task -> the key of its researcher when it came, or one that followed it since."""
 
     def end_work(self, turn: Turn) -> Turn:
         """Return the turn with the end of what may not go on; idle workers of these jobs end after it.
@@ -145,17 +148,24 @@ class Revocations:
         """
         own = self._roster.refused
         researchers = self._roster.parties("researcher")
-        rows = turn.book.unfinished()
+        rows, replaced = turn.book.unfinished(), set()
+        self._keys = {row.key: self._keys.get(row.key) or self._key_now(row) for row in rows}
         for row in rows:
+            why = ""
             if own or row.researcher not in researchers:
-                whose = "this node" if own else row.researcher
-                log.warning("%s is not of the federation any more: task %s is ended", whose, row.key)
-                turn.step(
-                    events.Cancel(row.key, "revoked", f"{whose} does not belong to the federation any more")
-                )
-        if researchers != self._before or own:
+                why = f"{'this node' if own else row.researcher} does not belong to the federation any more"
+            elif not self._roster.took_over(self._keys[row.key], now := self._key_now(row)):
+                why = f"{row.researcher} has another key by now, and the one before did not sign it"
+                replaced.add(row.job)
+            else:
+                self._keys[row.key] = now  # the next signed roster has it, and no more that it was changed
+            if why:
+                log.warning("%s: task %s is ended", why, row.key)
+                turn.step(events.Cancel(row.key, "revoked", why))
+        if researchers != self._before or own or replaced:
             self._before = researchers
             jobs = {name for name, job in turn.book.jobs.items() if own or job.researcher not in researchers}
+            jobs |= replaced
 
             def may_stay(identity: WorkerIdentity) -> bool:
                 return identity.job not in jobs
@@ -163,6 +173,9 @@ class Revocations:
             if jobs:
                 turn.after.append(lambda: self._context.workers.end_idle(may_stay))
         return turn
+
+    def _key_now(self, row: TaskRow) -> str:
+        return self._roster.key_of(row.researcher) or ""
 
     def facts(self) -> dict[str, str]:
         """Return what `fedjob node status` shows."""
