@@ -21,7 +21,6 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.queue import task_events as events
-from fedjob.node.queue.book import TaskRow
 from fedjob.node.verifiers import build_verifier
 from fedjob.node.verifiers.base import Claim, Verifier
 
@@ -140,6 +139,8 @@ class Revocations:
         self._before: list[str] | None = None
         self._keys: dict[str, str] = {}
         """Task -> the key of its researcher when it came, or one that followed it since."""
+        self._known = {name: roster.key_of(name) or "" for name in roster.parties("researcher")}
+        """Researcher -> key when this was looked at last: a task that came meanwhile may be older than a change."""
 
     def end_work(self, turn: Turn) -> Turn:
         """Return the turn with the end of what may not go on; idle workers of these jobs end after it.
@@ -149,12 +150,18 @@ class Revocations:
         own = self._roster.refused
         researchers = self._roster.parties("researcher")
         rows, replaced = turn.book.unfinished(), set()
-        self._keys = {row.key: self._keys.get(row.key) or self._key_now(row) for row in rows}
+        before, self._known = self._known, {name: self._roster.key_of(name) or "" for name in researchers}
+        self._keys = {
+            row.key: self._keys.get(row.key)
+            or before.get(row.researcher)
+            or self._known.get(row.researcher, "")
+            for row in rows
+        }
         for row in rows:
             why = ""
             if own or row.researcher not in researchers:
                 why = f"{'this node' if own else row.researcher} does not belong to the federation any more"
-            elif not self._roster.took_over(self._keys[row.key], now := self._key_now(row)):
+            elif not self._roster.took_over(self._keys[row.key], now := self._known[row.researcher]):
                 why = f"{row.researcher} has another key by now, and the one before did not sign it"
                 replaced.add(row.job)
             else:
@@ -173,9 +180,6 @@ class Revocations:
             if jobs:
                 turn.after.append(lambda: self._context.workers.end_idle(may_stay))
         return turn
-
-    def _key_now(self, row: TaskRow) -> str:
-        return self._roster.key_of(row.researcher) or ""
 
     def facts(self) -> dict[str, str]:
         """Return what `fedjob node status` shows."""
