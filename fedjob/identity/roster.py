@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from fedjob.common.errors import NotPermitted
 from fedjob.identity.statements.pin import Pin, RosterRefused
 from fedjob.identity.statements.roster_statement import DAY_S, days_left
+from fedjob.identity.statements.succession import Succession
 
 Role = Literal["researcher", "node"]
 
@@ -99,6 +100,14 @@ class Roster:
         """Return the public key to encrypt for a party, in hex; None if it has none, or `key_of` is None."""
         entry = self._find(party)
         return None if entry is None else entry.sealing_hex or None
+
+    def took_over(self, before: str, now: str) -> bool:
+        """Return whether a party's key before signed the one that it has now; False where somebody else replaced it."""
+        successions = () if self._pin is None else self._pin().successions
+        for signed in successions:
+            new = Succession.of(signed)
+            before = new.keys.signing if new.before == before else before
+        return before == now
 
     @property
     def is_pinned(self) -> bool:

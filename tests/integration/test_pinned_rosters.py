@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
 from fedjob.identity.statements.pin import Pin
+from fedjob.identity.statements.roster_statement import RosterParty
+from fedjob.identity.statements.succession import Succession
 from fedjob.messaging.messages import Answer, Ping, Pong
+from fedjob.node.config.config import NodeConfig
 from tests.federations import SignedFederation
 from tests.integration.nodes import ADD_ONE, Federation, plan_with
 from tests.processes import wait_until
+
+PLAIN = NodeConfig(approval="off", encryption="off")
+"""Of nodes whose researcher here does not encrypt."""
 
 
 @pytest.fixture
@@ -45,11 +52,40 @@ def test_revocation_ends_the_running_task_and_the_idle_workers_of_a_researcher(
         ann.take(lambda received: [m for m in received if isinstance(m.body, Pong)], timeout_s=1)
 
 
+@pytest.mark.parametrize("signed", [True, False], ids=["signed by the key before", "replaced"])
+def test_what_a_replaced_key_of_a_researcher_ordered_ends_and_what_a_changed_one_did_goes_on(
+    federation: Federation, signed: bool
+) -> None:
+    node, ann = federation.node(config=PLAIN), federation.ann
+    signers, old, new = SignedFederation(), ann.identity, Identity.generate("ann")
+    made = Succession(signers.keys.federation, "ann", old.public_key_hex, new.public_keys).statement(old, new)
+    party = RosterParty("ann", "researcher", old.public_key_hex, old.sealing.public_key_hex)
+    pin = Pin(signers.keys).with_roster(signers.roster(1, [party]), time.time())
+    pins = [pin]
+    node.roster = Roster(federation.parties, lambda: federation.parties, pin=lambda: pins[0])
+    daemon = node.start().daemon
+    assert daemon is not None
+    ann.train("node1", ann.task(plan_with("time.sleep(60)"), "Odd"), round_=2)
+    wait_until(lambda: len(daemon._attempts) == 1, timeout_s=30, what="a running task")
+    pins[0] = replace(pin, successions=(made,) if signed else ())
+    federation.parties["ann"] = replace(federation.parties["ann"], key_hex=new.public_key_hex)
+    wait_until(daemon.roster.refresh, timeout_s=10, what="the roster")
+    if signed:
+        time.sleep(2.0)
+        anew = [replace(party, key_hex=new.public_key_hex, sealing_hex=new.sealing.public_key_hex)]
+        pins[0] = Pin(signers.keys).with_roster(signers.roster(2, anew), time.time())
+        time.sleep(2.0)
+        assert len(daemon._attempts) == 1
+    else:
+        wait_until(lambda: len(daemon._attempts) == 0, timeout_s=20, what="the end of her task")
+        wait_until(lambda: not node.worker_processes(ann.job), timeout_s=20, what="the end of her workers")
+
+
 def test_past_its_validity_a_node_takes_no_new_work(federation: Federation) -> None:
     signed = SignedFederation()
     now = int(time.time())
     pins = [Pin(signed.keys).with_roster(signed.roster(1, [], created=now - 60, valid_until=now + 60), now)]
-    node, ann = federation.node(), federation.ann
+    node, ann = federation.node(config=PLAIN), federation.ann
     node.roster = Roster(federation.parties, lambda: federation.parties, pin=lambda: pins[0])
     node.start()
     assert ann.answer_to(ann.offer("node1", ADD_ONE, "AddOne"), Answer).reason == ""

@@ -137,6 +137,10 @@ class Revocations:
         self._roster = roster
         self._context = context
         self._before: list[str] | None = None
+        self._keys: dict[str, str] = {}
+        """Task -> the key of its researcher when it came, or one that followed it since."""
+        self._known = {name: roster.key_of(name) or "" for name in roster.parties("researcher")}
+        """Researcher -> key when this was looked at last: a task that came meanwhile may be older than a change."""
 
     def end_work(self, turn: Turn) -> Turn:
         """Return the turn with the end of what may not go on; idle workers of these jobs end after it.
@@ -145,17 +149,30 @@ class Revocations:
         """
         own = self._roster.refused
         researchers = self._roster.parties("researcher")
-        rows = turn.book.unfinished()
+        rows, replaced = turn.book.unfinished(), set()
+        before, self._known = self._known, {name: self._roster.key_of(name) or "" for name in researchers}
+        self._keys = {
+            row.key: self._keys.get(row.key)
+            or before.get(row.researcher)
+            or self._known.get(row.researcher, "")
+            for row in rows
+        }
         for row in rows:
+            why = ""
             if own or row.researcher not in researchers:
-                whose = "this node" if own else row.researcher
-                log.warning("%s is not of the federation any more: task %s is ended", whose, row.key)
-                turn.step(
-                    events.Cancel(row.key, "revoked", f"{whose} does not belong to the federation any more")
-                )
-        if researchers != self._before or own:
+                why = f"{'this node' if own else row.researcher} does not belong to the federation any more"
+            elif not self._roster.took_over(self._keys[row.key], now := self._known[row.researcher]):
+                why = f"{row.researcher} has another key by now, and the one before did not sign it"
+                replaced.add(row.job)
+            else:
+                self._keys[row.key] = now  # the next signed roster has it, and no more that it was changed
+            if why:
+                log.warning("%s: task %s is ended", why, row.key)
+                turn.step(events.Cancel(row.key, "revoked", why))
+        if researchers != self._before or own or replaced:
             self._before = researchers
             jobs = {name for name, job in turn.book.jobs.items() if own or job.researcher not in researchers}
+            jobs |= replaced
 
             def may_stay(identity: WorkerIdentity) -> bool:
                 return identity.job not in jobs
