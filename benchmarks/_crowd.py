@@ -10,6 +10,7 @@ database and no workers: it adds its own number to the parameters itself.
 from __future__ import annotations
 
 import copy
+import os
 import resource
 import signal
 import sys
@@ -39,6 +40,7 @@ NUM_ROWS = 8
 COLUMNS = [{"name": f"column_{k}", "type": "float64"} for k in range(12)]
 DATASET = {"name": "bench", "tags": ["bench"], "reader": "npz", "num_rows": NUM_ROWS, "columns": COLUMNS}
 ENROL_AT_ONCE = 8
+NICE = 10
 STACK_BYTES = 512 << 10
 SWITCH_S = 0.05
 """Between threads that compute: hundreds that wait for their turn would each wake up every 5 ms to ask for it."""
@@ -77,6 +79,7 @@ class LightNode:
         self._number = 1.0 + 0.01 * number
         self._plans: dict[str, bytes] = {}
         self._stopping = False
+        self.num_received = 0
         self.counters: Counter[str] = Counter()
 
     def enrol(self) -> None:
@@ -103,6 +106,7 @@ class LightNode:
             credentials=membership.credentials,
         )
         self.counters = self._endpoint.counters
+        self.roster = roster
         self._endpoint.start(60)
         threading.Thread(target=self._serve, name=self.name, daemon=True).start()
 
@@ -114,6 +118,7 @@ class LightNode:
     def _serve(self) -> None:
         while not self._stopping:
             messages = self._endpoint.receive(5.0)
+            self.num_received += len(messages)
             for message in messages:
                 try:
                     body = self._answer(message)
@@ -167,6 +172,9 @@ def main() -> None:
     """Enrol and connect the nodes, say how long that took, and serve until SIGTERM."""
     hub, folder, first, number, *invitations = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    os.nice(
+        NICE
+    )  # nodes have machines of their own: they don't take the processor from the hub and the researcher
     threading.stack_size(STACK_BYTES)
     sys.setswitchinterval(SWITCH_S)
     invites = (
@@ -189,7 +197,11 @@ def main() -> None:
     counters: Counter[str] = Counter()
     for node in nodes:
         counters.update(node.counters)
-    print(f"dropped: {dict(counters)}", flush=True)
+    problems = Counter(str(node.roster.last_error)[:200] for node in nodes if node.roster.last_error)
+    print(
+        f"received: {sum(node.num_received for node in nodes)}, dropped: {dict(counters)} {dict(problems) or ''}",
+        flush=True,
+    )
     with ThreadPoolExecutor(ENROL_AT_ONCE) as pool:
         list(pool.map(LightNode.stop, nodes))
 

@@ -104,9 +104,11 @@ def run(num_nodes: int, given: argparse.Namespace) -> None:
         with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
             watched.pids["researcher"] = os.getpid()
             search(session, watched, num_nodes)
-            with peak:
-                train(session, watched, num_nodes, given)
-            print(f"  researcher's private memory at its peak: {peak.bytes / 1e6:.0f} MB", flush=True)
+            print(f"  researcher, messages dropped: {dict(session.endpoint.counters)}", flush=True)
+            if given.rounds:
+                with peak:
+                    train(session, watched, num_nodes, given)
+                print(f"  researcher's private memory at its peak: {peak.bytes / 1e6:.0f} MB", flush=True)
         print(f"  memory: {watched.memory()}", flush=True)
         for crowd in crowds:
             crowd.stop()
@@ -186,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, nargs="*", default=[10, 100, 300, 1000])
     parser.add_argument("--params", type=int, default=10_000, help="float32 numbers: 10,000 are 40 KB")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2, help="0: searches alone")
     parser.add_argument("--broker", default="auto")
     parser.add_argument("--one-port", action="store_true", help="MQTT over WebSocket through the hub's port")
     parser.add_argument("--hub", nargs="*", default=[], help="further options of `fedjob hub start`")

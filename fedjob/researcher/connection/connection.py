@@ -32,6 +32,10 @@ _log = logging.getLogger("fedjob")
 ASK_AGAIN_S = 0.7
 """Time after which a question without an answer is sent again, to those who owe one; it doubles with each time."""
 
+EACH_NODE_S = 0.004
+"""Longer for each node that is asked, both that pause and the time for answers: asked again too early, many nodes and the hub
+are busy with questions that they are about to answer."""
+
 STILL_COMING_S = 1.0
 """While no pause between answers is longer, the time for them is not up: a thousand nodes need more than ten."""
 
@@ -131,7 +135,7 @@ class Connection:
 
         Args:
             nodes: None asks everybody, and waits for every node of the roster.
-            timeout_s: after which silence is an answer too, unless answers of others are still coming in; without
+            timeout_s: after which, and `EACH_NODE_S`, silence is an answer too, unless others' are still coming in; without
                 `patient` it is for a node that shows no presence after `PRESENCE_GRACE_S`.
             patient: wait as long for nodes that show no presence.
         """
@@ -141,7 +145,8 @@ class Connection:
             endpoint = self.endpoint
             ids: set[str] = set()
             started = again = time.monotonic()
-            deadline, pause_s = started + timeout_s, ASK_AGAIN_S
+            more_s = EACH_NODE_S * len(self.roster.parties("node") if nodes is None else nodes)
+            deadline, pause_s = started + timeout_s + more_s, ASK_AGAIN_S + more_s
             answers: dict[str, Message] = {}
             left = timeout_s
             while (
