@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from fedjob.common.errors import NoSpace
+from fedjob.hub.config.limits import HubLimits
 from fedjob.identity.membership import enrol
 from fedjob.repository import open_repository
 from fedjob.repository.directory import DirectoryRepository
@@ -121,7 +122,8 @@ def test_a_full_disk_at_the_hub_is_said_and_leaves_no_partial_object(
     small_disk: Callable[[str, int], Path], tmp_path: Path
 ) -> None:
     disk = small_disk("disk", 8)
-    with HubThread(tmp_path / "hub", storage=disk) as hub:
+    limits = HubLimits(reserve_bytes=0, party_disk_share=1.0)
+    with HubThread(tmp_path / "hub", storage=disk, limits=limits) as hub:
         alice = hub.repository("alice", "researcher", part_bytes=2 * MB)
         kept = alice.put(os.urandom(3 * MB), job="job_1")
         for content in (os.urandom(7 * MB), os.urandom(20 * MB)):

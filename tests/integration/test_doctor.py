@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ class LateHub(http.server.BaseHTTPRequestHandler):
         broker = {"url": "mqtt://127.0.0.1:1", "kind": "external"}
         facts = {
             "federation": "f",
-            "version": "0",
+            "version": version("fedjob"),
             "time": time.time() + 3600,
             "broker": broker,
             "read_urls": [],

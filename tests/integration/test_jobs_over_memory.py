@@ -25,7 +25,7 @@ from fedjob import (
     TorchPlan,
 )
 from fedjob.common.codec import to_plain
-from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, SpecError
+from fedjob.common.errors import NoDatasets, ObjectMissing, PlanError, QuorumNotReached, SpecError
 from fedjob.common.types import Address, Ref
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
@@ -325,7 +325,10 @@ def test_small_values_travel_in_the_message_and_large_ones_as_objects_for_their_
     runner = job._runner
     assert runner is not None
     tasks.clear()
-    runner.gatherer(ask, job.position)
+    with pytest.raises(
+        QuorumNotReached, match="found 'correction', a plain value"
+    ):  # and no step gets what it lacks
+        runner.gatherer(ask, job.position)
     job.close("killed")
     by_node = dict(tasks)
     assert by_node["node1"].values == {"mu": 0.25}
