@@ -31,7 +31,7 @@ class StoreRefuses(RepositoryUnreachable):
     """The store does not take the hub's login, or has not its bucket: its operator has to act."""
 
 
-LINK_S = 300.0
+LINK_S = 60.0
 """A URL that a party is given is good for so long."""
 
 REQUEST_S, CONNECT_S, RETRY_S = 60.0, 5.0, 15.0
