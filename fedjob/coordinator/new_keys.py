@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from fedjob.common.errors import ConfigError
-from fedjob.common.files import fsync_dir, is_locked
+from fedjob.common.files import fsync_dir, is_locked, remove_folder
 from fedjob.identity.keys import SEALING_NAME, Identity
 from fedjob.identity.membership import load_membership
 from fedjob.identity.pinned_roster import web_of
@@ -50,12 +50,11 @@ def give_new_keys(home: Path) -> tuple[str, str, str]:
             web.call("POST", "/v1/parties/keys", body=statement.dump(), what="the new keys")
         finally:
             web.close()
-    for name in reversed(
-        _IN_USE
-    ):  # the signing key last: as long as it is the old one, the command begins again
+    # The signing key last: as long as it is the old one, the command begins again.
+    for name in reversed(_IN_USE):
         shutil.copyfile(fresh / name, folder / f".{name}.tmp")
         (folder / f".{name}.tmp").chmod(0o600)
         os.replace(folder / f".{name}.tmp", folder / name)
     fsync_dir(folder)
-    shutil.rmtree(fresh)
+    remove_folder(fresh, marker=_IN_USE[0])
     return membership.party, old.public_key_hex, new.public_key_hex

@@ -145,7 +145,7 @@ def test_a_node_that_is_revoked_in_a_round_is_left_out_at_once(
     def revoke() -> None:
         wait_until(lambda: any(e.type == "ask" for e in job.events()), timeout_s=60, what="round 1")
         federation.parties["node2"] = replace(federation.parties["node2"], revoked=True)
-        session.roster.refresh()
+        wait_until(session.roster.refresh, timeout_s=20, what="the list of parties, once a second at most")
 
     revoking = threading.Thread(target=revoke)
     revoking.start()

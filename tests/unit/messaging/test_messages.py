@@ -192,11 +192,11 @@ def test_job_ids_are_unique_and_have_one_form() -> None:
 def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share() -> None:
     shared = {
         "artifacts", "config", "dataset", "entry", "files", "items", "launches", "model_args", "owner", "plan",
-        "preprocess", "project", "proof", "props", "protocol", "resources", "split", "training_args", "use",
+        "preprocess", "project", "proof", "props", "protect", "protocol", "resources", "split", "training_args", "use",
     }  # fmt: skip
     offer = {"dry", "job_name", "note", "reserve", "rounds"}
     task = {
-        "blobs", "keep_states", "limit_s", "params", "round_args", "seed", "state", "values",
+        "blobs", "keep_states", "limit_s", "params", "round_args", "seed", "state", "sum", "values",
     }  # fmt: skip
     for body, keys in ((Offer(dataset="d", protocol="p"), offer), (Task(dataset="d", protocol="p"), task)):
         payload = unpack(encode_payload(Message(to="a/b", id="0" * 32, body=body)))
@@ -213,6 +213,6 @@ def test_the_key_of_work_is_the_one_that_nodes_have_in_their_databases() -> None
         artifacts={"p": Ref("4" * 64, 1)}, state="s", keep_states=["a"], limit_s=1.0, proof="p",
     )  # fmt: skip
     assert [work_key(job="j", round_=1, step="s", node="n", task=task) for task in (plain, full)] == [
-        "fc5ac5cd0ffdaa7c61fd658e0542d1327d1d33b3ebb787caffc8a959c96dc7df",
-        "974cfaa796d4cd53936c94ce2a5e4cd4138c81e636236ef2cd69935580880c77",
+        "f86dc1821a83d939d5c3234c2189f9bdc708f21c4814b37697ded7e1a330c687",
+        "1f8b7497ed8baa5450f59c8ceafb168b35c7a4c8de5e8f8696981fb4a00589b4",
     ]
