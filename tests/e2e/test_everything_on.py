@@ -79,8 +79,9 @@ class Hospitals(Federation):
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hospitals]:
+    """Return a federation for one test, since some revoke a party or sign another roster."""
     with Hospitals(tmp_path_factory.mktemp("everything")) as federation:
         for index, node in enumerate(federation.add_nodes(*HOSPITALS)):
             node.add("points", make_points(federation.folder / f"points-{index}.npz", 60, index), "points")
