@@ -76,7 +76,7 @@ def test_a_job_of_20_rounds_notices_no_fault_of_a_level(level: str, inspected: F
 
 
 def test_a_job_notices_neither_cut_connections_nor_outages(inspected: FederationBehindLines) -> None:
-    faults = tuple(Fault(kind=kind, rate=0.3, num=60_000, most=2) for kind in ("cut", "reset", "flip_bytes"))
+    faults = tuple(Fault(kind=kind, rate=0.9, num=30_000, most=2) for kind in ("cut", "reset", "flip_bytes"))
     line = LineProperties(delay_s=0.01, jitter_s=0.01, outage_s=1.0, every_s=3.0, until_outage_s=1.0)
     outcome = inspected.run_job(Ways(line=line, faults=faults))
     assert_undisturbed(inspected, outcome)
