@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fedjob.common.errors import FedjobError
 from fedjob.common.types import Address, Ref
 from fedjob.identity.enrolment import enrol_home
-from fedjob.identity.membership import Membership, PartyList, hub_of
+from fedjob.identity.membership import Membership, hub_of
+from fedjob.identity.party_list import PartyList
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address

@@ -15,7 +15,8 @@ from fedjob.common.types import Address
 from fedjob.doctor.findings import Finding, Who
 from fedjob.doctor.way import SOON
 from fedjob.identity.client_certificate import certificate_of_home, describe
-from fedjob.identity.membership import Membership, fetch_parties, hub_of
+from fedjob.identity.membership import Membership, hub_of
+from fedjob.identity.party_list import fetch_parties
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from fedjob.common.errors import FedjobError
-from fedjob.common.http_client import check_authority, tls_trouble
 from fedjob.common.network.proxy import Proxy, open_tunnel, proxy_for
+from fedjob.common.network.tls_trouble import check_authority, tls_trouble
 from fedjob.doctor.findings import Finding
 from fedjob.identity.membership import Membership
 

@@ -418,7 +418,8 @@ def invite(
 ) -> None:
     """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
     from fedjob.common.files import write_atomic
-    from fedjob.common.http_client import check_authority, check_http_url
+    from fedjob.common.http_client import check_http_url
+    from fedjob.common.network.tls_trouble import check_authority
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.config.tls import AUTHORITY_NAME
     from fedjob.hub.storage.parties import Parties

@@ -10,8 +10,8 @@ from pathlib import Path
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import ConfigError, NotPermitted
 from fedjob.common.files import make_folder, write_atomic
-from fedjob.common.http_client import check_authority
 from fedjob.common.network.proxy import check_proxy
+from fedjob.common.network.tls_trouble import check_authority
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import (
@@ -20,9 +20,9 @@ from fedjob.identity.membership import (
     Membership,
     enrol,
     fetch_hub,
-    fetch_parties,
     load_membership,
 )
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.pinned_roster import load_pin
 from fedjob.identity.statements.federation_keys import FederationKeys
 

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from fedjob.common.network.addresses import EVERY_ADDRESS, is_loopback
 from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import check_party
 from fedjob.identity.client_certificate import ClientCertificate
-from fedjob.identity.keys import PublicKeys, is_bound
+from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of, read_secret
 from fedjob.identity.party_credentials import HubAddress, PartyCredentials, shown_by
 from fedjob.identity.statements.federation_keys import FederationKeys
@@ -40,13 +39,6 @@ CLIENT_ID_SEPARATOR = ":"
 PLAIN_SCHEMES = ("mqtt", "ws")
 """Of brokers that are reached without TLS."""
 
-MARK = "X-Fedjob-Mark"
-"""The header by which an answer of the hub says how new its list of parties is."""
-
-MAX_PARTIES_BYTES = 64 << 20
-"""Of the list of parties: 3 KB for each of the 10,000 that a hub may have, twice over."""
-
-_MARK = re.compile(r"[0-9a-f]{16}-[0-9]{1,16}")
 _PATIENCE = Patience(num_retries=2)
 _ROLES = ("researcher", "node")
 
@@ -77,21 +69,6 @@ class HubInfo:
 
     federation_keys: FederationKeys | None = None
     """Who signs its roster, as the hub has it; None for a hub without one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """A member of the federation, as the hub's roster has it."""
-
-    name: str
-    role: str
-    key_hex: str
-    revoked: bool = False
-    sealing_hex: str = ""
-    """To encrypt for this party, see `identity.sealing_key`; empty for none."""
-    valid_from: float = 0.0
-    valid_until: float = 0.0
-    """Seconds since 1970; 0 for always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,73 +289,6 @@ def hub_of(membership: Membership) -> HubInfo:
     )
 
 
-def fetch_parties(membership: Membership) -> dict[str, Party]:
-    """Return every party of the federation by name, revoked ones too.
-
-    Raises:
-        NotPermitted: the hub does not accept this party's token.
-        RepositoryUnreachable: the hub does not answer.
-    """
-    return PartyList(membership).fetch()
-
-
-def check_mark(mark: str | None) -> str:
-    """Return a mark of the list of parties as it is shown to a hub; empty for none.
-
-    Raises:
-        SpecError: it is no such mark.
-    """
-    if mark is not None and not _MARK.fullmatch(mark):
-        raise SpecError(f"expected after={'0' * 16}-1, a mark of an earlier answer, found {mark[:40]!r}")
-    return mark or ""
-
-
-class PartyList:
-    """The parties of a federation; after the first time the hub is asked only for those that have changed since."""
-
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
-        self._known: dict[str, Party] = {}
-        self._mark = ""
-
-    def fetch(self) -> dict[str, Party]:
-        """Return every party by name, as the hub has them now, revoked ones too.
-
-        Raises:
-            NotPermitted: the hub does not accept this party's token.
-            RepositoryUnreachable: the hub does not answer.
-        """
-        found, mark = self._ask(self._mark)
-        if self._mark and not mark:
-            found, mark = self._ask("")  # something in between takes headers away
-        is_all = mark.rpartition("-")[0] != self._mark.rpartition("-")[0] or not mark
-        self._known = found if is_all else self._known | found
-        self._mark = mark
-        return dict(self._known)
-
-    def _ask(self, after: str) -> tuple[dict[str, Party], str]:
-        """Return the parties in the hub's answer, and its mark; empty for none."""
-        member = self._membership
-        web = Web(
-            member.hub_url,
-            token=member.token,
-            verify=member.verify,
-            proxy=member.proxy,
-            credentials=member.credentials,
-            patience=Patience(num_retries=1),
-        )
-        query = f"/v1/parties?after={after}" if after else "/v1/parties"
-        try:
-            reply = web.call("GET", query, what="the list of parties", limit_bytes=MAX_PARTIES_BYTES)
-        finally:
-            web.close()
-        rows, mark = reply.json(), reply.headers.get(MARK, "")
-        if not isinstance(rows, list):
-            raise DecodeError(f"{member.hub_url} does not answer as a hub of fedjob does")
-        parties = [_party(row) for row in rows]
-        return {party.name: party for party in parties}, mark if _MARK.fullmatch(mark) else ""
-
-
 def load_membership(home: Path) -> Membership:
     """Return the membership stored in a party's home.
 
@@ -513,22 +423,3 @@ def check_repository_for(hub_url: str, url: str) -> str:
             "the network could read tokens there; give its https:// address"
         )
     return url
-
-
-def _party(row: Any) -> Party:
-    match row:
-        case {
-            "party": str(name),
-            "role": str(role),
-            "key": str(key),
-            "sealing": str(sealing),
-            "binding": str(binding),
-            "revoked": bool(revoked),
-        }:
-            if not is_bound(name, key, sealing, binding):
-                raise DecodeError(
-                    f"the hub's list of parties gives {name[:80]!r} a sealing key that it did not sign: somebody may "
-                    "want to read what is for it, ask the hub's owner"
-                )
-            return Party(name, role, key, revoked, sealing)
-    raise DecodeError("the hub's list of parties has a malformed entry")

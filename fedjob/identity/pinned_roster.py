@@ -17,7 +17,8 @@ from typing import Any
 from fedjob.common.errors import ConfigError, DecodeError, SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.http_client import Patience, Web
-from fedjob.identity.membership import Membership, PartyList
+from fedjob.identity.membership import Membership
+from fedjob.identity.party_list import PartyList
 from fedjob.identity.roster import Roster, RosterEntry
 from fedjob.identity.statements.federation_keys import KEYS_KIND, FederationKeys
 from fedjob.identity.statements.pin import Pin, RosterRefused

@@ -8,6 +8,7 @@ would be an oracle, or an amplifier.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from fedjob.common.errors import DecodeError, FedjobError
@@ -116,6 +117,7 @@ class FrameChecks:
             fresh = self._roster.key_of(frame.sender) if self._roster.refresh() else None
             if fresh is None or fresh == key or not frame.signed_by(fresh):
                 raise Dropped("bad_signature", frame.sender)
+            key = fresh
         try:
             head = decode_head(frame.payload)
         except DecodeError as error:
@@ -137,7 +139,7 @@ class FrameChecks:
         if not self._within_rate(frame.sender, kind, now):
             raise Dropped("flooded", frame.sender)
         try:
-            message = self._message(frame, head)
+            message = replace(self._message(frame, head), sender_key=key)
             if not _ID.fullmatch(message.id):
                 raise DecodeError("an id has 32 hex digits")
             reply_address(message)

@@ -352,6 +352,7 @@ class Message:
     Args:
         to: the addressee, `party/session`; empty for everybody.
         sender: the party that signed; not part of the payload, set from the frame.
+        sender_key: hex of the public key that the signature was verified with; set as `sender` is.
         id: 32 hex digits; a resend carries the same.
         reply_to: `party/session` that answers and receipts go to.
         job, task, round, step: what it is about; empty or 0 where it is about none.
@@ -365,6 +366,7 @@ class Message:
     id: str
     body: Body
     sender: str = ""
+    sender_key: str = ""
     reply_to: str = ""
     job: str = ""
     task: str = ""

@@ -19,7 +19,8 @@ from fedjob.common.types import Address
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Membership, fetch_parties, hub_of, load_membership
+from fedjob.identity.membership import Membership, hub_of, load_membership
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.config import NodeConfig

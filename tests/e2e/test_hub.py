@@ -29,7 +29,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from fedjob.common.errors import NotPermitted, RepositoryUnreachable
 from fedjob.common.types import Address
 from fedjob.identity.enrolment import enrol_home
-from fedjob.identity.membership import Membership, enrol, fetch_hub, fetch_parties
+from fedjob.identity.membership import Membership, enrol, fetch_hub
+from fedjob.identity.party_list import fetch_parties
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository
 from tests.hubs import keys_of

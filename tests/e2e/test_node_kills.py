@@ -14,7 +14,8 @@ import pytest
 from fedjob.common.config import set_config
 from fedjob.common.types import Address, new_job_id
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Membership, Party, enrol, fetch_hub, fetch_parties
+from fedjob.identity.membership import Membership, enrol, fetch_hub
+from fedjob.identity.party_list import Party, fetch_parties
 from fedjob.messaging.transport.base import Transport
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.node.config.config import NodeConfig

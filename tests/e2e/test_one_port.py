@@ -16,7 +16,8 @@ import pytest
 from fedjob.common.errors import BrokerUnreachable, NotPermitted, RepositoryUnreachable
 from fedjob.common.types import Address
 from fedjob.identity.enrolment import enrol_home
-from fedjob.identity.membership import Membership, fetch_hub, fetch_parties
+from fedjob.identity.membership import Membership, fetch_hub
+from fedjob.identity.party_list import fetch_parties
 from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.repository import open_repository
 from tests.data import make_points

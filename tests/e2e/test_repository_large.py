@@ -166,7 +166,7 @@ def test_a_full_disk_below_a_folder_is_said_and_leaves_nothing(
 def test_urls_and_required_fields_are_checked_under_dash_o_too() -> None:
     code = """
 from fedjob.common.codec import from_plain
-from fedjob.identity.membership import Party
+from fedjob.identity.party_list import Party
 from fedjob.common.errors import MessageError, SpecError
 from fedjob.common.http_client import check_http_url
 

@@ -55,12 +55,14 @@ class _Connection:
     """A connection over a line.
 
     Args:
+        script: that `fault` was drawn from; a line that has another one by now draws anew for what stands.
         fault: that strikes it once `left` more bytes have passed.
         silent: nothing passes any more.
     """
 
     client: Stream
     server: Stream
+    script: Script
     fault: Fault | None
     left: int
     heard: float
@@ -87,7 +89,6 @@ class FaultyLine(Server):
         self.script = Script()
         self.num_forgotten = 0
         self.num_delayed_by_outages = 0
-        self._open: set[_Connection] = set()
         self.properties = LineProperties()
         self._began = time.monotonic()
         super().__init__(thread)
@@ -103,14 +104,14 @@ class FaultyLine(Server):
 
     async def serve(self, client: Stream) -> None:
         await self._outage()
-        fault = self.script.draw(TCP_FAULTS, "connection")
+        script = self.script
+        fault = script.draw(TCP_FAULTS, "connection")
         if fault is not None and fault.kind == "refuse":
-            self.script.count(fault)
+            script.count(fault)
             client.reset()
             return
         server = await connect(*self._to)
-        left = 0 if fault is None else fault.num // 2 + self.script.pick(fault.num)
-        connection = _Connection(client, server, fault, left, time.monotonic())
+        connection = _Connection(client, server, script, fault, _left(script, fault), time.monotonic())
         try:
             await both(self._carry(connection, "up"), self._carry(connection, "down"))
         finally:
@@ -176,6 +177,10 @@ class FaultyLine(Server):
             connection.silent = True
             self.num_forgotten += 1
         connection.heard = now
+        if connection.script is not self.script:
+            connection.script = self.script
+            fault = connection.fault = self.script.draw(TCP_FAULTS[1:], "connection")
+            connection.left = _left(self.script, fault)
         if fault is None:
             return block
         connection.left -= len(block)
@@ -198,3 +203,8 @@ class FaultyLine(Server):
                 at = self.script.pick(len(block))
                 return block[:at] + bytes([block[at] ^ 1 << self.script.pick(8)]) + block[at + 1 :]
         return b""
+
+
+def _left(script: Script, fault: Fault | None) -> int:
+    """Return after how many bytes a fault strikes."""
+    return 0 if fault is None else fault.num // 2 + script.pick(fault.num)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from fedjob.common.errors import RepositoryError, RepositoryUnreachable
+from fedjob.common.errors import FedjobError, RepositoryError, RepositoryUnreachable
 from fedjob.common.http_client import Patience
 from fedjob.common.network.connections import REUSE_S, LineAdapter, unsent_bytes, wait_for_departure
-from fedjob.identity.membership import fetch_hub
+from fedjob.identity.membership import Membership, fetch_hub
+from fedjob.identity.party_list import PartyList, fetch_parties
 from fedjob.repository.http import HttpRepository
 from tests.faults.forward_proxy import ForwardProxy
 from tests.faults.line import FaultyLine, LineProperties
@@ -32,6 +34,8 @@ class Way:
     """A repository behind a line and a proxy with faults."""
 
     repository: HttpRepository
+    hub: HubThread
+    member: Membership
     url: str
     proxy: ForwardProxy
     line: FaultyLine
@@ -50,7 +54,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
         line = FaultyLine(loop, proxy.port)
         member = hub.join("node-a")
         with HttpRepository(hub.url, token=member.token, proxy=line.url, patience=HASTY) as repository:
-            yield Way(repository, hub.url, proxy, line)
+            yield Way(repository, hub, member, hub.url, proxy, line)
 
 
 @pytest.mark.parametrize("kind", HTTP_FAULTS)
@@ -60,6 +64,25 @@ def test_objects_go_there_and_back_through_faults_of_every_kind(kind: str, way: 
         data = secrets.token_bytes(5000)
         assert way.repository.get_bytes(way.repository.put(data, job="j"), limit_bytes=5000) == data
     assert script.done[kind] >= 1
+
+
+def test_a_list_of_parties_is_the_hubs_whatever_becomes_of_its_answers(way: Way) -> None:
+    """An answer of another time with today's mark would otherwise hide a party for ever."""
+    followed = PartyList(replace(way.member, proxy=way.line.url))
+    script = way.become(
+        *(
+            Fault(kind=kind, rate=0.2)
+            for kind in ("stale", "other_object", "truncate", "flip_answer", "portal")
+        )
+    )
+    for number in range(40):
+        way.hub.join(f"late-{number}")
+        with contextlib.suppress(FedjobError):
+            assert followed.fetch() == fetch_parties(way.member)
+    assert script.done["stale"] >= 1
+    assert script.done["other_object"] >= 1
+    way.become()
+    assert len(followed.fetch()) == 41
 
 
 def test_a_page_for_people_is_not_taken_for_an_answer_of_the_hub(way: Way) -> None:

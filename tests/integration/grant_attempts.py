@@ -21,8 +21,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
-from fedjob.identity.membership import Party
-from fedjob.identity.roster import Roster
+from fedjob.identity.party_list import Party
 from fedjob.messaging.messages import Message, Offer, Task, WorkDescription, decode_payload, encode_payload
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -113,13 +112,16 @@ class Desk:
     def permissions(self, config: NodeConfig) -> Permissions:
         return Permissions(
             config=config,
-            roster=Roster(self.parties),
             database=self.database,
             datasets=self.datasets,
             grants=self.grants,
             versions=Versions(),
             secrets=self.folder / "secrets.json",
         )
+
+    def key_of(self, party: str) -> str:
+        known = self.parties.get(party)
+        return "" if known is None else known.key_hex
 
     @contextmanager
     def afresh(self) -> Iterator[None]:
@@ -139,7 +141,9 @@ class Desk:
         sent = Message(
             to="node1", id="0" * 32, job=about.job, round=about.round, step=about.step, body=wanted
         )
-        message = decode_payload(encode_payload(sent), about.sender)
+        message = replace(
+            decode_payload(encode_payload(sent), about.sender), sender_key=self.key_of(about.sender)
+        )
         assert isinstance(message.body, (Task, Offer))
         return self.permissions(about.settings).judge(message, message.body)
 
@@ -177,7 +181,9 @@ class Desk:
             attempt.meanwhile(self, grant)
             wanted = attempt.change(base.task)
             verdict = self.judged(wanted, attempt)
-            start = self.permissions(attempt.settings).may_start(*[row_of(wanted, attempt)] * 2)
+            start = self.permissions(attempt.settings).may_start(
+                *[row_of(wanted, attempt, self.key_of(attempt.sender))] * 2
+            )
             assert (start is None) == verdict.allowed, "a task is judged at its arrival as at its start"
             return verdict
 
@@ -186,11 +192,11 @@ def offer_of(wanted: Task, rounds: int) -> Offer:
     return Offer(rounds=rounds, **{name: getattr(wanted, name) for name in SHARED})
 
 
-def row_of(wanted: Task, attempt: Attempt) -> TaskRow:
+def row_of(wanted: Task, attempt: Attempt, researcher_key: str) -> TaskRow:
     return TaskRow(
         key="k1", job=attempt.job, researcher=attempt.sender, dataset=wanted.dataset, round=attempt.round,
         step=attempt.step, epoch=1, attempt=1, reply_to="ann/s1", message="m1", order=pack(to_plain(wanted)), seq=1,
-        state=State.RUNNING,
+        state=State.RUNNING, researcher_key=researcher_key,
     )  # fmt: skip
 
 

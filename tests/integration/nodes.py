@@ -17,7 +17,7 @@ import torch
 from fedjob.common.config import FoundSettings
 from fedjob.common.types import Address, Ref, new_job_id
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Party
+from fedjob.identity.party_list import Party
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Answer, Body, End, Event, Message, Offer, Result, Task

@@ -10,7 +10,8 @@ from typing import Any
 
 from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Membership, Party
+from fedjob.identity.membership import Membership
+from fedjob.identity.party_list import Party
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address

@@ -20,7 +20,8 @@ from fedjob.common.errors import ConfigError, NotPermitted, RepositoryUnreachabl
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.service import ServiceThread
 from fedjob.identity.enrolment import PENDING_NAME, enrol_home
-from fedjob.identity.membership import Invitation, fetch_hub, fetch_parties, load_membership
+from fedjob.identity.membership import Invitation, fetch_hub, load_membership
+from fedjob.identity.party_list import fetch_parties
 from tests.hubs import HubThread
 
 NOW = datetime.datetime.now(datetime.UTC)

@@ -47,10 +47,10 @@ from fedjob.identity.membership import (
     Membership,
     broker_password,
     fetch_hub,
-    fetch_parties,
     hub_of,
     load_membership,
 )
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.request_signature import prove
 from fedjob.messaging.transport.mqtt import MqttTransport, transport_of
 from fedjob.repository import open_repository

@@ -22,7 +22,8 @@ from fedjob.common.types import Address
 from fedjob.hub.config.tls import AUTHORITY_NAME, TlsFiles
 from fedjob.identity.client_certificate import certificate_of_home, describe
 from fedjob.identity.enrolment import enrol_home, ensure_certificate
-from fedjob.identity.membership import Invitation, Membership, fetch_parties, load_membership
+from fedjob.identity.membership import Invitation, Membership, load_membership
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.statements.federation_keys import FederationKeys, fingerprint_of
 from fedjob.messaging.transport.mqtt import _break_off, transport_of
 from fedjob.repository import open_repository

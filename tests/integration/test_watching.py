@@ -23,7 +23,8 @@ from fedjob.common.errors import (
 )
 from fedjob.common.types import Address, new_job_id
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Membership, enrol, fetch_parties
+from fedjob.identity.membership import Membership, enrol
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.outbox import MemoryStore

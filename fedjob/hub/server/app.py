@@ -53,7 +53,8 @@ from fedjob.hub.storage.parties import Member, Parties
 from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.keys import PublicKeys
 from fedjob.identity.loopback import proof_of
-from fedjob.identity.membership import BROKER_PATH, MARK, broker_password, check_mark
+from fedjob.identity.membership import BROKER_PATH, broker_password
+from fedjob.identity.party_list import MARK, check_mark
 
 MAX_ENROLMENT_BYTES = 16 << 10
 NUM_THREADS = 8

@@ -223,7 +223,7 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
             _parameter(
                 "after",
                 "query",
-                {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9]{1,16}$"},
+                {"type": "string", "pattern": "^[0-9a-f]{16}-[0-9]{1,16}-[0-9a-f]{64}$"},
                 "The mark of an earlier answer; where it is none of this hub's, every party is answered.",
                 required=False,
             ),

@@ -42,9 +42,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, SpecError
-from fedjob.common.http_client import tls_trouble
 from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, proxy_for
+from fedjob.common.network.tls_trouble import tls_trouble
 from fedjob.common.types import Address
 from fedjob.identity.membership import BROKER_PATH, CLIENT_ID_SEPARATOR, Membership, check_broker_for
 from fedjob.messaging.transport.base import DAEMON, OnConnection, OnFrame, Transport

@@ -146,7 +146,6 @@ def open_context(
         redescriber=Redescriber(home.root, versions, transfers.later),
         permissions=Permissions(
             config=config,
-            roster=roster,
             database=database,
             datasets=datasets,
             grants=grants,

@@ -184,7 +184,9 @@ class OfferHandler:
         context = self._context
         for grant in context.grants.unannounced():
             for one in context.grants.waiting.of(grant.id):
-                verdict = context.permissions.judge_for(one.sender, one.job, one.body)
+                verdict = context.permissions.judge_for(
+                    one.sender, context.roster.key_of(one.sender) or "", one.job, one.body
+                )
                 answer = self._answer_of(one.offer, verdict)
                 answer = self._scheduled(turn, one.sender, one.job, one.body, verdict, answer)
                 to = parse_address(one.reply_to)

@@ -94,7 +94,7 @@ class SenderVerification:
             now: seconds since 1970.
             is_new: False for a task that was taken before, which an expired roster does not end.
         """
-        claim = Claim(message.sender, self._roster.key_of(message.sender) or "", wanted.proof)
+        claim = Claim(message.sender, message.sender_key, wanted.proof)
         proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
         key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
         if is_new and self._roster.expired:
@@ -137,10 +137,6 @@ class Revocations:
         self._roster = roster
         self._context = context
         self._before: list[str] | None = None
-        self._keys: dict[str, str] = {}
-        """Task -> the key of its researcher when it came, or one that followed it since."""
-        self._known = {name: roster.key_of(name) or "" for name in roster.parties("researcher")}
-        """Researcher -> key when this was looked at last: a task that came meanwhile may be older than a change."""
 
     def end_work(self, turn: Turn) -> Turn:
         """Return the turn with the end of what may not go on; idle workers of these jobs end after it.
@@ -149,23 +145,17 @@ class Revocations:
         """
         own = self._roster.refused
         researchers = self._roster.parties("researcher")
-        rows, replaced = turn.book.unfinished(), set()
-        before, self._known = self._known, {name: self._roster.key_of(name) or "" for name in researchers}
-        self._keys = {
-            row.key: self._keys.get(row.key)
-            or before.get(row.researcher)
-            or self._known.get(row.researcher, "")
-            for row in rows
-        }
-        for row in rows:
+        replaced = set()
+        for row in turn.book.unfinished():
+            now = self._roster.key_of(row.researcher) or ""
             why = ""
             if own or row.researcher not in researchers:
                 why = f"{'this node' if own else row.researcher} does not belong to the federation any more"
-            elif not self._roster.took_over(self._keys[row.key], now := self._known[row.researcher]):
+            elif not self._roster.took_over(row.researcher_key, now):
                 why = f"{row.researcher} has another key by now, and the one before did not sign it"
                 replaced.add(row.job)
-            else:
-                self._keys[row.key] = now  # the next signed roster has it, and no more that it was changed
+            elif row.researcher_key != now:  # the next signed roster has it, and no more that it was changed
+                turn.step(events.KeySucceeded(row.key, now))
             if why:
                 log.warning("%s: task %s is ended", why, row.key)
                 turn.step(events.Cancel(row.key, "revoked", why))

@@ -196,6 +196,7 @@ class TaskHandler:
             order=pack(to_plain(task)),
             resources=task.resources,
             project=task.project,
+            researcher_key=message.sender_key,
         )
 
     def _refusal(

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -53,7 +52,6 @@ class Permissions:
         self,
         *,
         config: NodeConfig,
-        roster: Roster,
         database: Database,
         datasets: Datasets,
         grants: Grants,
@@ -61,7 +59,6 @@ class Permissions:
         secrets: Path,
     ) -> None:
         self.config = config
-        self._roster = roster
         self._database = database
         self._datasets = datasets
         self._grants = grants
@@ -70,25 +67,42 @@ class Permissions:
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
         """Ask policy about a message."""
-        return self.judge_for(message.sender, message.job, wanted, round_=message.round, step=message.step)
+        return self.judge_for(
+            message.sender,
+            message.sender_key,
+            message.job,
+            wanted,
+            round_=message.round,
+            step=message.step,
+        )
 
     def judge_row(self, row: TaskRow) -> Permission:
         """Ask policy about a task of the node's book."""
-        return self.judge_for(row.researcher, row.job, task_of(row), round_=row.round, step=row.step)
+        return self.judge_for(
+            row.researcher, row.researcher_key, row.job, task_of(row), round_=row.round, step=row.step
+        )
 
     def judge_for(
-        self, researcher: str, job: str, wanted: Offer | Task, *, round_: int = 0, step: str = ""
+        self,
+        researcher: str,
+        key_hex: str,
+        job: str,
+        wanted: Offer | Task,
+        *,
+        round_: int = 0,
+        step: str = "",
     ) -> Permission:
         """Ask policy about what a researcher wants for a job.
 
         Args:
+            key_hex: the key that the researcher asked with.
             round_, step: of a task.
         """
         dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
         question = question_of(
             wanted,
             researcher=researcher,
-            key_hex=self._roster.key_of(researcher) or "",
+            key_hex=key_hex,
             job=job,
             dataset=dataset,
             version=self._version_of(dataset, wanted.use),

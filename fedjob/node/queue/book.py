@@ -18,6 +18,7 @@ class TaskRow:
     Args:
         key: names the work, see `messages.work_key`.
         researcher: the party that asked.
+        researcher_key: hex of the public key that it asked with, or of one that this key signed since.
         reply_to: the session that the answer goes to; a newer epoch changes it.
         message: id of the task message that is answered.
         order: what the daemon needs to run it, opaque here.
@@ -67,6 +68,7 @@ class TaskRow:
     child: str = ""
     inputs: tuple[str, ...] = ()
     waits: str = ""
+    researcher_key: str = ""
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data, a column each."""

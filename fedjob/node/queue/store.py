@@ -21,7 +21,7 @@ MAX_HISTORY = 10_000
 _COLUMNS = (
     "key, job, researcher, dataset, round, step, epoch, attempt, reply_to, message, task_order, seq, state, "
     "worker, after_stop, ends, deaths, reason, detail, result, reply, acknowledged, resources, project, "
-    "job_name, parent, child, inputs, waits"
+    "job_name, parent, child, inputs, waits, researcher_key"
 )
 _NAMES = _COLUMNS.split(", ")
 _FIELDS = {"task_order": "order", "after_stop": "after"}

@@ -29,6 +29,15 @@ class TaskArrived:
     job_name: str = ""
     parent: str = ""
     child: str = ""
+    researcher_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeySucceeded:
+    """The key that asked for a task signed its successor, which counts from now on."""
+
+    key: str
+    researcher_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +201,7 @@ class Restarted:
 
 Event = (
     TaskArrived
+    | KeySucceeded
     | Granted
     | Refused
     | Began

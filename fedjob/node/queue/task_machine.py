@@ -108,6 +108,8 @@ class _Keeper:
     def take_about(self, row: TaskRow, event: events.Event) -> None:
         """Take an event about one task that is here."""
         match event:
+            case events.KeySucceeded(researcher_key=key):
+                self._draft.put(replace(row, researcher_key=key))
             case events.Granted():
                 if row.state == State.WAITING:
                     self._draft.move(row, State.QUEUED)
@@ -181,6 +183,7 @@ class _Keeper:
                 job_name=event.job_name,
                 parent=event.parent,
                 child=event.child,
+                researcher_key=event.researcher_key,
             )
         )
         return None
@@ -220,6 +223,7 @@ class _Keeper:
             message=event.message,
             order=event.order,
             resources=event.resources,
+            researcher_key=event.researcher_key,
         )
         if row.finished and old_reply and not row.acknowledged:
             self._draft.commands.append(events.Unreply(old_reply))

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -155,6 +155,7 @@ CREATE TABLE tasks (
     child TEXT NOT NULL,
     inputs TEXT NOT NULL,
     waits TEXT NOT NULL,
+    researcher_key TEXT NOT NULL,
     accepted REAL NOT NULL,
     started REAL,
     ended REAL,

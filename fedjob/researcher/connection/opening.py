@@ -10,13 +10,8 @@ from typing import ClassVar, TypeVar
 from fedjob.common.errors import BrokerUnreachable, FedjobError, RepositoryUnreachable
 from fedjob.common.types import Address
 from fedjob.identity.client_certificate import ClientCertificate
-from fedjob.identity.membership import (
-    MEMBERSHIP_NAME,
-    Membership,
-    check_repository_for,
-    fetch_parties,
-    hub_of,
-)
+from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, check_repository_for, hub_of
+from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint

@@ -32,15 +32,8 @@ from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.enrolment import save_membership
 from fedjob.identity.loopback import SECRET_NAME, proof_of
-from fedjob.identity.membership import (
-    Invitation,
-    Party,
-    PartyList,
-    enrol,
-    fetch_hub,
-    fetch_parties,
-    load_membership,
-)
+from fedjob.identity.membership import Invitation, enrol, fetch_hub, load_membership
+from fedjob.identity.party_list import Party, PartyList, fetch_parties
 from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread, keys_of
 from tests.parts import program

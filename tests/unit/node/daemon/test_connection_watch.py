@@ -10,7 +10,7 @@ import pytest
 from fedjob.common.errors import RepositoryUnreachable
 from fedjob.common.types import Address
 from fedjob.identity.keys import Identity
-from fedjob.identity.membership import Party
+from fedjob.identity.party_list import Party
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.messages import Ping

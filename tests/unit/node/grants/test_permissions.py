@@ -10,7 +10,6 @@ import pytest
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
-from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.turn import Turn
@@ -41,7 +40,6 @@ def permissions(database: Database, tmp_path: Path) -> Permissions:
     Grants(database).projects.limit("heart", GrantLimits(inferences=10), "owner")
     return Permissions(
         config=NodeConfig(),
-        roster=Roster({}),
         database=database,
         datasets=Datasets(database),
         grants=Grants(database),
