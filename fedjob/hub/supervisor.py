@@ -33,9 +33,8 @@ from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals
 from fedjob.hub.config.tls import TlsFiles
 from fedjob.hub.server.app import Broker, HubApp
-from fedjob.hub.server.broker_door import BrokerDoor
 from fedjob.hub.server.broker_rights import BrokerKey
-from fedjob.hub.server.client_certificates import ClientCertificates
+from fedjob.hub.server.client_certificates import BrokerDoor, ClientCertificates
 from fedjob.hub.server.monitoring import TOKEN_NAME, MonitoringSources, takes_connection
 from fedjob.hub.server.service import listen, make_server
 from fedjob.hub.storage.bucket import Bucket, BucketAddress, BucketLogin

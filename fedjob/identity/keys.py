@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.files import fsync_dir, make_folder, write_atomic
 from fedjob.common.types import check_party
-from fedjob.identity.sealing_key import SealingKey, public_sealing_key
+from fedjob.identity.seals.sealing_key import SealingKey, public_sealing_key
 
 SIGNATURE_BYTES = 64
 SEALING_NAME = "mlkem768-x25519"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.common.errors import DecodeError, RepositoryUnreachable, SpecError
+from fedjob.common.errors import DecodeError, FedjobError, RepositoryUnreachable, SpecError
 from fedjob.common.http_client import Patience, Web
 from fedjob.identity.keys import is_bound
 from fedjob.identity.membership import Membership
@@ -41,7 +41,7 @@ class Party:
     key_hex: str
     revoked: bool = False
     sealing_hex: str = ""
-    """To encrypt for this party, see `identity.sealing_key`; empty for none."""
+    """To encrypt for this party, see `identity.seals.sealing_key`; empty for none."""
     valid_from: float = 0.0
     valid_until: float = 0.0
     """Seconds since 1970; 0 for always."""
@@ -88,17 +88,17 @@ class PartyList:
         with contextlib.suppress(DecodeError):  # the whole list says whether it is the hub that is wrong
             if self._mark and self._take(self._mark):
                 return dict(self._known)
-        damaged: DecodeError | None = None
+        trouble: FedjobError = RepositoryUnreachable(
+            f"the list of parties of {self._membership.hub_url} arrived {NUM_TRIES} times otherwise than it was sent: "
+            "what is between here and the hub keeps or changes its answers"
+        )
         for _ in range(NUM_TRIES):
             try:
                 if self._take(""):
                     return dict(self._known)
             except DecodeError as error:
-                damaged = error
-        raise damaged or RepositoryUnreachable(
-            f"the list of parties of {self._membership.hub_url} arrived {NUM_TRIES} times otherwise than it was sent: "
-            "what is between here and the hub keeps or changes its answers"
-        )
+                trouble = error
+        raise trouble
 
     def _take(self, after: str) -> bool:
         """Ask for the list, or for what has changed since a mark; return False where what is there by then is wrong.

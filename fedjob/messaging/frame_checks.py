@@ -14,7 +14,7 @@ from typing import Any
 from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.types import MAX_FRAME_BYTES, Address, check_party
 from fedjob.identity.roster import Role, Roster
-from fedjob.identity.sealing_key import SealingKey
+from fedjob.identity.seals.sealing_key import SealingKey
 from fedjob.messaging.frame import Frame, decode_frame
 from fedjob.messaging.messages import (
     Answer,

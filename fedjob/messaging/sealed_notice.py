@@ -15,8 +15,8 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import ChunkCorrupt, DecodeError
 from fedjob.common.sealing.chunks import KEY_BYTES, sealed, unsealed
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.identity.hpke import decrypt, encrypt_for
-from fedjob.identity.sealing_key import SealingKey
+from fedjob.identity.seals.hpke import decrypt, encrypt_for
+from fedjob.identity.seals.sealing_key import SealingKey
 
 MAX_READERS = 16
 """More keys than these would not leave enough of a frame for the notice."""

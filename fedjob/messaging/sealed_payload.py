@@ -14,8 +14,8 @@ from typing import Any
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import DecodeError
-from fedjob.identity.hpke import decrypt, encrypt_for
-from fedjob.identity.sealing_key import SealingKey
+from fedjob.identity.seals.hpke import decrypt, encrypt_for
+from fedjob.identity.seals.sealing_key import SealingKey
 from fedjob.messaging.messages import Message, decode_head, decode_payload
 
 FIELD = "sealed"

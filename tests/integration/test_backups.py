@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from fedjob.cli import cli
 from fedjob.common.errors import ConfigError
 from fedjob.identity.enrolment import enrol_home
-from fedjob.identity.hpke import decrypt, encrypt_for
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
+from fedjob.identity.seals.hpke import decrypt, encrypt_for
 from fedjob.node.config.home import NodeHome
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import GrantSubject

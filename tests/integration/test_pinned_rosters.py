@@ -16,8 +16,9 @@ from fedjob.identity.statements.roster_statement import RosterParty
 from fedjob.identity.statements.succession import Succession
 from fedjob.messaging.messages import Answer, Ping, Pong
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.queue.store import TaskStore
 from tests.federations import SignedFederation
-from tests.integration.nodes import ADD_ONE, Federation, plan_with
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, plan_with
 from tests.processes import wait_until
 
 PLAIN = NodeConfig(approval="off", encryption="off")
@@ -79,6 +80,36 @@ def test_what_a_replaced_key_of_a_researcher_ordered_ends_and_what_a_changed_one
     else:
         wait_until(lambda: len(daemon._attempts) == 0, timeout_s=20, what="the end of her task")
         wait_until(lambda: not node.worker_processes(ann.job), timeout_s=20, what="the end of her workers")
+
+
+@pytest.mark.parametrize("while_off", [False, True], ids=["while the node runs", "while the node is off"])
+def test_what_a_researcher_asks_with_a_new_key_stays_and_what_the_key_before_asked_ends(
+    federation: Federation, while_off: bool
+) -> None:
+    node, ann = federation.node(config=PLAIN).start(), federation.ann
+    daemon = node.daemon
+    assert daemon is not None
+    ann.train("node1", ann.task(plan_with("time.sleep(60)"), "Odd"))
+    wait_until(lambda: len(daemon._attempts) == 1, timeout_s=30, what="a running task")
+    before = {row.researcher_key for row in daemon._book.tasks.values()}
+    if while_off:
+        node.stop()
+    joined = Researcher(federation, "ann")
+    if while_off:
+        node.start()
+    else:
+        assert daemon.roster.refresh()
+    daemon = node.daemon
+    assert daemon is not None
+    wait_until(lambda: _states(node) == ["revoked"], timeout_s=20, what="the end of the task")
+    assert joined.result("node1", joined.task(ADD_ONE, "AddOne")).ok
+    assert before == {ann.identity.public_key_hex}
+    joined.endpoint.stop()
+
+
+def _states(node: Node) -> list[str]:
+    with node.database() as database:
+        return [task["reason"] for task in TaskStore(database).list_tasks()]
 
 
 def test_past_its_validity_a_node_takes_no_new_work(federation: Federation) -> None:

@@ -1,4 +1,4 @@
-"""Why a TLS connection failed, in words: who refuses whom, and what to do; or that it only broke off."""
+"""The reasons for which a TLS connection failed, in words: who refuses whom and what to do, or that it broke off."""
 
 from __future__ import annotations
 

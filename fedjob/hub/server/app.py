@@ -44,6 +44,7 @@ from fedjob.hub.server.connection_limits import ABORT, PROTECT
 from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.party_rows import PartyRows
+from fedjob.hub.server.query import query_of
 from fedjob.hub.server.request_limits import RequestLimits, TooMany, address_of, check_once
 from fedjob.hub.server.rosters import RosterRoutes
 from fedjob.hub.server.running_requests import RunningRequests
@@ -231,7 +232,7 @@ class HubApp:
 
     async def _list(self, request: Request) -> Response:
         self._authenticate(request)
-        mark, body = self._rows.answer(check_mark(request.query_params.get("after")))
+        mark, body = self._rows.answer(check_mark(query_of(request, "after").get("after")))
         return Response(body, media_type="application/json", headers={MARK: mark})
 
     async def _enrol(self, request: Request) -> Response:

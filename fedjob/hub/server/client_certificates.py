@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from fedjob.common.network.credentials import PROOF_HEADER
 from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.storage.parties import Member
 from fedjob.identity.client_certificate import public_key_hash, public_key_of_request, shown_certificate
+from fedjob.identity.membership import BROKER_PATH
 from fedjob.identity.request_signature import check_proof
 
 CERTIFICATE = "fedjob.certificate"
@@ -137,3 +140,33 @@ class ClientCertificates:
         public_key = public_key_of_request(request, party, key_hex)
         pem = self.authority.issue(public_key, party, self._federation, self._valid_s)
         return pem, public_key_hash(public_key)
+
+
+class BrokerDoor:
+    """The door in the gate of the broker of a hub that asks for certificates."""
+
+    def __init__(self, certificates: ClientCertificates) -> None:
+        self._certificates = certificates
+
+    def admit(self, member: Member, connection: HTTPConnection | asyncio.StreamWriter) -> float | None:
+        """Return when the certificate of a client ends, seconds since 1970; None where it signed its request instead.
+
+        Args:
+            member: whose name and password it gave.
+            connection: by which it came, over WebSocket or over TLS alone.
+
+        Raises:
+            NotPermitted: it may not go to the broker; the message says why.
+        """
+        if isinstance(connection, asyncio.StreamWriter):
+            connection = _connection_of(connection)
+        self._certificates.check(connection, member)
+        der: bytes | None = connection.scope.get(CERTIFICATE)
+        return None if der is None else shown_certificate(der).ends.timestamp()
+
+
+def _connection_of(writer: asyncio.StreamWriter) -> HTTPConnection:
+    """Return a connection over TLS in the shape in which one over WebSocket comes."""
+    secure: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
+    der = None if secure is None else secure.getpeercert(binary_form=True)
+    return HTTPConnection({"type": "http", "headers": [], "path": BROKER_PATH, CERTIFICATE: der})

@@ -17,6 +17,7 @@ from fedjob.common.errors import NotPermitted, SpecError
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.server.bodies import chunks
 from fedjob.hub.server.objects import Handler
+from fedjob.hub.server.query import query_of
 from fedjob.hub.storage.parties import Member, Parties
 from fedjob.hub.storage.rosters import RosterBook
 from fedjob.identity.statements.federation_keys import KEYS_KIND
@@ -64,7 +65,8 @@ class RosterRoutes:
 
     async def _get(self, request: Request) -> Response:
         self._authenticate(request)
-        number, keys = (_whole(request.query_params.get(name, "0")) for name in ("number", "keys"))
+        asked = query_of(request, "number", "keys")
+        number, keys = (_whole(asked.get(name, "0")) for name in ("number", "keys"))
         revoked = [member.party for member in self._parties.all() if member.revoked]
         return JSONResponse(await self._on_pool(lambda: self._book.answer(number, keys, revoked)))
 
@@ -76,7 +78,7 @@ class RosterRoutes:
         self._authenticate_signer(request)
         parts = chunks(request.receive, self._limits, limit_bytes=MAX_STATEMENT_BYTES)
         data = b"".join([part async for part in parts])
-        kind = KEYS_KIND if request.query_params.get("kind") == "keys" else ROSTER_KIND
+        kind = KEYS_KIND if query_of(request, "kind").get("kind") == "keys" else ROSTER_KIND
         return JSONResponse(await self._on_pool(lambda: self._book.put(kind, data)), status_code=201)
 
     async def _succeed(self, request: Request) -> Response:

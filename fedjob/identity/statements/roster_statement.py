@@ -16,7 +16,7 @@ from typing import Any
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.types import check_party
-from fedjob.identity.sealing_key import PUBLIC_BYTES
+from fedjob.identity.seals.sealing_key import PUBLIC_BYTES
 from fedjob.identity.statements.federation_keys import fingerprint_of
 from fedjob.identity.statements.signed import Signed, canonical, content_of
 
@@ -36,7 +36,7 @@ class RosterParty:
 
     Args:
         key_hex: its public Ed25519 key.
-        sealing_hex: to encrypt for it, see `identity.sealing_key`.
+        sealing_hex: to encrypt for it, see `identity.seals.sealing_key`.
         certificate: sha256 of the public key of its client certificate in hex, which stays when the certificate is
             renewed; empty where the hub issued none.
         valid_from, valid_until: seconds since 1970; 0 for as long as the roster is.

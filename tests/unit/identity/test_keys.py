@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.identity.keys import Identity, verify
-from fedjob.identity.sealing_key import public_sealing_key
+from fedjob.identity.seals.sealing_key import public_sealing_key
 
 ALICE = Identity.generate("alice")
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError
 from fedjob.common.types import MAX_FRAME_BYTES, Address
-from fedjob.identity.hpke import OVERHEAD_BYTES, decrypt, encrypt_for
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
+from fedjob.identity.seals.hpke import OVERHEAD_BYTES, decrypt, encrypt_for
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame import decode_frame, encode_frame
 from fedjob.messaging.frame_checks import RATES
@@ -53,7 +53,7 @@ class Entry:
 
 
 def entry(identity: Identity, role: str) -> Entry:
-    return Entry(role, identity.public_key_hex, identity.sealing.public_key_hex)
+    return Entry(role, identity.public_key_hex, identity.seals.public_key_hex)
 
 
 PARTIES = {

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PublicKey, Suite
 
 from fedjob.common.errors import DecodeError
-from fedjob.identity.sealing_key import SealingKey, public_sealing_key
+from fedjob.identity.seals.sealing_key import SealingKey, public_sealing_key
 
 OVERHEAD_BYTES = 1136
 """By which the encrypted bytes are longer."""
