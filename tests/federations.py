@@ -29,7 +29,7 @@ class SignedFederation:
         """Return a party; whose name begins with `ann` is a researcher."""
         identity = self.identities.setdefault(name, Identity.generate(name))
         role = "researcher" if name.startswith("ann") else "node"
-        made = RosterParty(name, role, identity.public_key_hex, identity.seals.public_key_hex)
+        made = RosterParty(name, role, identity.public_key_hex, identity.sealing.public_key_hex)
         return replace(made, **changes)
 
     def statement(

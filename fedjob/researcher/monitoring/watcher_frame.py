@@ -131,7 +131,7 @@ class WatcherFrame:
         if readers is not None:
             payload = pack(to_plain(replace(self, segments=self.segments[-MAX_SEALED_SEGMENTS:])))
             # the owner reads it, too
-            readers = {**readers, identity.party: identity.seals.public_key_hex}
+            readers = {**readers, identity.party: identity.sealing.public_key_hex}
             payload = seal_notice(payload, [federation, identity.party, self.job], readers)
         return encode_frame(identity, federation, payload)
 

@@ -80,7 +80,7 @@ def test_a_roster_reaches_homes_that_pinned_its_key_and_an_older_one_never_does(
     time.sleep(1.1)  # as often as a roster is asked for
     assert roster.refresh()
     assert (roster.key_of("ann"), roster.waiting("ward")) == (ann.identity.public_key_hex, "")
-    assert roster.sealing_key_of("ann") == ann.identity.seals.public_key_hex
+    assert roster.sealing_key_of("ann") == ann.identity.sealing.public_key_hex
     way.put("roster", heart.roster(2, [heart.party("ward"), heart.party("ann", revoked=True)]))
     assert {m.party: m.revoked for m in hub.parties.all()} == {"ann": True, "ward": False}
     with pytest.raises(NotPermitted):

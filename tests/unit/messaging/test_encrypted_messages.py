@@ -53,7 +53,7 @@ class Entry:
 
 
 def entry(identity: Identity, role: str) -> Entry:
-    return Entry(role, identity.public_key_hex, identity.seals.public_key_hex)
+    return Entry(role, identity.public_key_hex, identity.sealing.public_key_hex)
 
 
 PARTIES = {
