@@ -45,7 +45,9 @@ _NAMES = {
     "Fraction": "fedjob.researcher.selection.fraction",
     "GeometricMedian": "fedjob.aggregation.robust.geometric_median",
     "Guard": "fedjob.aggregation.guard",
+    "NodeDP": "fedjob.privacy.protect",
     "Protect": "fedjob.privacy.protect",
+    "RecordDP": "fedjob.privacy.protect",
     "SecAgg": "fedjob.privacy.protect",
     "Hook": "fedjob.researcher.hooks.base",
     "Impute": "fedjob.data.preprocessing.missing",
@@ -141,7 +143,9 @@ if TYPE_CHECKING:
     from fedjob.optimizers.adaptive import FedAdam as FedAdam
     from fedjob.optimizers.adaptive import FedYogi as FedYogi
     from fedjob.optimizers.momentum import FedAvgM as FedAvgM
+    from fedjob.privacy.protect import NodeDP as NodeDP
     from fedjob.privacy.protect import Protect as Protect
+    from fedjob.privacy.protect import RecordDP as RecordDP
     from fedjob.privacy.protect import SecAgg as SecAgg
     from fedjob.protocols import plans as plans
     from fedjob.protocols.analytics.cox import CoxRegression as CoxRegression

@@ -136,6 +136,7 @@ class Task(WorkDescription):
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         round_args: training arguments of this step alone, over `training_args`.
         sum: a step of a secure sum over what is computed, see `privacy.secagg`; empty for the computation itself.
+        rounds: of the job, among which a budget of differential privacy is divided.
     """
 
     kind: ClassVar[str] = "task"
@@ -148,6 +149,7 @@ class Task(WorkDescription):
     keep_states: list[str] | None = None
     limit_s: float | None = None
     sum: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

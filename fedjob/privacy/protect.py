@@ -60,24 +60,92 @@ class SecAgg:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordDP:
+    """Differential privacy of single records: noise at each node, so that nobody is trusted with the exact numbers.
+
+    What a node tells in all rounds of the job, taken together, is nearly as likely with any one of its records as
+    without it. Nodes hold different records, so this is the job's promise to each.
+
+    Args:
+        epsilon: above 0; 1 is strong, 10 is weak.
+        delta: above 0 and below 1, far below one by the number of records.
+        max_grad_norm: the bound on the norm of one record's gradient, in training.
+    """
+
+    epsilon: float
+    delta: float
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        _check_promise("RecordDP", self.epsilon, self.delta)
+        if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
+            raise SpecError(f"RecordDP(max_grad_norm=...) is a number above 0, found {self.max_grad_norm}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeDP:
+    """Differential privacy of whole nodes: each adds a share of the noise inside a secure sum.
+
+    Distributed discrete Gaussian noise, Kairouz, Liu and Steinke 2021, https://arxiv.org/abs/2102.06387. The shares of
+    the smallest number of nodes that reveal a sum are enough, so no node that is lost takes noise away.
+
+    Args:
+        epsilon, delta: of all rounds of the job together, for whatever one node holds.
+        clip_norm: the bound on the norm of one node's change of all parameters in a round.
+    """
+
+    epsilon: float
+    delta: float
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+        _check_promise("NodeDP", self.epsilon, self.delta)
+        if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise SpecError(f"NodeDP(clip_norm=...) is a number above 0, found {self.clip_norm}")
+
+
+def _check_promise(name: str, epsilon: float, delta: float) -> None:
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise SpecError(f"{name}(epsilon=...) is a number above 0, found {epsilon}")
+    if not 0 < delta < 1:
+        raise SpecError(f"{name}(delta=...) lies between 0 and 1, such as 1e-5, found {delta}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Protect:
     """The protections of a job.
 
     Args:
         secagg: `True`, or `SecAgg(...)` with settings.
+        dp: `RecordDP(...)`, or `NodeDP(...)` together with `secagg`.
     """
 
     secagg: SecAgg | bool | None = None
+    dp: RecordDP | NodeDP | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.secagg, (SecAgg, bool, type(None))):
             raise SpecError(f"Protect(secagg=...) is True or SecAgg(...), not {shown(self.secagg)}")
+        if not isinstance(self.dp, (RecordDP, NodeDP, type(None))):
+            raise SpecError(f"Protect(dp=...) is RecordDP(...) or NodeDP(...), not {shown(self.dp)}")
+        if isinstance(self.dp, NodeDP) and not self.secagg:
+            raise SpecError(
+                "NodeDP adds its noise inside secure aggregation: Protect(secagg=True, dp=NodeDP(...))"
+            )
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as a job's messages have it; empty for no protection."""
-        if not self.secagg:
-            return {}
-        return {"secagg": to_plain(SecAgg() if self.secagg is True else self.secagg)}
+        plain: dict[str, Any] = {}
+        if self.secagg:
+            plain["secagg"] = to_plain(SecAgg() if self.secagg is True else self.secagg)
+        if self.dp is not None:
+            plain["dp"] = {"kind": "record" if isinstance(self.dp, RecordDP) else "node", **to_plain(self.dp)}
+        return plain
+
+
+_PRIVACY: Mapping[str, type[RecordDP] | type[NodeDP]] = {"record": RecordDP, "node": NodeDP}
 
 
 def protect_of(plain: Mapping[str, Any]) -> Protect:
@@ -86,17 +154,26 @@ def protect_of(plain: Mapping[str, Any]) -> Protect:
     Raises:
         SpecError: there is no such protection, or it has no such settings.
     """
-    if odd := sorted(set(plain) - {"secagg"}):
-        raise SpecError(f"there is no protection {shown(odd[0])}: this version of fedjob has secagg")
-    settings = plain.get("secagg")
-    if settings is None:
-        return Protect()
-    if not isinstance(settings, Mapping):
-        raise SpecError(f"the settings of secagg are a map, found {shown(settings)}")
+    if odd := sorted(set(plain) - {"secagg", "dp"}):
+        raise SpecError(f"there is no protection {shown(odd[0])}: this version of fedjob has secagg and dp")
+    secagg, dp = plain.get("secagg"), plain.get("dp")
+    for name, settings in (("secagg", secagg), ("dp", dp)):
+        if not isinstance(settings, (Mapping, type(None))):
+            raise SpecError(f"the settings of {name} are a map, found {shown(settings)}")
     try:
-        return Protect(secagg=SecAgg(**settings))
+        return Protect(
+            secagg=None if secagg is None else SecAgg(**secagg), dp=None if dp is None else _dp_of(dp)
+        )
     except TypeError as error:
-        raise SpecError(f"SecAgg has no such settings: {error}") from error
+        raise SpecError(f"a protection has no such settings: {error}") from error
+
+
+def _dp_of(plain: Mapping[str, Any]) -> RecordDP | NodeDP:
+    settings = dict(plain)
+    kind = _PRIVACY.get(str(settings.pop("kind", "")))
+    if kind is None:
+        raise SpecError(f"dp is of kind record or node, found {shown(plain.get('kind'))}")
+    return kind(**settings)
 
 
 def checked_protect(name: str, given: Any) -> dict[str, Any]:
@@ -109,6 +186,10 @@ def checked_protect(name: str, given: Any) -> dict[str, Any]:
         return {}
     if isinstance(given, SecAgg):
         given = Protect(secagg=given)
+    if isinstance(given, RecordDP):
+        given = Protect(dp=given)
     if not isinstance(given, Protect):
-        raise SpecError(f"{name} is Protect(secagg=True), SecAgg(...) or None, not {shown(given)}")
+        raise SpecError(
+            f"{name} is Protect(secagg=..., dp=...), SecAgg(...), RecordDP(...) or None, not {shown(given)}"
+        )
     return given.to_plain()

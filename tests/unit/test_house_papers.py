@@ -23,7 +23,19 @@ IMPORTED_AS = {
     "prometheus-client": "prometheus_client",
     "SQLAlchemy": "sqlalchemy",
 }
-EXTRAS = ("hub", "node", "training", "researcher", "metrics", "tensorboard", "imaging", "sql", "oidc", "s3")
+EXTRAS = (
+    "hub",
+    "node",
+    "training",
+    "researcher",
+    "metrics",
+    "tensorboard",
+    "imaging",
+    "sql",
+    "oidc",
+    "privacy",
+    "s3",
+)
 
 
 def settings() -> configparser.ConfigParser:

@@ -104,7 +104,7 @@ class SumHandler:
             and (row.job, row.round, row.step, row.dataset)
             == (message.job, message.round, message.step, task.dataset)
             and row.state == State.COMPLETED
-            and bool(task_of(row).protect)
+            and "secagg" in task_of(row).protect
             and work_key(
                 job=message.job,
                 round_=message.round,

@@ -95,7 +95,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         return StoredResult(row.key, run, done)
     if len(pack(found.metrics)) > MAX_METRICS_BYTES:
         raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
-    is_held = bool(task_of(row).protect)
+    is_held = "secagg" in task_of(row).protect
     params = _put_params(row, to) if found.params_path and not is_held else None
     blob = None if is_held else _put_values(row, found, to)
     state = ""

@@ -23,7 +23,7 @@ from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.registry import Registry
 from fedjob.common.requirements import read_need
 from fedjob.common.types import ENDLESS, check_party
-from fedjob.privacy.protect import Protect, SecAgg, checked_protect, protect_of
+from fedjob.privacy.protect import Protect, RecordDP, SecAgg, checked_protect, protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.function import Function
@@ -341,7 +341,7 @@ class JobArguments:
     guard: Guard | None = field(
         default=None, metadata=_facts(checked_guard, back=lambda plain: Guard(**plain) if plain else None)
     )
-    protect: Protect | SecAgg | None = field(
+    protect: Protect | SecAgg | RecordDP | None = field(
         default=None,
         metadata=_facts(checked_protect, back=lambda plain: protect_of(plain) if plain else None),
     )

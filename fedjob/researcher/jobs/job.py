@@ -18,7 +18,7 @@ from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
 from fedjob.common.quorum import Quorum
-from fedjob.privacy.protect import Protect, SecAgg
+from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.connection.connection import Connection
@@ -191,7 +191,7 @@ class Job(ManualRounds, JobView):
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
         aggregator: Aggregator | Callable[[list[Any], list[float]], Any] | str | None = None,
         guard: Guard | None = None,
-        protect: Protect | SecAgg | None = None,
+        protect: Protect | SecAgg | RecordDP | None = None,
         server_optimizer: ServerOptimizer | str | None = None,
         hooks: Sequence[Hook] = (),
         preprocess: Sequence[Any] | None = None,

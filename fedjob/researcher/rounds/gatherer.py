@@ -100,7 +100,7 @@ class Gatherer:
         """
         chosen, position = self._choose(ask, position)
         tasks = self._build_tasks(chosen, position)
-        if self.spec.protect:
+        if "secagg" in self.spec.protect:
             collected, gathered, output_hash, state = self._sum_securely(chosen, tasks, finish)
         else:
             collected = self._collect(chosen, tasks, position)
@@ -316,7 +316,7 @@ class Gatherer:
         rule = chosen.rule
         by_function = isinstance(rule, FunctionAggregator)  # its text stands in the spec
         aggregator_name, aggregator_config = (rule.name, {}) if by_function else AGGREGATORS.config_of(rule)
-        if self.spec.protect:
+        if "secagg" in self.spec.protect:
             aggregator_name, aggregator_config = SECURE_SUM, {"of": aggregator_name}
         return AggregationRecord(
             round=chosen.place.round,

@@ -128,6 +128,7 @@ class TaskBuilder:
             split=self.spec.split,
             artifacts=dict(self.artifacts),
             protect=self.spec.protect,
+            rounds=self.spec.rounds,
             limit_s=min(limits) if limits and ask.late == "drop" else None,
         )
         tasks = {}

@@ -1,0 +1,47 @@
+"""The terms of a private training by the arguments of a job, as a node's daemon and a local run both find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.privacy.dp.terms import TrainingTerms, training_terms
+from fedjob.privacy.protect import RecordDP
+from fedjob.training_plans.example_order import num_updates
+from fedjob.training_plans.schedules import is_schedule
+from fedjob.training_plans.training_args import TrainingArgs
+
+FIXED = ("batch_size", "epochs", "num_updates", "batch_maxnum", "drop_last", "dry_run")
+"""Arguments that decide how much noise is needed, so that they are the same in all rounds."""
+
+
+def terms_of(
+    wanted: RecordDP, *, training_args: Mapping[str, Any], num_rows: int, rounds: int
+) -> TrainingTerms:
+    """Return the terms of every round of a job at a node.
+
+    Args:
+        wanted: with the epsilon and delta that hold at this node: its owner may have lowered what was asked.
+        training_args: of the job at this node, before any schedule.
+        num_rows: of the dataset, as its owner registered it.
+
+    Raises:
+        SpecError: an argument changes from round to round, there are too few rows, or no noise is enough.
+    """
+    if moving := [name for name in FIXED if is_schedule(training_args.get(name))]:
+        raise SpecError(
+            f"under differential privacy {moving[0]} is the same in all rounds: the noise depends on it"
+        )
+    own = {found.name for found in fields(TrainingArgs)} - {"raw"}
+    args = TrainingArgs.parse({name: value for name, value in training_args.items() if name in own})
+    return training_terms(
+        epsilon=wanted.epsilon,
+        delta=wanted.delta,
+        max_grad_norm=wanted.max_grad_norm,
+        rounds=rounds,
+        num_rows=num_rows,
+        batch_size=args.batch_size,
+        steps=num_updates(num_rows, args),
+    )
