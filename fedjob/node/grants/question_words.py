@@ -206,9 +206,12 @@ def _psi(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> st
 
 def _training(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> str:
     about = (PROTOCOLS.find(protocol).__doc__ or "").partition("\n")[0].rstrip(".")
+    leaves = "the trained parameters, the number of examples and metrics leave"
+    if asked.protect.get("dp"):
+        leaves = "the trained parameters leave"
     return (
         f"training of the model of plan {shown_name(entry)} by {protocol} ({about}), {_rounds(asked)}"
-        f"{_lengths(asked)}: the trained parameters, the number of examples and metrics leave in every round"
+        f"{_lengths(asked)}: {leaves} in every round"
     )
 
 
