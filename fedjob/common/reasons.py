@@ -60,6 +60,7 @@ REASONS: Mapping[str, str] = {
     "pending": "an owner has yet to decide",
     "plan": "the plan can't be read or built",
     "plan_not_approved": "the owner has not approved this text for this use of these data",
+    "privacy": "it can't be done with the differential privacy that was asked for",
     "project": "the node takes no part in this project",
     "protocol": "a node does not know the protocol",
     "quorum_lost": "too few nodes are left for it to count",

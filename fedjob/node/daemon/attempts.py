@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import DecodeError
+from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
@@ -184,6 +184,11 @@ class Attempts:
         if refusal := permissions.may_start(row, root) or permissions.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
+        try:
+            private = context.permissions.private_work_of(row)
+        except SpecError as error:
+            self._report(Unprepared(key, attempt.number, "privacy", str(error)))
+            return
         rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
         forwarded = "none" if task.protect else permissions.limits_of(row).logs or rule
         attempt.log = Forwarding(context.home, key, forwarded)
@@ -209,6 +214,7 @@ class Attempts:
                 folder=attempt.folder,
                 limits=limits,
                 known=known,
+                noise={} if private is None else private.noise,
             )
         )
         context.point("started")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedjob.common.errors import SpecError
+from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -19,6 +21,7 @@ from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import task_of
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.secrets import Secrets
+from fedjob.privacy.protect import dp_of
 from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES, usage_of
 
@@ -199,6 +202,23 @@ class Permissions:
         if dataset is not None and task.use == "private":
             limits = tighten(limits, GrantLimits(min_rows=dataset.min_rows))
         return limits
+
+    def private_work_of(self, row: TaskRow) -> PrivateWork | None:
+        """Return the noise and the cost of a task, as the node finds them; None for one without differential privacy.
+
+        Raises:
+            SpecError: it can't be done with differential privacy.
+        """
+        task = task_of(row)
+        dp = dp_of(task.protect)
+        if dp is None:
+            return None
+        dataset = self._datasets.find(task.dataset) if task.dataset else None
+        if dataset is None:
+            raise SpecError(
+                "differential privacy is of the records of a node's dataset, and this task uses none of them"
+            )
+        return private_work(task, dp, num_rows=dataset.num_rows, step=row.step)
 
     def secrets_of(self, row: TaskRow) -> dict[str, str]:
         """Return what a task's grant lets its plan use of the dataset's secrets; none without a grant, or on a mock."""
