@@ -119,7 +119,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={**timing, "total": time.perf_counter() - started},
+            timing={} if order.noise else {**timing, "total": time.perf_counter() - started},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -132,6 +132,7 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
+                noised=bool(order.noise),
             ),
         )
 
@@ -245,6 +246,7 @@ def _local_of(
         limits=order.limits,
         releases=releases,
         keep=partial(_keep, Path(order.output_path)),
+        noise=order.noise,
     )
 
 
