@@ -25,9 +25,13 @@ from fedjob import (
     SpecError,
     Statistics,
 )
+from fedjob.common.errors import FedjobError
 from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+from fedjob.node.protection.privacy_ledger import PrivacyBudget
+from fedjob.privacy.dp.mechanisms import Pure
 from tests.data import heart_data, pooled_hearts
 from tests.integration.nodes import Federation
 from tests.integration.scripted import open_session
@@ -77,7 +81,11 @@ def test_statistics_of_hospitals_are_right_but_for_the_noise_that_they_state(
     assert found["noise"]["sums"] == sums
     assert found["noise"]["count"] == pytest.approx(found["categories"]["noise"][0])
     sizes = pooled.groupby("hospital").size()
-    assert sorted(found["nodes"].values()) == sorted([None] * 4 if secagg else sizes, key=str)
+    assert (
+        list(found["nodes"].values()) == [None] * 4
+        if secagg
+        else sorted(found["nodes"].values()) == sorted(sizes)
+    )
     assert not {"coverage", "present", "withheld", "rows"} & set(found)
 
 
@@ -150,11 +158,14 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         pd.DataFrame({"days": days, "ward": ["a"] * 3 + ["b"] * 397}).to_csv(path, index=False)
         with node.database() as database:
             Datasets(database).add(describe_dataset("stays", path, tags=["stays"], min_rows=50))
+            PrivacyAccounts(database).set_budget(
+                PrivacyBudget(dataset="stays", epsilon=5.0, delta=1e-5), "owner"
+            )
     yield found
     found.close()
 
 
-def test_nodes_answer_with_noise_of_their_own_also_about_few_rows(
+def test_nodes_answer_with_noise_of_their_own_until_their_budgets_are_spent(
     federation: Federation, tmp_path: Path
 ) -> None:
     asked = Statistics(
@@ -169,6 +180,18 @@ def test_nodes_answer_with_noise_of_their_own_also_about_few_rows(
             )
             for _ in range(2)
         ]
+        with pytest.raises(FedjobError, match="budget"):
+            Job(asked, data="stays", session=session, protect=RecordDP(epsilon=2.0, delta=1e-5)).run(
+                progress=False
+            )
+        with pytest.raises(FedjobError, match="privacy"):
+            Job(Statistics(mean="days"), data="stays", session=session).run(progress=False)
+    for node in federation.nodes:
+        with node.database() as database:
+            charges = list(PrivacyAccounts(database).charges())
+        assert [charge.mechanisms for charge in charges] == [
+            (Pure(epsilon=pytest.approx(2 / 3), number=3),)
+        ] * 2
     first, second = (result.value for result in found)
     rows = pd.concat([pd.read_csv(node.folder / "stays.csv") for node in federation.nodes])
     (mean,) = first["columns"].to_dict("records")

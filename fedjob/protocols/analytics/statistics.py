@@ -193,7 +193,7 @@ class Statistics(Measures, FederatedProtocol):
     def finish(self, state: State, gathered: Gathered) -> State:
         if (noisy := gathered.total.value) and NOISED in noisy:
             replies = gathered.replies.items()
-            nodes = {node: None if reply.value is None else reply.num_examples for node, reply in replies}
+            nodes = {node: None if reply.value is None else round(reply.weight) for node, reply in replies}
             return {**state, "noisy": {**noisy, "nodes": nodes}}
         if lost_of(state["nodes"], gathered):
             return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}

@@ -91,7 +91,7 @@ def test_private_work_that_tells_of_single_records_or_nothing_is_refused(
 def test_every_protocol_is_private_or_refused_with_what_to_use_instead() -> None:
     for name in set(PROTOCOLS) - {*TRAININGS, "statistics"}:
         with pytest.raises(
-            SpecError, match="use |ask |train |evaluate |predict |answers about single records"
+            SpecError, match=r"use |ask |train |evaluate |predict |answers about single records"
         ):
             private_work(task(name), WANTED, num_rows=ROWS)
 
