@@ -45,7 +45,7 @@ class Measures:
     by: tuple[str, ...] = ()
     precision: float = 1e-9
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
-    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_kinds(self)

@@ -14,10 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedjob import Protect, RecordDP, SpecError, Statistics
-from fedjob.common.errors import NodeFailure
+from fedjob.common.errors import MessageError, NodeFailure
 from fedjob.data.column_types import settled
 from fedjob.data.loader import open_dataset
 from fedjob.privacy.dp.sum_terms import SumTerms
+from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.analytics.private_statistics.answer import NOISED, VARIANCES, noisy_contribution
 from fedjob.protocols.analytics.private_statistics.exact_sums import exact_sums
 from fedjob.protocols.analytics.private_statistics.questions import (
@@ -344,6 +345,16 @@ def test_what_has_no_private_form_is_refused_with_what_to_ask_instead(
 def test_bounds_and_levels_of_another_form_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=r"^(bounds|levels)"):
         Statistics(count="age", **fields)
+
+
+def test_categories_of_a_job_file_are_those_of_python() -> None:
+    plain = {"categories": ["sex"], "levels": {"sex": [0, 1.0, True, "m"]}}
+    with pytest.raises(MessageError, match="has a category twice"):
+        PROTOCOLS.build("statistics", plain)
+    plain["levels"] = {"sex": [0, 1.0, "m"]}
+    found = PROTOCOLS.build("statistics", plain)
+    assert found == Statistics(categories="sex", levels={"sex": ["0", 1, "m"]})
+    assert PROTOCOLS.build(*PROTOCOLS.config_of(found)) == found
 
 
 @pytest.mark.parametrize("fields", [{"bounds": {"age": (0, 1)}}, {"levels": {"sex": [0, 1]}}])
