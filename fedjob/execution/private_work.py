@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedjob.common.codec import from_plain
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import MessageError, SpecError
 from fedjob.common.items import Items
 from fedjob.data.preprocessing.row_wise import row_wise_problem
 from fedjob.messaging.messages import Offer, Task
@@ -100,7 +100,11 @@ def check_private(protocol: str, preprocess: Sequence[Mapping[str, Any]], items:
     if protocol not in TRAININGS and protocol != STATISTICS:
         reason = _NOT_PRIVATE.get(protocol, f"those that do are {', '.join((STATISTICS, *TRAININGS))}")
         raise SpecError(f"{protocol} does not run under differential privacy: {reason}")
-    if problem := row_wise_problem(preprocess):
+    try:
+        problem = row_wise_problem(preprocess)
+    except MessageError as error:
+        raise SpecError(f"the steps of preprocess can't be read: {error}") from error
+    if problem:
         raise SpecError(f"under differential privacy rows are prepared one by one: {problem}")
     if items != Items():
         raise SpecError(
@@ -121,7 +125,11 @@ def _statistics(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) ->
             f"step {step[:40]!r} of statistics answers without noise, and the job has differential privacy: ask for "
             f"step {NOISED!r}"
         )
-    terms = terms_of_statistics(from_plain(Statistics, dict(wanted.config)), dp, num_rows=num_rows)
+    try:
+        measures = from_plain(Statistics, dict(wanted.config))
+    except MessageError as error:
+        raise SpecError(f"these statistics can't be read: {error}") from error
+    terms = terms_of_statistics(measures, dp, num_rows=num_rows)
     return PrivateWork(noise=terms.to_plain(), mechanisms=(terms.mechanism,), whole=(terms.mechanism,))
 
 

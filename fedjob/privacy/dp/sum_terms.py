@@ -17,6 +17,12 @@ from fedjob.privacy.dp.mechanisms import Gaussian, Mechanism, Pure
 
 GAUSSIAN, LAPLACE = "gaussian", "laplace"
 
+_CONTINUOUS = 1e6
+"""From this scale on the variance of discrete Laplace noise is that of the continuous, but for rounding."""
+
+_LEAST = 1e-3
+"""The least noise of a sum: less would cost an epsilon that says nothing any more."""
+
 _USEFUL = 2.0
 """So many times the standard deviation of a count's noise is less than the rows of a dataset, or nothing is asked."""
 
@@ -57,10 +63,10 @@ class SumTerms:
             sensitivity: the most that one record adds to it, 1 or more.
         """
         size = self.noise * sensitivity
-        if self.distribution == LAPLACE:
+        if self.distribution == LAPLACE and size < _CONTINUOUS:
             ratio = math.exp(-1 / size)
             return 2 * ratio / math.expm1(-1 / size) ** 2
-        return size * size
+        return (2 if self.distribution == LAPLACE else 1) * size * size
 
     def noised(
         self, exact: Sequence[int], sensitivity: int, *, source: RandomBytes = os.urandom
@@ -102,7 +108,7 @@ def sum_terms(*, epsilon: float, delta: float, number: int, num_rows: int) -> Su
         SpecError: the noise on a count would be about as large as the number of rows.
     """
     shared = {"epsilon": epsilon, "delta": delta, "number": number, "num_rows": num_rows}
-    found = SumTerms(distribution=LAPLACE, noise=number / epsilon * (1 + 1e-9), **shared)  # type: ignore[arg-type]
+    found = SumTerms(distribution=LAPLACE, noise=max(_LEAST, number / epsilon * (1 + 1e-9)), **shared)  # type: ignore[arg-type]
     try:
         gaussian = SumTerms(distribution=GAUSSIAN, noise=noise_for(epsilon, delta, number=number), **shared)  # type: ignore[arg-type]
     except SpecError:  # then there is no Gaussian noise for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -129,12 +130,18 @@ def _checked_fractions(quantiles: Any) -> dict[str, tuple[float, ...]]:
     return checked
 
 
+_MIDNIGHT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]00:00:00")
+_MIDNIGHT_CHARS = 19
+
+
 @lru_cache(maxsize=100_000)
 def level_text(text: str) -> str:
     """Return the name of a category that is the same whatever type a file's other rows give its column.
 
-    Equal are `1`, `1.0`, true and the texts of them; codes such as `01` are texts.
+    Equal are `1`, `1.0`, true and the texts of them, and a day and its midnight; codes such as `01` are texts.
     """
+    if len(text) == _MIDNIGHT_CHARS and (day := _MIDNIGHT.fullmatch(text)):
+        return day[1]
     kind = USUAL.kind(text)
     if kind == BOOL:
         return "1" if text in TRUE else "0"

@@ -77,6 +77,12 @@ def test_a_task_that_asks_for_exact_statistics_under_a_budget_is_refused(step: s
         ),
         (task(preprocess=to_plain_steps([Scale(["age"])])), ROWS, "finds values in the data"),
         (task(items=Items(limit=3)), ROWS, "Leave items out"),
+        (task("statistics", config={"levels": 5, "count": ["age"]}), ROWS, "can't be read"),
+        (task("statistics", config={"bounds": {"age": None}}), ROWS, "can't be read"),
+        (task("statistics", config={}), ROWS, "nothing is asked for"),
+        (task(preprocess=[{"step": "scale", "columns": 3}]), ROWS, "can't be read"),
+        (task(preprocess=[{"step": "nothing"}]), ROWS, "there is no step 'nothing'"),
+        (task(preprocess=[{}]), ROWS, "there is no step"),
     ],
 )
 def test_private_work_that_tells_of_single_records_or_nothing_is_refused(

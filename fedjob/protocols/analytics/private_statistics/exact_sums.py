@@ -6,14 +6,16 @@ something about a record.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedjob.data.category import category_text
-from fedjob.data.column_types import FALSE, TRUE
+from fedjob.data.column_types import CODE, FALSE, FLOAT, INT, LONG, TRUE, USUAL
 from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.measures import Measures, level_text
 from fedjob.protocols.analytics.private_statistics.questions import (
@@ -59,23 +61,30 @@ def exact_sums(
 
 
 def real_numbers(column: pd.Series[Any]) -> Floats:
-    """Return a column as float64, each value by itself; NaN for what is missing or no number."""
-    import pandas as pd
+    """Return a column as float64, each value by itself; NaN for what is missing or no number.
 
-    if getattr(column.dtype, "kind", "O") not in "iufb":
-        column = pd.to_numeric(column.astype(object).map(_truth_as_number), errors="coerce")
-    found: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
-    return found
-
-
-_TRUTHS = dict.fromkeys(TRUE, 1.0) | dict.fromkeys(FALSE, 0.0)
+    Texts of numbers are numbers: one value that is none makes texts of a whole column.
+    """
+    if getattr(column.dtype, "kind", "O") in "iufb":
+        found: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+        return found
+    return np.array([_number(value) for value in column.tolist()], dtype=np.float64)
 
 
-def _truth_as_number(value: Any) -> Any:
-    """Return texts and truth values as numbers where they are true or false: so are they in a column without others."""
-    if isinstance(value, (bool, np.bool_)):
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        if value in TRUE or value in FALSE:
+            return float(value in TRUE)
+        if USUAL.kind(value) not in (INT, LONG, FLOAT, CODE):
+            return math.nan
+    elif not isinstance(value, (bool, int, float, Decimal, np.number, np.bool_)):
+        return math.nan
+    try:
         return float(value)
-    return _TRUTHS.get(value, value) if isinstance(value, str) else value
+    except OverflowError:  # of a whole number
+        return math.inf if value > 0 else -math.inf
+    except ValueError:
+        return math.nan
 
 
 class _Rows:

@@ -66,13 +66,14 @@ def questions_of(measures: Measures) -> list[PrivateQuestion]:
         SpecError: a measure has no private form, or lacks bounds or categories.
     """
     _check_form(measures)
-    found = list(_questions(measures))
-    cells = num_groups(measures) * sum(one.bins for one in found)
-    if cells > MAX_GROUPS:
-        raise SpecError(
-            f"these statistics are {cells:,} numbers with noise, at most {MAX_GROUPS:,} make sense: give fewer levels or "
-            "columns"
-        )
+    found, cells = [], 0
+    for question in _questions(measures):
+        found.append(question)
+        cells += num_groups(measures) * question.bins
+        if cells > MAX_GROUPS:
+            raise SpecError(
+                f"these statistics are more than {MAX_GROUPS:,} numbers with noise: give fewer levels or columns"
+            )
     return found
 
 

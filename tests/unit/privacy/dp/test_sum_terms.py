@@ -68,7 +68,10 @@ def test_terms_are_the_same_after_a_journey_as_plain_data() -> None:
     assert SumTerms.from_plain(terms.to_plain()) == terms
 
 
-@pytest.mark.parametrize(("epsilon", "number", "rows"), [(1.0, 5, 12), (0.01, 1, 200), (1e-6, 1, 10**5)])
+@pytest.mark.parametrize(
+    ("epsilon", "number", "rows"),
+    [(1.0, 5, 12), (0.01, 1, 200), (1e-6, 1, 10**5), (5e-324, 3, 10**5), (1.0, 1, 0)],
+)
 def test_a_dataset_with_fewer_rows_than_noise_makes_sense_for_is_refused(
     epsilon: float, number: int, rows: int
 ) -> None:
@@ -77,3 +80,11 @@ def test_a_dataset_with_fewer_rows_than_noise_makes_sense_for_is_refused(
     ):
         sum_terms(epsilon=epsilon, delta=1e-6, number=number, num_rows=rows)
     assert sum_terms(epsilon=epsilon, delta=1e-6, number=number, num_rows=MANY).num_rows == MANY
+
+
+def test_an_epsilon_that_promises_nothing_still_costs_a_number() -> None:
+    for epsilon in (1e3, 1e10, 1e308):
+        terms = sum_terms(epsilon=epsilon, delta=1e-6, number=2, num_rows=50)
+        assert 0 < cost_of([terms.mechanism], 1e-6) <= epsilon
+        assert terms.noised([3, 4], 1) != []
+        assert terms.variance(1 << 30) >= 0
