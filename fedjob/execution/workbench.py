@@ -121,7 +121,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={"setup": setup_s, **getattr(plan, "timing", {}), "total": time.perf_counter() - started},
+            timing={} if order.noise else {"setup": setup_s, **_stages(plan), "total": _since(started)},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -134,6 +134,7 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
+                noised=bool(order.noise),
             ),
         )
         return released(done, terms)
@@ -202,6 +203,15 @@ class Workbench:
         return plan, True
 
 
+def _stages(plan: Any) -> Mapping[str, float]:
+    """Return the seconds that a plan took, by stage; empty for none."""
+    return getattr(plan, "timing", {})
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
 def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
     """Return the weight of a contribution, within what the dataset's owner lets it weigh in training."""
     from fedjob.protocols.training.base import TrainingProtocol
@@ -259,6 +269,7 @@ def _local_of(
         limits=order.limits,
         releases=releases,
         keep=partial(_keep, Path(order.output_path)),
+        noise=order.noise,
     )
 
 
