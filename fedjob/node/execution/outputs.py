@@ -20,6 +20,7 @@ from fedjob.node.data.item_ledger import read_items
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.protect import is_noised
 from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
@@ -122,17 +123,19 @@ def held_of(row: TaskRow, min_rows: int, spool: Spool, config: NodeConfig) -> He
     found = spool.result(row.key)
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
-    return _held(row.key, found, spool, config)
+    return _held(row, found, spool, config)
 
 
-def _held(key: str, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
-    tensors = spool.params_of(key, limit_bytes=config.result_mb << 20) if found.params_path else None
-    return held_contribution(found.value, found.weight, found.metrics, tensors)
+def _held(row: TaskRow, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
+    tensors = spool.params_of(row.key, limit_bytes=config.result_mb << 20) if found.params_path else None
+    noised = is_noised(task_of(row).protect)
+    return held_contribution(found.value, found.weight, found.metrics, tensors, noised=noised)
 
 
 def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> Result:
     """Return what to answer of a contribution that leaves inside a secure sum only: that it is there, and its outline."""
-    held = _held(row.key, found, to.spool, to.config)
+    held = _held(row, found, to.spool, to.config)
+    is_alone = is_noised(task_of(row).protect)  # how long it took tells how many rows there are
     return Result(
         of="",
         key=row.key,
@@ -140,7 +143,7 @@ def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> 
         value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
         num_examples=found.num_examples,  # for the owner's own limits; `concealed` before it leaves
         state=state or None,
-        timing=found.timing,
+        timing={} if is_alone else found.timing,
         threads=found.threads,
     )
 
