@@ -17,6 +17,7 @@ REASONS: Mapping[str, str] = {
     "breakpoint_missing": "there is no breakpoint to go on from",
     "bring": "a node accepts no data that researchers bring",
     "broker_unreachable": "no MQTT broker answers, or it refuses this party",
+    "budget": "a privacy budget of the node's owner has too little left, or the job has no differential privacy",
     "busy": "a node has too many open requests or tasks",
     "cancelled": "its owner withdrew it before it began",
     "columns": "a node's data lack a column, or hold something else in it than was asked for",
