@@ -137,7 +137,6 @@ def _held(row: TaskRow, found: WorkResult, spool: Spool, config: NodeConfig) -> 
 def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> Result:
     """Return what to answer of a contribution that leaves inside a secure sum only: that it is there, and its outline."""
     held = _held(row, found, to.spool, to.config)
-    is_alone = is_noised(task_of(row).protect)  # how long it took tells how many rows there are
     return Result(
         of="",
         key=row.key,
@@ -145,14 +144,18 @@ def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> 
         value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
         num_examples=found.num_examples,  # for the owner's own limits; `concealed` before it leaves
         state=state or None,
-        timing={} if is_alone else found.timing,
+        timing=found.timing,
         threads=found.threads,
     )
 
 
-def concealed(result: Result) -> Result:
-    """Return the answer to a task whose contribution is held back, without what it was computed from."""
-    return replace(result, num_examples=0)
+def concealed(result: Result, protect: Mapping[str, Any]) -> Result:
+    """Return the answer to a task whose contribution is held back, without what it was computed from.
+
+    Args:
+        protect: the job's protections; under NodeDP the seconds of each stage tell how many rows there are, too.
+    """
+    return replace(result, num_examples=0, timing={} if is_noised(protect) else result.timing)
 
 
 def _about_enough(metrics: dict[str, Any], min_rows: int) -> dict[str, Any]:
