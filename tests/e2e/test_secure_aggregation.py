@@ -187,6 +187,7 @@ def test_under_noise_of_whole_nodes_each_is_charged_once_a_round_and_never_asked
     )
     job.run(progress=False)
     assert not job.position.rows
+    assert sorted(job.result.epsilon) == sorted(NODES)
     for body in replies(job):
         assert (body["weight"], body["num_examples"], body["metrics"], body["rows"]) == (0.0, 0, {}, {})
         assert body["timing"] == {}

@@ -164,7 +164,17 @@ def test_protocols_of_one_update_run_and_tell_nothing_beside_it(
     assert not replies
     (note,) = [event.body["text"] for event in job.events() if event.type == "note"]
     assert "all 2 rounds together tell no more than epsilon=8 with delta=1e-05" in note
+    assert sorted(job.result.epsilon) == sorted(four)
+    assert all(7.9 < epsilon <= 8.0 for epsilon in job.result.epsilon.values())
     assert {check.verdict for check in verify_job(JobFolder(job.folder))} == {"secure sum"}
+
+
+def test_the_cost_is_known_before_the_job_and_what_is_refused_has_its_reason(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    found = job_of(points, tmp_path, private(8.0), rounds=3).estimate()
+    assert all(7.9 < one.cost <= 8.0 and not one.problem for one in found)
+    assert len(found) == NUM_NODES
 
 
 def test_two_runs_of_a_private_job_have_other_noise(points: dict[str, str], tmp_path: Path) -> None:
