@@ -22,9 +22,10 @@ def main() -> None:
         f"{ends['nothing']} revealed nothing, 0 wrong sums, 0 single contributions"
     )
     began = time.monotonic()
-    sums = sum(random_attempts(seed) for seed in range(chosen.first, chosen.first + chosen.patterns))
+    several = chosen.patterns // 5  # they take longer
+    sums = sum(random_attempts(seed) for seed in range(chosen.first, chosen.first + several))
     print(
-        f"{chosen.patterns} patterns of several attempts with noise in {time.monotonic() - began:.0f} s: {sums} sums, 0 "
+        f"{several} patterns of several attempts with noise in {time.monotonic() - began:.0f} s: {sums} sums, 0 "
         "contributions in two of them, 0 with fresh noise"
     )
 
