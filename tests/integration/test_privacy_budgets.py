@@ -346,6 +346,11 @@ def test_a_researcher_sees_the_cost_before_and_what_was_spent_after(
         assert result.privacy["capped"]["delta"] == 1e-6
         assert f"tight epsilon {result.epsilon['tight']:.4g} (delta 1e-05)" in result.about
         assert job.record.grants["capped"]["privacy"]["epsilon"] == 1.0
+        (note,) = (
+            str(event.body) for event in job.events() if "more noise than was asked" in str(event.body)
+        )
+        assert "node capped" in note
+        assert "epsilon 1 with delta 1e-06, and the job asks for epsilon 2 with delta 1e-05" in note
         assert [one.state for one in charges(capped)] == ["spent", "spent"]
         shown = CliRunner().invoke(cli, ["job", "show", job.id, "--home", str(tmp_path / "lab")])
         assert "capped epsilon " in shown.output
