@@ -109,7 +109,6 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        _check_readable(contribution.value)
         value, params_path = _saved_params(contribution, order.node, output)
         state_path = _saved_state(order, plan, local, output)
         done = WorkResult(
@@ -121,7 +120,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={} if order.noise else {"setup": setup_s, **_stages(plan), "total": _since(started)},
+            timing={"setup": setup_s, **_stages(plan), "total": _since(started)},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -134,10 +133,9 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
-                noised=bool(order.noise),
             ),
         )
-        return released(done, terms)
+        return released(done, order, terms)
 
     def _bench(
         self, order: WorkOrder, protocol: Any, emit: Emit, terms: PrivateTraining | None
@@ -180,7 +178,6 @@ class Workbench:
         if releases is not None and data is not None:
             self._limit = RowLimit(order.node, releases, data)
         plan = make_plan(order.plan_text, order.entry)
-        check_as_private(plan, terms)
         about = StepContext if isinstance(plan, Pipeline) else Context
         plan.ctx = about(
             node=order.node,
@@ -194,6 +191,7 @@ class Workbench:
         plan.ctx.props = order.props  # what loads the data may go by them
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
+        check_as_private(plan, terms)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
         self._plan, self._data, self._made_of = plan, data, made_of
         if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
@@ -298,12 +296,14 @@ def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[
 
     Raises:
         NodeFailure: a number is not finite.
+        EncodeError: what else it has could not be read again.
     """
     from fedjob.aggregation.guard import not_finite
     from fedjob.parameters.auxiliary import join
     from fedjob.parameters.files import is_params, save_params
 
     value = contribution.value
+    _check_readable(value)
     if not is_params(value) and not contribution.aux:
         return value, ""
     tensors = join(value if is_params(value) else {}, contribution.aux)

@@ -127,11 +127,11 @@ def lacking(wanted: Iterable[str], protect: Mapping[str, Any]) -> str:
             "the owner demands differential privacy, and the job has none: run it with "
             f"Job(..., protect=Protect(dp=RecordDP(epsilon={cap.epsilon:g}, delta={delta})))"
         )
+    if cap is not None and (words := _above(cap, protect["dp"])):
+        return words
     settings = protect.get("secagg")
     if OFF in wanted and settings is not None:
         return "the owner allows no secure aggregation here, and the job has it: run it without secagg in protect"
-    if cap is not None and (words := _above(cap, protect["dp"])):
-        return words
     if not needed:
         return ""
     if settings is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,41 +31,12 @@ from fedjob import (
     SecAgg,
     SklearnPlan,
     SpecError,
-    TorchPlan,
 )
 from tests.data import make_points
-from tests.plans import Tiny
+from tests.plans import Grouped, Tiny
 
 ARGS = {"lr": 0.2, "num_updates": 4, "batch_size": 20}
 DP = RecordDP(epsilon=6.0, delta=1e-4)
-
-
-class Grouped(TorchPlan):
-    """A network that can be private, with dropout and momentum."""
-
-    aux_modules = ("scaffold",)
-
-    def init_model(self, model_args: Any) -> torch.nn.Module:
-        return torch.nn.Sequential(
-            torch.nn.Linear(4, 8),
-            torch.nn.GroupNorm(2, 8),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(0.1),
-            torch.nn.Linear(8, 2),
-        )
-
-    def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=training_args["lr"], momentum=0.5)
-
-    def training_data(self, dataset: Any, training_args: Any) -> Any:
-        inputs, targets = dataset.arrays()
-        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
-
-    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
-        return model(batch[0]).argmax(1), batch[1]
 
 
 class Logistic(SklearnPlan):
@@ -141,27 +113,16 @@ def test_two_runs_of_a_job_draw_other_noise_and_a_finished_one_stays(
     assert (found[0] - found[1]).abs().max() > 1e-4
 
 
-def test_much_noise_hides_and_little_learns(points: dict[str, str], tmp_path: Path) -> None:
-    import numpy as np
-
-    right = {}
-    for epsilon in (0.05, 500.0):
-        job = job_of(
-            FedAvg(),
-            points,
-            tmp_path,
-            training_args={**ARGS, "num_updates": 20, "lr": 0.5},
-            rounds=5,
-            protect=RecordDP(epsilon=epsilon, delta=1e-4),
-        )
-        job.run(progress=False)
-        model = Grouped().init_model({}).eval()
-        model.load_state_dict(dict(job.result.params))
-        with np.load(points["a"]) as arrays:
-            scores = model(torch.as_tensor(arrays["x"], dtype=torch.float32))
-            right[epsilon] = float((scores.argmax(1).numpy() == arrays["y"]).mean())
-    assert right[500.0] > 0.85
-    assert right[0.05] < right[500.0]
+def test_with_little_noise_it_learns(points: dict[str, str], tmp_path: Path) -> None:
+    args = {**ARGS, "num_updates": 20, "lr": 0.5}
+    dp = RecordDP(epsilon=500.0, delta=1e-4)
+    job = job_of(FedAvg(), points, tmp_path, training_args=args, protect=dp)
+    job.run(progress=False)
+    model = Grouped().init_model({}).eval()
+    model.load_state_dict(dict(job.result.params))
+    with np.load(points["a"]) as arrays:
+        scores = model(torch.as_tensor(arrays["x"], dtype=torch.float32))
+        assert (scores.argmax(1).numpy() == arrays["y"]).mean() > 0.8
 
 
 @pytest.mark.parametrize(
@@ -197,7 +158,7 @@ def test_what_cant_be_private_is_refused_when_the_job_is_made(
     [
         ({"training_plan": Centred}, "privacy: training_data makes another example"),
         ({"training_args": {**ARGS, "batch_size": 41}}, "twice as many rows or more, and there are 80"),
-        ({"protect": RecordDP(epsilon=1e-9, delta=1e-9)}, "privacy"),
+        ({"protect": RecordDP(epsilon=0.01, delta=1e-9)}, "nothing but noise"),
     ],
     ids=str,
 )
