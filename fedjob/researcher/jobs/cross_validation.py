@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.checks import shown
+from fedjob.common.checks import checked, shown
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.protocols.evaluation import Evaluation
@@ -62,6 +62,7 @@ class CrossValidation:
         return str(self.summary._repr_html_())
 
 
+@checked
 def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
     """Train a draft's job once for each part that is held out, and measure each result on its part.
 

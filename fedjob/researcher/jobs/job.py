@@ -69,6 +69,7 @@ from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
 from fedjob.researcher.monitoring.display import attended, write_line
 from fedjob.researcher.monitoring.logs import JobLogs
+from fedjob.researcher.monitoring.plan_excerpt import excerpts_added
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.results.table import free_path
 from fedjob.researcher.rounds.coordination import coordinate_of
@@ -369,7 +370,8 @@ class Job(ManualRounds, JobView):
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
         try:
-            runner.run()
+            with excerpts_added(self._source):
+                runner.run()
         finally:
             self._position, self._runner = runner.position, None
         return self.result
@@ -468,13 +470,14 @@ class Job(ManualRounds, JobView):
             WaitTimeout: time is up; the job goes on.
             KeyboardInterrupt: this process was interrupted, and the job left running.
         """
-        wait_through(
-            self._folder,
-            lambda: attended(self, silent),
-            timeout_s=timeout_s,
-            for_grants=for_grants,
-            on_interrupt=on_interrupt,
-        )
+        with excerpts_added(self._source):
+            wait_through(
+                self._folder,
+                lambda: attended(self, silent),
+                timeout_s=timeout_s,
+                for_grants=for_grants,
+                on_interrupt=on_interrupt,
+            )
         self._spec = load_spec(self._folder.spec)
         if not silent and self.success:
             write_line(self.result.about)
