@@ -17,6 +17,7 @@ from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
+from fedjob.common.notebooks.living_output import in_notebook
 from fedjob.common.quorum import Quorum
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
@@ -69,6 +70,7 @@ from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
 from fedjob.researcher.monitoring.display import attended, write_line
 from fedjob.researcher.monitoring.logs import JobLogs
+from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
 from fedjob.researcher.monitoring.plan_excerpt import excerpts_added
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.results.table import free_path
@@ -351,7 +353,7 @@ class Job(ManualRounds, JobView):
         not count, or rows with missing values, as a warning of the logger `fedjob`, which Python writes to stderr.
 
         Args:
-            progress: draw a progress bar; None does in a terminal and in a notebook.
+            progress: draw a progress bar in a terminal, and a table of nodes in a notebook; None does in both.
 
         Raises:
             NoDatasets: nothing matches `data`.
@@ -359,13 +361,18 @@ class Job(ManualRounds, JobView):
         """
         from fedjob.researcher.hooks.progress import progress_hook
 
-        drawn = progress_hook(progress)
+        drawn = progress_hook(progress, self._in_notebook)
         result = self._run(() if drawn is None else (drawn,))
         if drawn is not None:
-            drawn.conclude(result.about)
+            drawn.conclude(result.about, result.last)
         elif result.lacks_nodes_or_rows:
             _log.warning("%s: %s", self.name or self.id[:12], result.about)
         return result
+
+    def _in_notebook(self) -> NotebookDisplay:
+        """Return the display of this job for a notebook; it draws nothing by itself."""
+        title = f"{self.name} ({self.id[:12]})" if self.name else self.id[:12]
+        return NotebookDisplay(title, lambda: tuple(self.nodes), self._spec.rounds)
 
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
@@ -470,17 +477,19 @@ class Job(ManualRounds, JobView):
             WaitTimeout: time is up; the job goes on.
             KeyboardInterrupt: this process was interrupted, and the job left running.
         """
+        display = self._in_notebook()
         with excerpts_added(self._source):
             wait_through(
                 self._folder,
-                lambda: attended(self, silent),
+                lambda: attended(self, silent, lambda: display),
                 timeout_s=timeout_s,
                 for_grants=for_grants,
                 on_interrupt=on_interrupt,
             )
         self._spec = load_spec(self._folder.spec)
         if not silent and self.success:
-            write_line(self.result.about)
+            result = self.result
+            display.conclude(result.about, result.last) if in_notebook() else write_line(result.about)
         return self
 
     def cancel(self) -> bool:

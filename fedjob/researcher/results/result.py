@@ -84,6 +84,11 @@ class JobResult(ResultFolder):
         return tuple(self._manifest.rows)
 
     @property
+    def last(self) -> dict[str, float]:
+        """The last values over all nodes, by `metric (phase)`."""
+        return _last_values(self.rows)
+
+    @property
     def history(self) -> Any:
         """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         return to_frame(self.rows)
