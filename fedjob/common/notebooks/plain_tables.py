@@ -11,6 +11,12 @@ MAX_CELL = 60
 """Most characters of a cell in a table of text."""
 
 
+class Figure(str):
+    """A number that is written out already, and stands in its column as numbers do."""
+
+    __slots__ = ()
+
+
 def cell_text(value: Any) -> str:
     """Return a value as the cell of a table: numbers of four digits, nothing for None, and nothing that steers a terminal."""
     match value:
@@ -51,7 +57,11 @@ def number_text(value: float, digits: int = 4) -> str:
 
 def is_numeric(value: Any) -> bool:
     """Tell whether a cell is a number, or empty."""
-    return value is None or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+    return (
+        value is None
+        or isinstance(value, Figure)
+        or (isinstance(value, numbers.Real) and not isinstance(value, bool))
+    )
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, width: int = MAX_CELL) -> str:
@@ -77,13 +87,14 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, width: i
 
 def text_facts(rows: Mapping[str, Any]) -> str:
     """Return names and values, one a line, with the values below each other."""
-    widest = max((len(name) for name in rows), default=0)
-    return "\n".join(f"{name:{widest}}  {cell_text(value)}".rstrip() for name, value in rows.items())
+    texts = {cell_text(name): cell_text(value) for name, value in rows.items()}
+    widest = max(map(len, texts), default=0)
+    return "\n".join(f"{name:{widest}}  {value}".rstrip() for name, value in texts.items())
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table of Markdown."""
-    lines = [[_markdown(name) for name in header], ["---"] * len(header)]
+    lines = [[_markdown(cell_text(name)) for name in header], ["---"] * len(header)]
     lines += [[_markdown(cell_text(cell)) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -96,7 +107,7 @@ def latex_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         for column in range(len(header))
     )
     lines = [
-        " & ".join(map(_latex, header)),
+        " & ".join(_latex(cell_text(name)) for name in header),
         *(" & ".join(_latex(cell_text(c)) for c in row) for row in cells),
     ]
     head, *body = [f"{line} \\\\" for line in lines]
@@ -123,7 +134,8 @@ def _markdown(text: str) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "∞": r"$\infty$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "∞": r"$\infty$", "<": "$<$", ">": "$>$",
+    "|": "$|$", "[": "{[}", "]": "{]}", "…": r"\ldots{}",
 }  # fmt: skip
 
 

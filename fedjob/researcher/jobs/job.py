@@ -18,6 +18,7 @@ from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
 from fedjob.common.notebooks.living_output import in_notebook
+from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.common.quorum import Quorum
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
@@ -317,7 +318,7 @@ class Job(ManualRounds, JobView):
         """
         check_is_draft(self._folder)
         session = self.reach()
-        return request_grants(session, self._spec, self._folder, timeout_s)
+        return ShownMap(request_grants(session, self._spec, self._folder, timeout_s), ("node", "request"))
 
     def refresh(self, throttle_s: float = 1.0) -> bool:
         """Ask the nodes whose owners have not decided again; return whether anything has changed.

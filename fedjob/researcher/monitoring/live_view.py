@@ -11,7 +11,6 @@ from fedjob.common.notebooks.html import (
     BAD,
     BUSY,
     GOOD,
-    IDLE,
     WAIT,
     Piece,
     bar,
@@ -24,6 +23,7 @@ from fedjob.common.notebooks.html import (
 from fedjob.common.notebooks.plain_tables import cell_text, number_text, text_table
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.monitoring.live import Live, NodeLive, duration
+from fedjob.researcher.monitoring.summary import mood_of
 
 MAX_NODES = 30
 """Most nodes that have a row of their own."""
@@ -46,18 +46,6 @@ _COUNTS = frozenset(
     )
 )
 """Numbers beside a node's metrics that are none."""
-
-_MOODS = {
-    State.COMPLETED: GOOD,
-    State.RUNNING: BUSY,
-    State.STARTING: BUSY,
-    State.WAITING: WAIT,
-    State.QUEUED: WAIT,
-    State.FAILED: BAD,
-    State.REJECTED: BAD,
-    State.KILLED: BAD,
-    State.LOST: BAD,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +98,7 @@ class LiveView:
         state = self.live.state
         words = " · ".join(filter(None, [self._rounds_words(), self._time_words(), *self._overall_words()]))
         done = self._fraction()
-        head = Piece(f"<div>{chip(state, _MOODS.get(state, IDLE))} {bar(done, words)}</div>")
+        head = Piece(f"<div>{chip(state, mood_of(state))} {bar(done, words)}</div>")
         header, rows = self._rows()
         drawn = [[row[0], self._chip_of(row[0], str(row[1])), *row[2:]] for row in rows]
         pieces = [head, *(note(text, warns=state not in HISTORY) for text in self._remarks())]
@@ -172,7 +160,7 @@ class LiveView:
         header = ["node", "state", "progress", *metrics]
         rows: list[list[Any]] = []
         for node in self.nodes[:MAX_NODES]:
-            known = self.live.metrics.get(node, {})
+            known = self._metrics_of(node)
             values = [_number(known.get(name)) for name in metrics]
             rows.append([node, self._state_of(node), self._progress_of(node), *values])
         if len(self.nodes) > MAX_NODES:
@@ -184,10 +172,16 @@ class LiveView:
                 row.pop(2)
         return header, rows
 
+    def _metrics_of(self, node: str) -> Mapping[str, Any]:
+        """Return what a node measures while it computes, and over all rows once it has answered."""
+        last = self.live.metrics.get(node, {})
+        answered = self.live.nodes.get(node, NodeLive()).state == State.COMPLETED
+        return {**last, **self.live.measured.get(node, {})} if answered else last
+
     def _metric_names(self) -> list[str]:
         found: dict[str, None] = {}
         for node in self.nodes:
-            for name, value in self.live.metrics.get(node, {}).items():
+            for name, value in self._metrics_of(node).items():
                 if name not in _COUNTS and _number(value) is not None:
                     found[name] = None
         return list(found)[:MAX_METRICS]
