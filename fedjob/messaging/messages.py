@@ -237,6 +237,10 @@ class Answer:
             `resources`, `outside_hours`.
         short: which resources are short.
         workers, ahead: how many workers the node has, and how many tasks wait before this one.
+        privacy: of a job with differential privacy, the `epsilon` and `delta` that hold here, which may be less than
+            what was asked for, and the epsilon that the whole job would `cost`. Where the dataset has a budget, also
+            `budget_epsilon` and `budget_delta`, what of it is `left`, and what would be left `after` the job. Empty
+            without differential privacy.
         sandbox, audit: see `Pong`.
     """
 
@@ -262,6 +266,7 @@ class Answer:
     short: list[str] = field(default_factory=list)
     workers: int = 0
     ahead: int = 0
+    privacy: dict[str, float] = field(default_factory=dict)
     sandbox: str = ""
     audit: AuditHead | None = None
 
@@ -290,6 +295,8 @@ class Result:
         items: how many were `processed` and `failed`, in how many `batches`; empty where there are none.
         rows: of the dataset: `registered` by its owner, `read` for this work, and `used` after filters and
             incomplete rows; without what is not known, and for a mock without `registered`.
+        privacy: the `epsilon` that the job has spent at this node with this task, and its `delta`; empty where nothing
+            is charged.
         sandbox: see `Pong`; empty where nothing was sent.
         audit: see `Pong`; it covers the records of this task.
     """
@@ -316,6 +323,7 @@ class Result:
     usage: list[int] | None = None
     items: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    privacy: dict[str, float] = field(default_factory=dict)
     sandbox: str = ""
     audit: AuditHead | None = None
 

@@ -168,6 +168,15 @@ def protect_of(plain: Mapping[str, Any]) -> Protect:
         raise SpecError(f"a protection has no such settings: {error}") from error
 
 
+def dp_of(plain: Mapping[str, Any]) -> RecordDP | NodeDP | None:
+    """Return the differential privacy that a message asks for; None for none.
+
+    Raises:
+        SpecError: there is no such protection, or it has no such settings.
+    """
+    return protect_of(plain).dp
+
+
 def _dp_of(plain: Mapping[str, Any]) -> RecordDP | NodeDP:
     settings = dict(plain)
     kind = _PRIVACY.get(str(settings.pop("kind", "")))

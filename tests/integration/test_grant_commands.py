@@ -390,8 +390,8 @@ def test_limits_of_projects_are_set_and_shown(federation: Federation, owner: Own
 
 
 def test_a_protection_that_is_not_built_is_refused_where_an_owner_writes_it(owner: Owner) -> None:
-    refused = owner.types("grants", "project", "heart", "--protection", "dp", expect=1)
-    assert "there is no protection 'dp': this version of fedjob enforces secagg" in refused
+    refused = owner.types("grants", "project", "heart", "--protection", "noise", expect=1)
+    assert "there is no protection 'noise': this version of fedjob enforces secagg, dp" in refused
 
 
 @pytest.mark.feature("TB-85")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import DecodeError
+from fedjob.common.errors import DecodeError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
@@ -171,6 +171,7 @@ class Attempts:
         attempt = self._attempts[key] = TaskAttempt(self._number, sandbox=context.workers.sandbox, gpus=gpus)
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
         if context.spool.has_result(key):
+            permissions.accounts.note_leaving(key)
             self._store(row, attempt)
             return
         task = task_of(row)
@@ -184,6 +185,16 @@ class Attempts:
         if refusal := permissions.may_start(row, root) or permissions.used_up(row):
             self._report(Unprepared(key, attempt.number, *refusal))
             return
+        try:
+            private = permissions.private_work_of(row)
+        except SpecError as error:
+            self._report(Unprepared(key, attempt.number, "privacy", str(error)))
+            return
+        if private is not None:
+            if unpaid := permissions.pay(row, private):  # committed before anything begins
+                self._report(Unprepared(key, attempt.number, "budget", unpaid))
+                return
+            context.point("charged")
         rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
         forwarded = "none" if task.protect else permissions.limits_of(row).logs or rule
         attempt.log = Forwarding(context.home, key, forwarded)
@@ -209,6 +220,7 @@ class Attempts:
                 folder=attempt.folder,
                 limits=limits,
                 known=known,
+                noise={} if private is None else private.noise,
             )
         )
         context.point("started")
@@ -251,6 +263,7 @@ class Attempts:
                 turn.step(events.Began(key, pid))
             case WorkerReturned():
                 self._context.point("returned")
+                self._context.permissions.accounts.note_leaving(key)
                 attempt.ends_at = None
                 turn.after.append(lambda: self._store(row, attempt))
             case ChildRequested(order=wanted):
@@ -340,7 +353,9 @@ class Attempts:
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
         if task_of(row).protect:
-            result = concealed(result)
+            result = replace(concealed(result), privacy=self._context.permissions.spent_by(row))
+        if not (result.ok or stored.left):
+            turn.rows.append(lambda: self._context.permissions.accounts.settle(row.key, left=False))
         if stored.trace or stored.message:
             # the plan's own words stay in the task's log: they may hold values, and this log may be sent away
             what = f"task {row.key[:12]} of job {row.job}, round {row.round}"

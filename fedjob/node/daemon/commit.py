@@ -13,11 +13,13 @@ from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
 from fedjob.messaging.outbox import Outgoing
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.queue.task import header_of, refused, unpacked_result
 from fedjob.node.storage.outbox import Forgettable
+from fedjob.node.storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,19 @@ def put_rows(tasks: TaskStore, commands: Iterable[events.Command]) -> None:
             tasks.put_task(change.row)
         else:
             tasks.delete_task(change.row)
+
+
+def settle_charges(accounts: PrivacyAccounts, spool: Spool, commands: Iterable[events.Command]) -> None:
+    """End the charges of private tasks that have ended: spent, unless nothing of them can have left the node."""
+    last = {
+        command.row.key: command.row
+        for command in commands
+        if isinstance(command, (events.PutTask, events.DeleteTask))
+    }
+    for row in last.values():
+        if row.finished:
+            is_out = row.state == State.COMPLETED or accounts.is_leaving(row.key)
+            accounts.settle(row.key, left=is_out or spool.has_result(row.key))
 
 
 def dropped_replies(turn: Turn, forgettable: Forgettable) -> tuple[list[str], set[str]]:

@@ -38,6 +38,7 @@ from fedjob.node.daemon.commit import (
     must_last,
     put_rows,
     reply_ids,
+    settle_charges,
 )
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
@@ -78,7 +79,7 @@ class Daemon:
         reload: returns them anew, cheaply: it is called twice a second.
         hub_ahead_s: returns by how many seconds the hub's clock is ahead of this machine's, see `ConnectionWatch`.
         sandboxes: kinds of sandbox that may be used, the best first: see `find_support`.
-        crash_at: called with the name of each step between accept and release: `accepted`, `started`,
+        crash_at: called with the name of each step between accept and release: `accepted`, `charged`, `started`,
             `receipted`, `fetched`, `returned`, `kept`, `stored`, `done`, `replied`, `released`.
     """
 
@@ -371,6 +372,7 @@ class Daemon:
                 for change in turn.rows:
                     change()
                 put_rows(self._context.tasks, [*self._lazy, *turn.commands])
+                settle_charges(self._context.permissions.accounts, self._context.spool, turn.commands)
                 # after the rows, so that the head of the audit chain in each reply covers what is replied
                 replies = encoded()
                 self._store.drop(withdrawn)

@@ -143,6 +143,7 @@ class OfferHandler:
             decided=0.0 if grant is None else grant.decided or 0.0,
             contact=contact_of(self._context.config, verdict.dataset),
             version="" if verdict.subject is None else verdict.subject.version,
+            privacy=dict(verdict.privacy),
             sandbox=self._context.workers.sandbox,
         )
 

@@ -38,6 +38,7 @@ class TaskInputs:
         folder: an existing, empty one for what comes out.
         limits: of the owner, by name, see `Local`.
         known: the items that the ledger knows, for a job that asks for new ones.
+        noise: the terms of differential privacy; empty for none.
     """
 
     row: TaskRow
@@ -48,6 +49,7 @@ class TaskInputs:
     folder: Path
     limits: Mapping[str, Any]
     known: Known | None
+    noise: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         limits=dict(wanted.limits),
         releases_path=_releases_path(task, dataset, sources),
         known_path="" if wanted.known is None else str(inbox / KNOWN_NAME),
+        noise=dict(wanted.noise),
     )
     if wanted.known is not None:
         save_known(wanted.known, inbox / KNOWN_NAME)

@@ -41,6 +41,7 @@ class StoredResult:
         state: id of the node state that it proposes; empty for none.
         trace, report: for the node's log.
         items: that it worked on, for the ledger; None where they are not remembered.
+        left: something of it may have left the node.
     """
 
     key: str
@@ -51,6 +52,7 @@ class StoredResult:
     trace: str = ""
     report: str = ""
     items: dict[str, list[list[Any]]] | None = None
+    left: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         return _failed(row, run, found, to.config)
     if found.num_examples < min_rows:
         detail = f"computed on fewer rows than the owner's minimum of {min_rows}{_ask(to.config)}"
-        return StoredResult(row.key, run, failure(row.key, "min_rows", detail))
+        return StoredResult(row.key, run, failure(row.key, "min_rows", detail), left=False)
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)
@@ -195,7 +197,7 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
         detail += _ask(config)
     failed = failure(row.key, found.reason, detail)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
-    return StoredResult(row.key, run, failed, message=found.message, trace=found.trace)
+    return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=False)
 
 
 def _put_params(row: TaskRow, to: Destination) -> Ref:

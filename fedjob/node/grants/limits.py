@@ -12,7 +12,7 @@ from typing import Any
 
 from fedjob.common.checks import is_number
 from fedjob.common.errors import SpecError
-from fedjob.privacy.protections import check_protections, least_nodes
+from fedjob.privacy.protections import check_protections, demanded_by_both, in_words
 
 LOGS = ("none", "stdout", "all")
 """The parts of a task's log that the researcher may see, the strictest first."""
@@ -43,7 +43,7 @@ class GrantLimits:
         args: name of an argument -> `{min, max, choices}`: it may be anything within; `model_args.width` names
             one of several, `optimizer.lr` a nested one. With `exact` it has to be as it was asked for, too.
         any_args: whatever arguments the plan is given.
-        protections: that a job must have, such as `secagg:5`.
+        protections: that a job must have, such as `secagg:5` or `dp:3,1e-6`.
     """
 
     until: float = 0.0
@@ -125,14 +125,8 @@ def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
         secrets=tuple(name for name in one.secrets if not other.secrets or name in other.secrets),
         args=args,
         any_args=one.any_args,
-        protections=_both_protections(one.protections, other.protections),
+        protections=demanded_by_both(one.protections, other.protections),
     )
-
-
-def _both_protections(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what both demand: sums of the larger number of nodes."""
-    needed = least_nodes((*one, *other))
-    return (f"secagg:{needed}",) if needed else ()
 
 
 def parse_limits(
@@ -229,9 +223,7 @@ def describe_limits(limits: GrantLimits) -> list[str]:
     lines += [f"{name} = {describe_bounds(bounds)}" for name, bounds in limits.args.items()]
     if limits.any_args:
         lines.append("any arguments")
-    if needed := least_nodes(limits.protections):
-        lines.append(f"secure aggregation of {needed} nodes or more")
-    return lines
+    return lines + in_words(limits.protections)
 
 
 def describe_bounds(bounds: Mapping[str, Any]) -> str:

@@ -7,18 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedjob.common.errors import SpecError
+from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits, tighten
-from fedjob.node.grants.policy import Permission, judge
+from fedjob.node.grants.policy import Permission, ask, judge, not_possible
 from fedjob.node.grants.question import question_of
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+from fedjob.node.protection.privacy_ledger import Wanted, unprotected
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import task_of
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.secrets import Secrets
+from fedjob.privacy.dp.mechanisms import Mechanism
+from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
+from fedjob.privacy.protections import lowered
 from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES, usage_of
 
@@ -64,6 +71,7 @@ class Permissions:
         self._grants = grants
         self._versions = versions
         self._secrets = secrets
+        self.accounts = PrivacyAccounts(database)
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
         """Ask policy about a message."""
@@ -112,7 +120,8 @@ class Permissions:
         )
         if isinstance(question, Permission):
             return question
-        return judge(question, self._grants.on_file(question), dataset, self.config, time.time())
+        verdict = judge(question, self._grants.on_file(question), dataset, self.config, time.time())
+        return self._within_budget(verdict, wanted, job, researcher)
 
     def _version_of(self, dataset: RegisteredDataset | None, use: str) -> str:
         """Return the version of a dataset, or of its mock."""
@@ -200,9 +209,103 @@ class Permissions:
             limits = tighten(limits, GrantLimits(min_rows=dataset.min_rows))
         return limits
 
+    def private_work_of(self, row: TaskRow) -> PrivateWork | None:
+        """Return the noise and the cost of a task, as the node finds them; None for one without differential privacy.
+
+        Raises:
+            SpecError: it can't be done with differential privacy.
+        """
+        task = task_of(row)
+        dp = dp_of(task.protect)
+        if dp is None:
+            return None
+        return self._private_work(task, lowered(dp, self.limits_of(row).protections), row.step)
+
+    def pay(self, row: TaskRow, work: PrivateWork) -> str:
+        """Charge for a private task before it begins; return why it can't be paid, empty where it is."""
+        task = task_of(row)
+        dp = dp_of(task.protect)
+        if dp is None or task.use != "private":
+            return ""
+        dp = lowered(dp, self.limits_of(row).protections)
+        wanted = _wanted(task, row.job, row.researcher, work.mechanisms, dp)
+        return self.accounts.reserve(wanted, task=row.key, round_=row.round, step=row.step)
+
+    def spent_by(self, row: TaskRow) -> dict[str, float]:
+        """Return what a task's job has spent at this node, with that task, as its result says it."""
+        task = task_of(row)
+        dp = dp_of(task.protect)
+        if dp is None or task.use != "private":
+            return {}
+        delta = lowered(dp, self.limits_of(row).protections).delta
+        return {"epsilon": round(self.accounts.spent_by(row.job, row.dataset, delta), 6), "delta": delta}
+
+    def _private_work(
+        self, wanted: Offer | Task, dp: RecordDP | NodeDP, step: str | None = None
+    ) -> PrivateWork:
+        dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
+        if dataset is None:
+            raise SpecError(
+                "differential privacy is of the records of a node's dataset, and this job uses none of them"
+            )
+        if step is None:
+            return private_work(wanted, dp, num_rows=dataset.num_rows)
+        return private_work(wanted, dp, num_rows=dataset.num_rows, step=step)
+
+    def _within_budget(
+        self, verdict: Permission, wanted: Offer | Task, job: str, researcher: str
+    ) -> Permission:
+        """Refuse what the privacy budgets of a dataset do not allow, and add what it would cost.
+
+        A task is charged, and refused where it is too much, when it begins.
+        """
+        if verdict.subject is None or not (verdict.allowed or verdict.status == "pending"):
+            return verdict
+        dp, dataset = dp_of(wanted.protect), verdict.dataset
+        if dp is None:
+            if dataset is None or wanted.use != "private" or not self.accounts.budgets(dataset.name):
+                return verdict
+            detail = unprotected(dataset.name) + ask(self.config, dataset)
+            return replace(verdict, status="rejected", reason="budget", detail=detail)
+        if isinstance(wanted, Task):
+            return verdict
+        dp = lowered(dp, verdict.limits.protections)
+        try:
+            work = self._private_work(wanted, dp)
+        except SpecError as error:
+            return not_possible("privacy", str(error), dataset)
+        quote = self.accounts.quote(_wanted(wanted, job, researcher, work.whole, dp))
+        if wanted.use != "private":
+            return replace(
+                verdict, privacy={"epsilon": quote.epsilon, "delta": quote.delta, "cost": quote.cost}
+            )
+        verdict = replace(verdict, privacy=quote.to_plain())
+        if not quote.refusal:
+            return verdict
+        detail = quote.refusal + ask(self.config, dataset)
+        return replace(verdict, status="rejected", reason="budget", detail=detail)
+
     def secrets_of(self, row: TaskRow) -> dict[str, str]:
         """Return what a task's grant lets its plan use of the dataset's secrets; none without a grant, or on a mock."""
         bound, task = self._grants.usage.bound(row.key), task_of(row)
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def _wanted(
+    wanted: Offer | Task,
+    job: str,
+    researcher: str,
+    mechanisms: tuple[Mechanism, ...],
+    dp: RecordDP | NodeDP,
+) -> Wanted:
+    return Wanted(
+        dataset=wanted.dataset,
+        job=job,
+        researcher=researcher,
+        project=wanted.project,
+        mechanisms=mechanisms,
+        epsilon=dp.epsilon,
+        delta=dp.delta,
+    )

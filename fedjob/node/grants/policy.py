@@ -6,6 +6,7 @@ decision that changed in between counts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from fedjob.common.types import Contact, contacts_text
@@ -23,7 +24,7 @@ from fedjob.node.grants.grant import (
 )
 from fedjob.node.grants.limits import GrantLimits, tighten
 
-_REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher")
+_REFUSALS = ("revoked", "limits_exceeded", "unknown_researcher", "budget")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Permission:
         origin: `request`, `rule`, `built-in`, or empty where nothing had to be granted.
         state: of the grant; `expired` also where a new one has to be asked for.
         limits: those that it runs under.
+        privacy: what it would cost in differential privacy, by name, see `messages.Answer`.
     """
 
     status: str
@@ -51,6 +53,7 @@ class Permission:
     origin: str = ""
     state: str = ""
     limits: GrantLimits = field(default_factory=GrantLimits)
+    privacy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def allowed(self) -> bool:

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -219,6 +219,37 @@ CREATE TABLE secure_sums (
 ) STRICT;
 CREATE INDEX secure_sums_by_ask ON secure_sums (ask);
 CREATE INDEX secure_sums_by_job ON secure_sums (job);
+
+CREATE TABLE budgets (
+    dataset TEXT NOT NULL,
+    project TEXT NOT NULL,
+    researchers TEXT NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL,
+    changed REAL NOT NULL,
+    changed_by TEXT NOT NULL,
+    PRIMARY KEY (dataset, project, researchers)
+) STRICT;
+
+CREATE TABLE charges (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    task TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    dataset TEXT NOT NULL,
+    project TEXT NOT NULL,
+    researcher TEXT NOT NULL,
+    job TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    mechanisms BLOB NOT NULL,
+    epsilon REAL NOT NULL,
+    delta REAL NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'spent', 'returned')),
+    at REAL NOT NULL,
+    settled REAL,
+    UNIQUE (task, number)
+) STRICT;
+CREATE INDEX charges_by_dataset ON charges (dataset, state);
 
 CREATE TABLE processed (
     plan TEXT NOT NULL,

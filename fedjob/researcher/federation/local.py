@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import unpack
-from fedjob.common.errors import JobFailed, NodeFailure, PreparationError, UnreadableData
+from fedjob.common.errors import JobFailed, NodeFailure, PreparationError, SpecError, UnreadableData
 from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, Emit, result_of, work_order_of
+from fedjob.execution.private_work import private_work
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.messages import Task, work_key
 from fedjob.parameters.files import FileParams
+from fedjob.privacy.protect import dp_of
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, completion
@@ -178,7 +180,8 @@ class LocalFederation(Federation):
             state_path=self._state_path(node, task.state),
             output_path=str(output),
         )
-        order = replace(order, scratch_path=str(scratch), limits={"own": True})
+        noise = self._noise_of(node, task, place.step)
+        order = replace(order, scratch_path=str(scratch), limits={"own": True}, noise=noise)
         bench = self._benches.setdefault(node, Workbench())
         try:
             done = bench.compute(order, self._emitter(node, round_))
@@ -205,6 +208,16 @@ class LocalFederation(Federation):
             result=replace(result, of=key[:32]),
             params=None if path is None else FileParams(path),
         )
+
+    def _noise_of(self, node: str, task: Task, step: str) -> dict[str, Any]:
+        """Return the terms of differential privacy of a task, as a node finds them; empty for none."""
+        dp = dp_of(task.protect)
+        if dp is None:
+            return {}
+        try:
+            return dict(private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step).noise)
+        except SpecError as error:
+            raise NodeFailure(node, "privacy", str(error)) from error
 
     def _keep_files(self, source: Path, node: str, round_: int) -> None:
         """Move the files that a node keeps for its owner into this job's folder of outputs."""

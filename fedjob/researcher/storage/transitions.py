@@ -21,12 +21,14 @@ SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset",
 SHARED_REASONS = frozenset(
     {
         "batch_failures",
+        "budget",
         "limits_exceeded",
         "min_rows",
         "no_data",
         "no_new_data",
         "no_test_data",
         "out_of_memory",
+        "privacy",
     }
 )
 """The reasons that name a job's failure where all of its nodes failed for them: they say more than that too few are left."""

@@ -20,6 +20,8 @@ from fedjob.node.grants.limits import (
     parse_until,
     tighten,
 )
+from fedjob.privacy.protect import NodeDP, RecordDP
+from fedjob.privacy.protections import Cap, cap_of, lowered
 
 bounds = st.one_of(
     st.fixed_dictionaries({}, optional={"min": st.integers(0, 5), "max": st.integers(3, 9)}),
@@ -119,10 +121,63 @@ def test_a_range_that_is_given_twice_has_to_be_kept_twice() -> None:
     assert limits.args == {"lr": {"min": 0.1, "max": 0.5}, "c": {"choices": ["b"]}}
 
 
-@pytest.mark.parametrize("name", ["dp", "SecAgg", "DP", "", "dp ", "secagg "])
+@pytest.mark.parametrize("name", ["DP:3", "SecAgg", "DP", "", "dp ", "secagg ", "noise"])
 def test_a_protection_that_is_not_built_is_refused_by_its_name(name: str) -> None:
-    with pytest.raises(SpecError, match=f"there is no protection {name!r}: .* enforces secagg"):
+    with pytest.raises(SpecError, match=f"there is no protection {name!r}: .* enforces secagg, dp"):
         parse_limits(protections=[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dp",
+        "dp:",
+        "dp:0",
+        "dp:-1",
+        "dp:nan",
+        "dp:inf",
+        "dp:x",
+        "dp:3,",
+        "dp:3,0",
+        "dp:3,1",
+        "dp:3,x",
+        "dp:3,1e-6,1",
+    ],
+)
+def test_a_cap_that_promises_nothing_is_refused(name: str) -> None:
+    with pytest.raises(SpecError, match="expected dp:EPSILON or dp:EPSILON,DELTA"):
+        parse_limits(protections=[name])
+
+
+def test_of_two_caps_the_smaller_epsilon_and_the_smaller_delta_hold() -> None:
+    one, other = parse_limits(protections=["dp:3,1e-6", "secagg:5"]), parse_limits(protections=["dp:1,1e-5"])
+    third = parse_limits(protections=["dp:7"])
+    for both in (
+        tighten(tighten(one, other), third),
+        tighten(third, tighten(other, one)),
+        agreed(one, other),
+    ):
+        assert both.protections == ("secagg:5", "dp:1,1e-06")
+        assert describe_limits(both) == [
+            "secure aggregation of 5 nodes or more",
+            "differential privacy with epsilon 1 and delta 1e-06 at most",
+        ]
+        assert GrantLimits.from_plain(both.to_plain()) == both
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-12, 0.5))
+def test_a_cap_is_kept_to_the_last_digit(epsilon: float, delta: float) -> None:
+    kept = tighten(parse_limits(protections=[f"dp:{epsilon!r},{delta!r}"]), GrantLimits())
+    assert cap_of(kept.protections) == Cap(epsilon, delta)
+
+
+@pytest.mark.feature("BF-24")
+def test_a_larger_epsilon_and_delta_are_lowered_to_the_owners() -> None:
+    asked = RecordDP(epsilon=10.0, delta=1e-3)
+    assert lowered(asked, ["dp:3,1e-6"]) == RecordDP(epsilon=3.0, delta=1e-6)
+    assert lowered(asked, ["dp:3"]) == RecordDP(epsilon=3.0, delta=1e-3)
+    assert lowered(asked, ["dp:30", "secagg"]) == asked
+    assert lowered(NodeDP(epsilon=10.0, delta=1e-3), ["dp:3"]) == NodeDP(epsilon=3.0, delta=1e-3)
 
 
 @pytest.mark.parametrize("name", ["secagg:", "secagg:2", "secagg:x", "secagg:-5", "secagg:1e9", "secagg:5:5"])
@@ -145,12 +200,23 @@ def test_of_two_demands_the_larger_number_of_nodes_holds() -> None:
         ({"secagg": {"min_nodes": 3}}, r"sums of 5 nodes or more.*SecAgg\(min_nodes=5\)"),
         ({"secagg": {"min_nodes": 5}}, "^$"),
         ({"secagg": {"min_nodes": 9}}, "^$"),
+        ({"dp": {"kind": "record", "epsilon": 1.0, "delta": 1e-5}}, "demands secure aggregation"),
     ],
     ids=str,
 )
 def test_a_job_without_what_is_demanded_breaks_the_limits(protect: dict[str, Any], words: str) -> None:
     limits = parse_limits(protections=["secagg:5"])
     assert re.search(words, Request(protect=protect).breaks(limits))
+
+
+def test_a_job_without_differential_privacy_is_told_what_to_run_with() -> None:
+    limits = parse_limits(protections=["dp:3,1e-6", "secagg:4"])
+    secagg, dp = {"min_nodes": 4}, {"kind": "record", "epsilon": 10.0, "delta": 1e-5, "max_grad_norm": 1.0}
+    for protect in ({}, {"secagg": secagg}):
+        words = Request(protect=protect).breaks(limits)
+        assert words.endswith("Job(..., protect=Protect(dp=RecordDP(epsilon=3, delta=1e-06)))")
+    assert "secure aggregation" in Request(protect={"dp": dp}).breaks(limits)
+    assert Request(protect={"dp": dp, "secagg": secagg}).breaks(limits) == ""
 
 
 @pytest.mark.parametrize("count", [0, -1, 2**60])

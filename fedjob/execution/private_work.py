@@ -1,0 +1,88 @@
+"""The noise and the cost of a task under differential privacy: the one place that decides them.
+
+A node's daemon asks before it charges its ledger and before a worker starts, and a local run asks too: neither
+the worker nor the researcher decides what noise is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.messaging.messages import Offer, Task
+from fedjob.privacy.dp.mechanisms import Mechanism
+from fedjob.privacy.protect import NodeDP, RecordDP
+from fedjob.training_plans.private_terms import terms_of
+from fedjob.training_plans.training_args import merged_args
+
+TRAIN = "train"
+"""The step that a training protocol's work is done in; cyclic transfer numbers its own."""
+
+TRAININGS = ("cyclic", "fedavg", "fedbuff", "fednova", "fedopt", "fedper", "fedprox", "scaffold")
+"""Protocols of which nothing but trained parameters, and what follows from them, leaves a node."""
+
+_NOT_PRIVATE: Mapping[str, str] = {
+    "ditto": "it trains twice on the same records: use FedAvg or FedPer",
+    "fedbn": "batch normalisation mixes the records of a batch: use GroupNorm in the model, and FedAvg",
+    "finetuned": "it trains once more on the same records at the end: use FedAvg",
+    "qfedavg": "each node reports its loss without noise: use FedAvg",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateWork:
+    """The noise of one task, and its cost.
+
+    Args:
+        noise: the terms that the worker computes by, see `orders.WorkOrder`.
+        mechanisms: that the task runs on the records, for the ledger of its node.
+        whole: those of all tasks of the job at the node together.
+    """
+
+    noise: Mapping[str, Any]
+    mechanisms: tuple[Mechanism, ...]
+    whole: tuple[Mechanism, ...] = field(default=())
+
+
+def private_work(
+    wanted: Task | Offer, dp: RecordDP | NodeDP, *, num_rows: int, step: str = TRAIN
+) -> PrivateWork:
+    """Return the noise and the cost of a task, or of the tasks that an offer is about.
+
+    Args:
+        wanted: as the researcher sent it.
+        dp: the epsilon and delta that hold at this node, for all rounds of the job.
+        num_rows: of the dataset, as its owner registered it.
+        step: of the task.
+
+    Raises:
+        SpecError: it can't be done with differential privacy, or no noise is enough.
+    """
+    if isinstance(dp, NodeDP):
+        raise SpecError(f"{wanted.protocol} does not run under NodeDP: use RecordDP(...)")
+    if wanted.protocol in TRAININGS:
+        return _training(wanted, dp, num_rows, step)
+    reason = _NOT_PRIVATE.get(wanted.protocol, f"those that do are {', '.join(TRAININGS)}")
+    raise SpecError(f"{wanted.protocol} does not run under differential privacy: {reason}")
+
+
+def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> PrivateWork:
+    if not (step == TRAIN or step.startswith(f"{TRAIN}_")):
+        raise SpecError(
+            f"step {step[:40]!r} measures a model on a node's records, and under differential privacy nothing leaves but "
+            "trained parameters: run the job without validation at the nodes"
+        )
+    if wanted.rounds < 1:
+        raise SpecError(f"a job has one round or more, found {wanted.rounds}")
+    args = wanted.training_args
+    if isinstance(wanted, Task):
+        args = merged_args(args, wanted.round_args)
+    terms = terms_of(dp, training_args=args, num_rows=num_rows, rounds=wanted.rounds)
+    one = terms.mechanism
+    return PrivateWork(
+        noise=terms.to_plain(),
+        mechanisms=(one,),
+        whole=(replace(one, number=one.number * wanted.rounds),),
+    )

@@ -1,0 +1,258 @@
+"""A node with a privacy budget: what it charges, when, what it refuses, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedjob.common.types import new_job_id
+from fedjob.messaging.messages import Answer, Offer, Result, Task
+from fedjob.node.config.config import NodeConfig
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts, TaskCharge
+from fedjob.node.protection.privacy_ledger import PrivacyBudget
+from fedjob.node.storage.audit import Audit
+from fedjob.privacy.dp.mechanisms import cost_of
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
+
+DP = {"dp": {"kind": "record", "epsilon": 2.0, "delta": 1e-5, "max_grad_norm": 1.0}}
+BUDGET = PrivacyBudget(dataset="toy", epsilon=2.5, delta=1e-5)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    made = Federation(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def node(federation: Federation) -> Node:
+    return federation.node(config=NodeConfig(approval="off", contact="privacy@clinic.example")).start()
+
+
+def set_budget(node: Node, budget: PrivacyBudget = BUDGET) -> None:
+    with node.database() as database:
+        PrivacyAccounts(database).set_budget(budget, "owner")
+
+
+def charges(node: Node) -> list[TaskCharge]:
+    with node.database() as database:
+        return list(PrivacyAccounts(database).charges())[::-1]
+
+
+def private(ann: Researcher, **more: Any) -> Task:
+    return ann.task(ADD_ONE, "AddOne", **{"protect": DP, "rounds": 2, **more})
+
+
+def asked(ann: Researcher, **more: Any) -> Answer:
+    task = private(ann)
+    fields = {name: getattr(task, name) for name in ("dataset", "protocol", "plan", "entry", "training_args")}
+    offer = Offer(**{**fields, "protect": DP, "rounds": 2, **more})
+    return ann.answer_to(ann.send("node1", offer), Answer)
+
+
+def asked_plainly(ann: Researcher, **more: Any) -> Answer:
+    return asked(ann, protect={}, **more)
+
+
+@pytest.mark.feature("FB-91", "BF-24")
+def test_a_job_is_charged_by_its_rounds_and_refused_before_the_budget_breaks(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    set_budget(node)
+    answer = asked(ann)
+    assert answer.status == "not-needed"
+    assert (answer.privacy["epsilon"], answer.privacy["delta"]) == (2.0, 1e-5)
+    assert 1.9 < answer.privacy["cost"] <= 2.0
+    assert (answer.privacy["left"], answer.privacy["budget_epsilon"]) == (2.5, 2.5)
+    assert answer.privacy["after"] == pytest.approx(2.5 - answer.privacy["cost"], abs=1e-5)
+
+    first = ann.result("node1", private(ann), round_=1)
+    assert first.ok, first.detail
+    second = ann.result("node1", private(ann, seed=12), round_=2)
+    assert second.ok, second.detail
+    assert 0 < first.privacy["epsilon"] < second.privacy["epsilon"] <= 2.0
+    assert second.privacy["delta"] == 1e-5
+    assert [(one.round, one.state) for one in charges(node)] == [(1, "spent"), (2, "spent")]
+    third = ann.result("node1", private(ann, seed=13), round_=3)
+    assert (third.ok, third.reason) == (False, "budget")
+    assert "the job keeps epsilon 2 here" in third.detail
+
+    ann.job = new_job_id()
+    answer = asked(ann)
+    assert (answer.status, answer.reason) == ("rejected", "budget")
+    assert "the privacy budget on dataset toy (epsilon 2.5, delta 1e-05) has" in answer.note
+    assert "privacy@clinic.example" in answer.note
+    assert answer.privacy["left"] == pytest.approx(2.5 - second.privacy["epsilon"], abs=1e-5)
+    assert answer.privacy["after"] < 0
+    refused = [ann.result("node1", private(ann, seed=seed), round_=seed) for seed in (1, 2)]
+    assert refused[0].ok, "there is enough for one of its rounds"
+    assert (refused[1].ok, refused[1].reason) == (False, "budget")
+    with node.database() as database:
+        assert PrivacyAccounts(database).spent(BUDGET) <= 2.5
+        kinds = [record.kind for record in Audit(database).records()]
+        assert kinds.count("charge") == 6, "reserved and spent, three times"
+        Audit(database).verify()
+
+
+def test_the_same_work_costs_once_while_its_bytes_are_kept(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    task = private(ann)
+    first = ann.result("node1", task, round_=1)
+    again = ann.result("node1", task, round_=1, attempt=2)
+    assert (first.params, first.privacy) == (again.params, again.privacy)
+    assert [(one.number, one.state) for one in charges(node)] == [(1, "spent")]
+    node.stop()
+    node.start()
+    assert ann.result("node1", task, round_=1, attempt=3).params == first.params
+    assert len(charges(node)) == 1
+
+
+def test_what_failed_before_anything_left_costs_nothing(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    failed = ann.result("node1", replace(private(ann), entry="Missing"))
+    assert not failed.ok
+    assert [one.state for one in charges(node)] == ["returned"]
+    assert ann.result("node1", private(ann), round_=2).privacy["epsilon"] < 2.0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step": "validate"}, "without validation"),
+        ({"protocol": "ditto"}, "twice"),
+        ({"training_args": {"num_updates": 2, "batch_size": 15}}, "twice as many rows"),
+        ({"rounds": 0}, "one round or more"),
+    ],
+    ids=str,
+)
+def test_what_cant_be_private_is_refused_before_anything_is_charged(
+    federation: Federation, node: Node, change: dict[str, Any], words: str
+) -> None:
+    ann, change = federation.ann, dict(change)
+    step = change.pop("step", "train")
+    result = ann.result("node1", private(ann, **change), step=step)
+    assert (result.ok, result.reason) == (False, "privacy")
+    assert words in result.detail
+    assert charges(node) == []
+    if step == "train":
+        answer = asked(ann, **change)
+        assert (answer.status, answer.reason) == ("unknown", "privacy")
+        assert words in answer.note
+
+
+def test_what_walks_around_a_budget_is_refused(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    assert asked_plainly(ann).status == "not-needed"
+    set_budget(node, replace(BUDGET, project="heart", researchers=("ann",)))
+    plain = {"plan": None, "entry": "", "training_args": {}, "rounds": 1}
+    for more in (
+        {},
+        {"project": "heart"},
+        {"protocol": "function"},
+        {"protocol": "inference"},
+        {"protocol": "evaluation"},
+        {"protocol": "statistics", "config": {"mean": ["x"]}, **plain},
+        {"protocol": "psi", "config": {"on": "x", "own": "node1"}, **plain},
+    ):
+        answer = asked_plainly(ann, **more)
+        assert (answer.status, answer.reason) == ("rejected", "budget"), more
+        assert "has a privacy budget" in answer.note
+        assert "RecordDP" in answer.note
+    plainly = ann.result("node1", ann.task(ADD_ONE, "AddOne"))
+    assert (plainly.ok, plainly.reason) == (False, "budget")
+    elsewhere = asked(ann, project="lung")
+    assert (elsewhere.status, elsewhere.reason) == ("rejected", "budget")
+    assert "no privacy budget on dataset toy is for researcher ann in project lung" in elsewhere.note
+    result = ann.result("node1", private(ann, project="lung"), round_=2)
+    assert (result.ok, result.reason) == (False, "budget")
+    assert asked(ann, project="heart").status == "not-needed"
+    assert charges(node) == []
+
+
+@pytest.mark.feature("BF-24")
+def test_an_owners_cap_lowers_what_was_asked_for(federation: Federation) -> None:
+    node = federation.node(config=NodeConfig()).start()
+    ann = federation.ann
+    much = {"dp": {**DP["dp"], "epsilon": 10.0, "delta": 1e-3}}
+    asked_first = asked(ann, protect=much)
+    assert (asked_first.status, asked_first.privacy["epsilon"]) == ("pending", 10.0)
+    node.decide(limits=GrantLimits(protections=("dp:3,1e-6",)))
+
+    def granted(received: list[Any]) -> Answer | None:
+        found = [m.body for m in received if isinstance(m.body, Answer) and m.body.status == "granted"]
+        return found[-1] if found else None
+
+    answer: Answer = ann.take(granted)
+    assert (answer.privacy["epsilon"], answer.privacy["delta"]) == (3.0, 1e-6)
+    assert answer.limits["protections"] == ["dp:3,1e-06"]
+    first = ann.result("node1", private(ann, protect=much), round_=1)
+    assert first.ok, first.detail
+    assert first.privacy["delta"] == 1e-6
+    (charge,) = charges(node)
+    assert (charge.epsilon, charge.delta) == (3.0, 1e-6)
+    assert 2.9 < cost_of(charge.mechanisms * 2, 1e-6) <= 3.0
+    plain = asked_plainly(ann)
+    assert plain.status == "pending", "another question, which its owner has not answered"
+
+
+def test_a_project_that_demands_differential_privacy_says_what_to_run_with(
+    federation: Federation, node: Node
+) -> None:
+    with node.database() as database:
+        limits = GrantLimits(protections=("dp:3,1e-06",))
+        Grants(database).projects.limit("heart", limits, "owner")
+    ann = federation.ann
+    refused = asked_plainly(ann, project="heart")
+    assert (refused.status, refused.reason) == ("rejected", "limits_exceeded")
+    assert "protect=Protect(dp=RecordDP(epsilon=3, delta=1e-06))" in refused.note
+    much = {"dp": {**DP["dp"], "epsilon": 10.0}}
+    answer = asked(ann, project="heart", protect=much)
+    assert (answer.status, answer.privacy["epsilon"], answer.privacy["delta"]) == ("not-needed", 3.0, 1e-6)
+
+
+def test_a_node_that_is_stopped_while_it_computes_charges_once(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    sent = ann.train("node1", private(ann))
+    ann.take(lambda received: bool(charges(node)))
+    node.stop()
+    (one,) = charges(node)
+    assert one.state in ("reserved", "spent")
+    node.start()
+    assert ann.answer_to(sent, Result).ok
+    assert [(one.number, one.state) for one in charges(node)] == [(1, "spent")]
+
+
+def test_a_killed_task_that_let_nothing_out_gives_its_charge_back(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    slow = ADD_ONE.replace('print("the data are loaded")', "import time; time.sleep(60)")
+    ann.train("node1", replace(private(ann), plan=ann.plan(slow)))
+    ann.take(lambda received: bool(charges(node)))
+    ann.end("node1")
+    ann.take(lambda received: [one.state for one in charges(node)] == ["returned"])
+
+
+def test_mock_data_need_no_budget(federation: Federation, tmp_path: Path) -> None:
+    node = federation.node(config=NodeConfig(approval="off"))
+    with node.database() as database:
+        toy = str(node.folder / "toy.npz")
+        database.execute("UPDATE datasets SET mock = ?", (toy,))
+    node.start()
+    set_budget(node, replace(BUDGET, epsilon=0.001))
+    ann = federation.ann
+    assert asked_plainly(ann, use="mock").status == "not-needed"
+    answer = asked(ann, use="mock")
+    assert (answer.status, answer.privacy["epsilon"]) == ("not-needed", 2.0)
+    assert "left" not in answer.privacy
+    result = ann.result("node1", private(ann, use="mock"))
+    assert result.ok, result.detail
+    assert (result.privacy, charges(node)) == ({}, [])
