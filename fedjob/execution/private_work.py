@@ -74,6 +74,7 @@ def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> P
             f"step {step[:40]!r} measures a model on a node's records, and under differential privacy nothing leaves but "
             "trained parameters: run the job without validation at the nodes"
         )
+    check_training(wanted.protocol, wanted.config)
     if wanted.rounds < 1:
         raise SpecError(f"a job has one round or more, found {wanted.rounds}")
     args = wanted.training_args
@@ -86,3 +87,16 @@ def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> P
         mechanisms=(one,),
         whole=(replace(one, number=one.number * wanted.rounds),),
     )
+
+
+def check_training(protocol: str, config: Mapping[str, Any]) -> None:
+    """Refuse settings of a training protocol that make a node report what has no noise.
+
+    Raises:
+        SpecError: it names the setting, and what to use instead.
+    """
+    if protocol == "scaffold" and config.get("option") == "I":
+        raise SpecError(
+            "Scaffold(option='I') reports the gradient over all records of a node without noise: use option='II', which "
+            "reports the noisy ones of its steps"
+        )

@@ -21,6 +21,7 @@ from fedjob.messaging.transport.mqtt import MqttTransport
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 from fedjob.repository.base import Repository
@@ -152,6 +153,11 @@ class KilledNode:
         written.write_text(f"{step} {job}")
         written.rename(self.armed)
 
+    def charges(self, job: str) -> list[str]:
+        """Return the states of a job's charges in the privacy ledger, the newest first."""
+        with database_of(Database(self.home.database)) as database:
+            return [charge.state for charge in PrivacyAccounts(database).charges(job=job)]
+
     def trainings(self) -> int:
         return _printed(self.home, "the data are loaded")
 
@@ -190,6 +196,30 @@ def test_killed_at_any_step_it_trains_once_and_answers(
     before = {"accepted": 0, "started": 0, "receipted": 0, "fetched": 0, "released": 1}
     assert node.trainings() - trainings == before.get(step, 0) + 1
     assert len([m for m in ann.received if getattr(m.body, "of", "") == sent]) == 1
+
+
+@pytest.mark.parametrize("step", ["charged", "fetched", "returned", "stored", "done"])
+def test_killed_at_any_step_a_private_task_is_charged_once(
+    killed: KilledNode, ann: Researcher, step: str
+) -> None:
+    """The ledger is never under what was told: at the moment of the kill, and after the task has ended."""
+    node = killed
+    process = node.running()
+    ann.job = new_job_id()
+    dp = {"kind": "record", "epsilon": 2.0, "delta": 1e-5, "max_grad_norm": 1.0}
+    task = ann.task(ADD_ONE, "AddOne", protect={"dp": dp}, rounds=1)
+    node.arm(step, ann.job)
+    sent = ann.train(node.name, task)
+    ann.take(lambda received: not process.alive, timeout_s=120)
+    assert node.marker.read_text() == f"{step} {ann.job}"
+    (killed_with,) = node.charges(ann.job)
+    assert killed_with == ("spent" if step == "done" else "reserved")
+    node.running()
+    ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
+    result = next(m.body for m in ann.received if getattr(m.body, "of", "") == sent)
+    assert result.ok, (result.reason, result.detail)
+    assert node.charges(ann.job) == ["spent"]
+    assert 1.9 < result.privacy["epsilon"] <= 2.0
 
 
 def test_workers_and_what_they_started_die_with_their_daemon(

@@ -28,6 +28,7 @@ FORKED = (
     "test_node_queue.py",
     "test_preprocess.py",
     "test_preprocess_learning.py",
+    "test_privacy_budgets.py",
     "test_psi.py",
     "test_settings_in_force.py",
     "test_statistics.py",

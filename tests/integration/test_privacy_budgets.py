@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from fedjob import FedAvg, Job, Protect, RecordDP
+from fedjob.cli import cli
+from fedjob.common.errors import SpecError
 from fedjob.common.types import new_job_id
+from fedjob.identity.keys import Identity
 from fedjob.messaging.messages import Answer, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.decisions import Grants
@@ -18,7 +23,8 @@ from fedjob.node.protection.privacy_accounts import PrivacyAccounts, TaskCharge
 from fedjob.node.protection.privacy_ledger import PrivacyBudget
 from fedjob.node.storage.audit import Audit
 from fedjob.privacy.dp.mechanisms import cost_of
-from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher
+from tests.integration.nodes import ADD_ONE, Federation, Node, Researcher, write_toy
+from tests.integration.scripted import open_session
 
 DP = {"dp": {"kind": "record", "epsilon": 2.0, "delta": 1e-5, "max_grad_norm": 1.0}}
 BUDGET = PrivacyBudget(dataset="toy", epsilon=2.5, delta=1e-5)
@@ -256,3 +262,80 @@ def test_mock_data_need_no_budget(federation: Federation, tmp_path: Path) -> Non
     result = ann.result("node1", private(ann, use="mock"))
     assert result.ok, result.detail
     assert (result.privacy, charges(node)) == ({}, [])
+
+
+@pytest.mark.feature("FB-91", "BF-24")
+def test_a_researcher_sees_the_cost_before_and_what_was_spent_after(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Two nodes with budgets; one of them lowers what is asked for, the other has too little for a second job."""
+    capped, tight = (
+        federation.node(name, NodeConfig(approval="off", threads=1)).start() for name in ("capped", "tight")
+    )
+    with capped.database() as database:
+        limits = GrantLimits(protections=("dp:1,1e-6",))
+        Grants(database).projects.limit("default", limits, "owner")
+    set_budget(capped, replace(BUDGET, epsilon=50.0))
+    set_budget(tight)
+    plan = tmp_path / "plan.py"
+    plan.write_text(ADD_ONE)
+    (tmp_path / "lab").mkdir()
+    with open_session(federation, tmp_path / "lab", Identity.generate("lab")) as session:
+
+        def job_of(**changes: Any) -> Job:
+            arguments = {
+                "training_plan": f"{plan}:AddOne",
+                "data": {"tags": ["toy"]},
+                "training_args": {"num_updates": 2, "batch_size": 5},
+                "rounds": 2,
+                "protect": Protect(dp=RecordDP(epsilon=2.0, delta=1e-5)),
+                "session": session,
+            }
+            return Job(FedAvg(), **{**arguments, **changes})
+
+        with pytest.raises(SpecError, match="the job has no differential privacy"):
+            job_of(protect=None).estimate()
+        job = job_of()
+        first, second = job.estimate(timeout_s=60)
+        assert (first.node, first.epsilon, first.delta) == ("capped", 1.0, 1e-6)
+        assert (second.node, second.epsilon, second.left, second.problem) == ("tight", 2.0, 2.5, "")
+        assert second.after == pytest.approx(2.5 - second.cost, abs=1e-5)
+        assert charges(tight) == []
+        result = job.run(progress=False)
+        assert set(result.epsilon) == {"capped", "tight"}
+        assert 0.9 < result.epsilon["capped"] <= 1.0
+        assert result.epsilon["tight"] == pytest.approx(second.cost, abs=1e-5)
+        assert result.privacy["capped"]["delta"] == 1e-6
+        assert f"tight epsilon {result.epsilon['tight']:.4g} (delta 1e-05)" in result.about
+        assert job.record.grants["capped"]["privacy"]["epsilon"] == 1.0
+        assert [one.state for one in charges(capped)] == ["spent", "spent"]
+        shown = CliRunner().invoke(cli, ["job", "show", job.id, "--home", str(tmp_path / "lab")])
+        assert "capped epsilon " in shown.output
+
+        another = job_of()
+        estimates = another.estimate(timeout_s=60)
+        assert not estimates.ok
+        assert "has" in estimates[1].problem
+        assert "left" in repr(estimates)
+        assert set(another.run(progress=False).epsilon) == {"capped"}
+        assert "budget" in another.record.absent["tight"]
+    assert len(charges(tight)) == 2
+
+
+def test_a_local_job_says_what_it_costs(tmp_path: Path) -> None:
+    write_toy(tmp_path / "toy.npz")
+    plan = tmp_path / "plan.py"
+    plan.write_text(ADD_ONE)
+    job = Job(
+        FedAvg(),
+        training_plan=f"{plan}:AddOne",
+        data={"here": str(tmp_path / "toy.npz")},
+        nodes="local",
+        training_args={"num_updates": 2, "batch_size": 5},
+        rounds=2,
+        protect=RecordDP(epsilon=2.0, delta=1e-5),
+        home=tmp_path / "lab",
+    )
+    (estimate,) = job.estimate()
+    assert (estimate.node, estimate.epsilon, estimate.problem) == ("here", 2.0, "")
+    assert job.run(progress=False).epsilon == {"here": estimate.cost}

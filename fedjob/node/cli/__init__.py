@@ -23,6 +23,11 @@ _COMMANDS = {
         "grants",
         "Decide who may run which training plan on which dataset.",
     ),
+    "budget": (
+        "fedjob.node.cli.budget",
+        "budget",
+        "Set how much privacy jobs may spend on a dataset, and show what was spent.",
+    ),
     "notify": ("fedjob.node.cli.notify", "notify", "Send the owner a notice as a test."),
     "audit": ("fedjob.node.cli.audit", "audit", "Show or verify the log of every grant and task."),
     "tasks": ("fedjob.node.cli.tasks", "tasks", "List the tasks computed here, and for whom."),

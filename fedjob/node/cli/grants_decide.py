@@ -60,7 +60,8 @@ _LIMIT_OPTIONS = (
         "protections",
         multiple=True,
         metavar="NAME",
-        help="A protection that jobs must have: secagg, or secagg:5 for sums of 5 nodes or more.",
+        help="A protection that jobs must have: secagg, secagg:5 for sums of 5 nodes or more, dp:3 or dp:3,1e-6 for "
+        "differential privacy with such an epsilon and delta at most; may be repeated.",
     ),
 )
 

@@ -10,7 +10,7 @@ import click
 from fedjob.common.checks import printable
 from fedjob.common.codec import to_plain
 from fedjob.common.console import json_option, print_json, show_rows, table, when
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.items import Items
 from fedjob.common.types import rounds_text
 from fedjob.node.cli.home import KnownText, home_option, open_database
@@ -20,12 +20,16 @@ from fedjob.node.grants.contract import deviations
 from fedjob.node.grants.decisions import Grants, approved_before
 from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
+from fedjob.node.grants.permissions import price_of
 from fedjob.node.grants.question_words import (
     entries_in_words,
     question_in_words,
     settings_in_words,
     shown_name,
 )
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+from fedjob.node.protection.privacy_ledger import Quote
+from fedjob.node.storage.database import Database
 
 
 @click.command("list")
@@ -35,12 +39,26 @@ from fedjob.node.grants.question_words import (
 def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
     """List the requests of researchers, and the decisions on them."""
     with open_database(home) as database:
-        found = Grants(database).all("pending" if pending else None)
+        store = Grants(database)
+        found = store.all("pending" if pending else None)
+        prices = {grant.id: _price(store, grant, database) for grant in found if grant.status == "pending"}
     if as_json:
-        print_json([grant.to_plain() for grant in found])
+        print_json([{**grant.to_plain(), "privacy": _plain_price(prices.get(grant.id))} for grant in found])
         return
     table(
-        ("id", "status", "origin", "researcher", "dataset", "use", "plan", "sha256", "job", "asked"),
+        (
+            "id",
+            "status",
+            "origin",
+            "researcher",
+            "dataset",
+            "use",
+            "plan",
+            "sha256",
+            "job",
+            "privacy",
+            "asked",
+        ),
         [
             (
                 g.id,
@@ -52,6 +70,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
                 g.subject.entry or "-",
                 g.subject.plan[:12] or "-",
                 g.asked.job_name or "-",
+                _short_price(prices.get(g.id)),
                 when(g.requested),
             )
             for g in found
@@ -74,6 +93,7 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         alike = _alike(store, grant, text)
         org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
         dataset = Datasets(database).find(grant.subject.dataset)
+        price = _price(store, grant, database)
         before = approved_before(store, grant)
         min_rows = _min_rows(store, grant, dataset)
         earlier = "" if before is None else _text(store, before)
@@ -82,13 +102,15 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         plain = {
             **grant.to_plain(),
             "question_in_words": question,
+            "privacy": _plain_price(price),
             "differs_from": "" if before is None else before.id,
             "differences": [] if before is None else _differences(before, grant),
             "differs_only_in_form_from": "" if alike is None else alike.id,
         }
         print_json({**plain, "code": text} if code else plain)
         return
-    for key, value in _lines(grant, 0 if dataset is None else dataset.num_rows, org, question):
+    lines = _lines(grant, 0 if dataset is None else dataset.num_rows, org, question)
+    for key, value in (*lines, *_price_lines(price)):
         click.echo(f"{key:<14}{printable(value) or '-'}")
     for number, line in enumerate(_compared(before, grant)):
         click.echo(f"{'' if number else 'differs':<14}{printable(line)}")
@@ -195,6 +217,35 @@ def _protections(protect: Mapping[str, Any]) -> list[str]:
         f"{name}: {', '.join(entries_in_words({k: v for k, v in settings.items() if v is not None}))}"
         for name, settings in protect.items()
     ]
+
+
+def _price(store: Grants, grant: Grant, database: Database) -> Quote | str | None:
+    """Return what a request would cost in differential privacy, or why it can't run so; None for none."""
+    dataset = Datasets(database).find(grant.subject.dataset)
+    try:
+        limits = store.projects.limits_of(grant.subject.project)
+        return price_of(grant, limits, dataset, PrivacyAccounts(database))
+    except SpecError as error:
+        return str(error)
+
+
+def _plain_price(price: Quote | str | None) -> dict[str, Any]:
+    if price is None:
+        return {}
+    return {"refusal": price} if isinstance(price, str) else {**price.to_plain(), "refusal": price.refusal}
+
+
+def _short_price(price: Quote | str | None) -> str:
+    if not isinstance(price, Quote):
+        return "-" if price is None else "not possible"
+    if price.refusal:
+        return f"{price.cost:.3g}, too much"
+    return f"{price.cost:.3g}" + (f", then {price.after:.3g} left" if price.budget is not None else "")
+
+
+def _price_lines(price: Quote | str | None) -> Iterator[tuple[str, str]]:
+    if price is not None:
+        yield "costs", price if isinstance(price, str) else price.words
 
 
 def _predicted(grant: Grant) -> str:

@@ -14,11 +14,12 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.grant import Grant
 from fedjob.node.grants.limits import GrantLimits, tighten
 from fedjob.node.grants.policy import Permission, ask, judge, not_possible
 from fedjob.node.grants.question import question_of
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
-from fedjob.node.protection.privacy_ledger import Wanted, unprotected
+from fedjob.node.protection.privacy_ledger import Quote, Wanted, unprotected
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import task_of
 from fedjob.node.storage.database import Database
@@ -219,7 +220,9 @@ class Permissions:
         dp = dp_of(task.protect)
         if dp is None:
             return None
-        return self._private_work(task, lowered(dp, self.limits_of(row).protections), row.step)
+        dataset = self._datasets.find(task.dataset) if task.dataset else None
+        dp = lowered(dp, self.limits_of(row).protections)
+        return private_work(task, dp, num_rows=_rows_of(dataset), step=row.step)
 
     def pay(self, row: TaskRow, work: PrivateWork) -> str:
         """Charge for a private task before it begins; return why it can't be paid, empty where it is."""
@@ -240,18 +243,6 @@ class Permissions:
         delta = lowered(dp, self.limits_of(row).protections).delta
         return {"epsilon": round(self.accounts.spent_by(row.job, row.dataset, delta), 6), "delta": delta}
 
-    def _private_work(
-        self, wanted: Offer | Task, dp: RecordDP | NodeDP, step: str | None = None
-    ) -> PrivateWork:
-        dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
-        if dataset is None:
-            raise SpecError(
-                "differential privacy is of the records of a node's dataset, and this job uses none of them"
-            )
-        if step is None:
-            return private_work(wanted, dp, num_rows=dataset.num_rows)
-        return private_work(wanted, dp, num_rows=dataset.num_rows, step=step)
-
     def _within_budget(
         self, verdict: Permission, wanted: Offer | Task, job: str, researcher: str
     ) -> Permission:
@@ -271,10 +262,9 @@ class Permissions:
             return verdict
         dp = lowered(dp, verdict.limits.protections)
         try:
-            work = self._private_work(wanted, dp)
+            quote = quote_of(wanted, dp, job, researcher, dataset, self.accounts)
         except SpecError as error:
             return not_possible("privacy", str(error), dataset)
-        quote = self.accounts.quote(_wanted(wanted, job, researcher, work.whole, dp))
         if wanted.use != "private":
             return replace(
                 verdict, privacy={"epsilon": quote.epsilon, "delta": quote.delta, "cost": quote.cost}
@@ -291,6 +281,63 @@ class Permissions:
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def quote_of(
+    wanted: Offer,
+    dp: RecordDP | NodeDP,
+    job: str,
+    researcher: str,
+    dataset: RegisteredDataset | None,
+    accounts: PrivacyAccounts,
+) -> Quote:
+    """Return what an offered job would cost in differential privacy, and what the dataset's budgets have for it.
+
+    Args:
+        dp: the epsilon and delta that hold at this node.
+
+    Raises:
+        SpecError: it can't be done with differential privacy.
+    """
+    work = private_work(wanted, dp, num_rows=_rows_of(dataset))
+    return accounts.quote(_wanted(wanted, job, researcher, work.whole, dp))
+
+
+def price_of(
+    grant: Grant, limits: GrantLimits, dataset: RegisteredDataset | None, accounts: PrivacyAccounts
+) -> Quote | None:
+    """Return what the job of a request would cost; None where it asks for no differential privacy, or uses a mock.
+
+    Args:
+        limits: of its project.
+
+    Raises:
+        SpecError: it can't be done with differential privacy.
+    """
+    asked, subject = grant.asked, grant.subject
+    dp = dp_of(asked.protect)
+    if dp is None or subject.use != "private" or grant.origin != "request":
+        return None
+    offer = Offer(
+        dataset=subject.dataset,
+        protocol=grant.protocol,
+        config=dict(asked.config),
+        training_args=dict(asked.training_args),
+        model_args=dict(asked.model_args),
+        project=asked.project,
+        protect=dict(asked.protect),
+        rounds=asked.rounds,
+    )
+    dp = lowered(dp, tighten(grant.limits, limits).protections)
+    return quote_of(offer, dp, asked.job, subject.researcher, dataset, accounts)
+
+
+def _rows_of(dataset: RegisteredDataset | None) -> int:
+    if dataset is None:
+        raise SpecError(
+            "differential privacy is of the records of a node's dataset, and this job uses none of them"
+        )
+    return dataset.num_rows
 
 
 def _wanted(

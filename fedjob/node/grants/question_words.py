@@ -58,12 +58,25 @@ def gpus_in_words(asked: Request) -> str:
 
 
 def _protection_in_words(asked: Request) -> str:
-    if secagg := asked.protect.get("secagg"):
-        return (
+    words = ""
+    secagg, dp = asked.protect.get("secagg"), asked.protect.get("dp")
+    if secagg:
+        words += (
             f", under secure aggregation: of this node's numbers only the sum over {secagg['min_nodes']} nodes or more "
             "becomes known"
         )
-    return ""
+    if dp and dp["kind"] == "record":
+        words += (
+            f", under differential privacy of single records (epsilon {dp['epsilon']:g}, delta {dp['delta']:g}, over all "
+            "rounds together): noise is added here, so that what leaves says next to nothing about any one record, and "
+            "nothing else leaves but the number of rows"
+        )
+    if dp and dp["kind"] == "node":
+        words += (
+            f", under differential privacy of whole nodes (epsilon {dp['epsilon']:g}, delta {dp['delta']:g}, over all "
+            "rounds together): noise of all nodes is in the sum, so that it says next to nothing about this one"
+        )
+    return words
 
 
 def entries_in_words(given: Mapping[str, Any]) -> list[str]:
@@ -193,9 +206,12 @@ def _psi(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> st
 
 def _training(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> str:
     about = (PROTOCOLS.find(protocol).__doc__ or "").partition("\n")[0].rstrip(".")
+    leaves = "the trained parameters, the number of examples and metrics leave"
+    if asked.protect.get("dp"):
+        leaves = "the trained parameters leave"
     return (
         f"training of the model of plan {shown_name(entry)} by {protocol} ({about}), {_rounds(asked)}"
-        f"{_lengths(asked)}: the trained parameters, the number of examples and metrics leave in every round"
+        f"{_lengths(asked)}: {leaves} in every round"
     )
 
 

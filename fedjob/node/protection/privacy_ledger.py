@@ -122,6 +122,16 @@ class Quote:
     after: float = math.inf
     refusal: str = ""
 
+    @property
+    def words(self) -> str:
+        """Return it in words, for the owner who decides."""
+        if self.refusal:
+            return self.refusal
+        alone = f"epsilon {self.cost:.4g}"
+        if self.budget is None:
+            return f"{alone} (delta {self.delta:g}); the dataset has no privacy budget"
+        return f"{alone} of {self.budget.words}: {self.left:.4g} is left of it now, {self.after:.4g} would be left"
+
     def to_plain(self) -> dict[str, float]:
         """Return its numbers by name, those of a budget where there is one."""
         plain = {"epsilon": self.epsilon, "delta": self.delta, "cost": self.cost}

@@ -26,6 +26,7 @@ class TrainingTerms:
         steps: of one round.
         rounds: that the noise is for.
         max_grad_norm: the bound on the Euclidean norm of one record's gradient.
+        num_rows: of the dataset, as its owner registered it; the number is public.
     """
 
     epsilon: float
@@ -35,6 +36,7 @@ class TrainingTerms:
     steps: int
     rounds: int
     max_grad_norm: float
+    num_rows: int
 
     @property
     def mechanism(self) -> Gaussian:
@@ -90,4 +92,5 @@ def training_terms(
         steps=steps,
         rounds=rounds,
         max_grad_norm=max_grad_norm,
+        num_rows=num_rows,
     )

@@ -134,9 +134,17 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "token": record.token or "-",
         "props": ", ".join(f"{k}={v}" for k, v in spec.props.items()) or "-",
         "newest breakpoint": kept[-1] if kept else "-",
+        "privacy": _privacy(record),
         "audit logs": _audit_logs(folder),
     }.items():
         click.echo(f"{key:18} {printable(str(value))}")
+
+
+def _privacy(record: JobRecord) -> str:
+    """Return what the job has spent of differential privacy at each node, in words."""
+    from fedjob.researcher.storage.record import privacy_in_words
+
+    return "; ".join(f"{node} {privacy_in_words(one)}" for node, one in sorted(record.privacy.items())) or "-"
 
 
 def _audit_logs(folder: JobFolder) -> str:

@@ -13,16 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import unpack
-from fedjob.common.errors import JobFailed, NodeFailure, PreparationError, SpecError, UnreadableData
+from fedjob.common.errors import (
+    JobFailed,
+    NodeFailure,
+    NotPrivate,
+    PreparationError,
+    SpecError,
+    UnreadableData,
+)
 from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, Emit, result_of, work_order_of
-from fedjob.execution.private_work import private_work
+from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.messages import Task, work_key
 from fedjob.parameters.files import FileParams
+from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.privacy.protect import dp_of
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
@@ -180,15 +188,16 @@ class LocalFederation(Federation):
             state_path=self._state_path(node, task.state),
             output_path=str(output),
         )
-        noise = self._noise_of(node, task, place.step)
+        work = self._private_work(node, task, place.step)
+        noise = {} if work is None else dict(work.noise)
         order = replace(order, scratch_path=str(scratch), limits={"own": True}, noise=noise)
         bench = self._benches.setdefault(node, Workbench())
         try:
             done = bench.compute(order, self._emitter(node, round_))
         except NodeFailure:
             raise
-        except (UnreadableData, PreparationError) as error:
-            # of the site's data, not of the plan: as at a node
+        except (UnreadableData, PreparationError, NotPrivate) as error:
+            # of the site's data, or found on them: as at a node
             raise NodeFailure(node, error.reason, str(error)) from error
         except Exception as error:
             raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
@@ -199,23 +208,24 @@ class LocalFederation(Federation):
         if (output / KEPT_NAME).exists():
             self._keep_files(output / KEPT_NAME, node, round_)
         path = Path(done.params_path) if done.params_path else None
+        spent = _spent(task, work)
         if "secagg" in task.protect:
             held = self._sums.hold(key, result_of(done, params=None, state=state), path)
-            return Arrival(node=node, result=replace(held, of=key[:32]))
+            return Arrival(node=node, result=replace(held, of=key[:32], privacy=spent))
         result = result_of(done, params=None if path is None else ref_of(path), state=state)
         return Arrival(
             node=node,
-            result=replace(result, of=key[:32]),
+            result=replace(result, of=key[:32], privacy=spent),
             params=None if path is None else FileParams(path),
         )
 
-    def _noise_of(self, node: str, task: Task, step: str) -> dict[str, Any]:
-        """Return the terms of differential privacy of a task, as a node finds them; empty for none."""
+    def _private_work(self, node: str, task: Task, step: str) -> PrivateWork | None:
+        """Return the noise and the cost of a task, as a node finds them; None without differential privacy."""
         dp = dp_of(task.protect)
         if dp is None:
-            return {}
+            return None
         try:
-            return dict(private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step).noise)
+            return private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step)
         except SpecError as error:
             raise NodeFailure(node, "privacy", str(error)) from error
 
@@ -247,3 +257,11 @@ class LocalFederation(Federation):
         if not path.exists():
             raise NodeFailure(node, "state_missing", f"node state {state} is not in {self._states}")
         return str(path)
+
+
+def _spent(task: Task, work: PrivateWork | None) -> dict[str, float]:
+    """Return what a local job costs, all rounds of it: nobody keeps a ledger of the sites."""
+    dp = dp_of(task.protect)
+    if dp is None or work is None:
+        return {}
+    return {"epsilon": round(cost_of(work.whole, dp.delta), 6), "delta": dp.delta}

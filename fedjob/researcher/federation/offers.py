@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedjob.common.errors import SpecError
@@ -14,6 +14,7 @@ from fedjob.researcher.connection.catalogue import Listing
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.storage.deployment import Code, Enclosed, enclosed_with, publish_code
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.record import finite
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec, resources_of
 from fedjob.training_plans.training_args import merged_args
 
@@ -50,6 +51,7 @@ class NodeAnswer:
         origin: of the grant: `request`, `rule` or `built-in`.
         by, decided: who decided, and when (seconds since 1970).
         sandbox: around the node's workers, see `Pong`.
+        privacy: what the job costs there in differential privacy, see `messages.Answer`; empty where it asks for none.
     """
 
     node: str
@@ -71,6 +73,7 @@ class NodeAnswer:
     by: str = ""
     decided: float = 0.0
     sandbox: str = ""
+    privacy: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def may_run(self) -> bool:
@@ -181,6 +184,7 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
         by=answer.by,
         decided=_instant(answer.decided),
         sandbox=answer.sandbox,
+        privacy=finite(answer.privacy),
     )
 
 
@@ -210,6 +214,7 @@ def grant_entry(answer: NodeAnswer, before: Mapping[str, Any], now: float) -> di
         "limits": dict(answer.limits),
         "contact": answer.contact,
         "sandbox": answer.sandbox,
+        "privacy": dict(answer.privacy),
         "since": before.get("since", now) if same else now,
     }
 

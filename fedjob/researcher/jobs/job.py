@@ -64,6 +64,7 @@ from fedjob.researcher.jobs.lifecycle import (
     take_next_attempt,
 )
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
+from fedjob.researcher.jobs.privacy_estimate import PrivacyEstimates, estimate_job
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
@@ -301,6 +302,22 @@ class Job(ManualRounds, JobView):
         session = self.reach()
         epoch = self._runner.record.epoch if self._runner is not None else 0
         return check_nodes(session, self._spec, self._folder, epoch=epoch, timeout_s=timeout_s, schema=schema)
+
+    def estimate(self, timeout_s: float = 10.0) -> PrivacyEstimates:
+        """Ask every node what the job would cost in differential privacy; nothing is charged and nothing stays there.
+
+        Args:
+            timeout_s: after which a node counts as silent.
+
+        Returns:
+            One estimate per node.
+
+        Raises:
+            SpecError: the job asks for no differential privacy.
+            NoDatasets: nothing matches `data`.
+        """
+        self.reach()
+        return estimate_job(self._spec, lambda: self.check(timeout_s))
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.

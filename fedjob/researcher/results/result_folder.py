@@ -41,7 +41,7 @@ from fedjob.researcher.storage.audit_heads import summaries
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
-from fedjob.researcher.storage.record import load_record
+from fedjob.researcher.storage.record import load_record, privacy_in_words
 from fedjob.researcher.storage.spec import JobSpec, load_spec
 from fedjob.training_plans.pipeline import Pipeline
 from fedjob.training_plans.source.compilation import make_plan
@@ -324,6 +324,9 @@ class ResultFolder:
         open_nodes = sorted(node for node, kind in self.sandboxes.items() if kind == "none")
         without = [f"computed without a sandbox: {', '.join(open_nodes)}"] if open_nodes else []
         rewritten = [chain.node for chain in summaries(self._folder.audit_heads) if chain.contradictions]
+        if spent := self.privacy:
+            at = ", ".join(f"{node} {privacy_in_words(one)}" for node, one in sorted(spent.items()))
+            without.append(f"differential privacy: {at}")
         without += [f"audit logs that contradict themselves: {', '.join(rewritten)}"] if rewritten else []
         return printable_lines("; ".join([str(self.participation), *self._manifest.row_losses, *without]))
 
@@ -331,6 +334,16 @@ class ResultFolder:
     def sandboxes(self) -> dict[str, str]:
         """node -> the sandbox that its last answer was computed in: `namespaces`, `landlock`, `none`, ..."""
         return dict(load_record(self._folder.record).sandboxes) if self._folder.record.exists() else {}
+
+    @property
+    def privacy(self) -> dict[str, dict[str, float]]:
+        """node -> the `epsilon` that the job has spent there and its `delta`, as the nodes reported them; empty without."""
+        return dict(load_record(self._folder.record).privacy) if self._folder.record.exists() else {}
+
+    @property
+    def epsilon(self) -> dict[str, float]:
+        """node -> the epsilon that the job has spent there, over all its rounds; `privacy` has the delta with it."""
+        return {node: spent["epsilon"] for node, spent in self.privacy.items() if "epsilon" in spent}
 
     @property
     def complete(self) -> bool:

@@ -13,6 +13,7 @@ from fedjob.parameters.auxiliary import split
 from fedjob.protocols.base import Reply
 from fedjob.protocols.usage import Usage
 from fedjob.researcher.federation.base import AskContext
+from fedjob.researcher.storage.record import finite
 from fedjob.researcher.storage.replies import Arrival
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ class RoundArrivals:
         """node -> the sandbox that its last answer was computed in, where it says one."""
         return {
             node: arrival.result.sandbox for node, arrival in self.arrivals.items() if arrival.result.sandbox
+        }
+
+    @property
+    def privacy(self) -> dict[str, dict[str, float]]:
+        """node -> the `epsilon` that the job has spent there and its `delta`, where its last answer says so."""
+        return {
+            node: finite(arrival.result.privacy)
+            for node, arrival in self.arrivals.items()
+            if arrival.result.privacy
         }
 
     def then(

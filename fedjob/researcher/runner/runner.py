@@ -284,9 +284,10 @@ class Runner:
         took_part = {**self.record.participants, **dict.fromkeys(answered, ""), **left_out}
         rows = {**self.record.rows, **so_far.rows}
         sandboxes = {**self.record.sandboxes, **so_far.sandboxes}
-        known = (self.record.participants, self.record.rows, self.record.sandboxes)
-        if (took_part, rows, sandboxes) != known:
-            self._attempt.update(participants=took_part, rows=rows, sandboxes=sandboxes)
+        privacy = {**self.record.privacy, **so_far.privacy}
+        known = (self.record.participants, self.record.rows, self.record.sandboxes, self.record.privacy)
+        if (took_part, rows, sandboxes, privacy) != known:
+            self._attempt.update(participants=took_part, rows=rows, sandboxes=sandboxes, privacy=privacy)
         self.position = position
         self.persistence.tidy(position, self.gatherer.tasks.take_published())
         return position

@@ -7,11 +7,14 @@ fedjob leaves alone; a later major version is refused by name.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import is_number
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, RecordUnreadable
 from fedjob.common.files import write_atomic
@@ -46,7 +49,7 @@ class JobRecord:
         finished: when this attempt ended.
         past: earlier attempts, oldest first.
         grants: node -> `{state, reason, grant, origin, needs, by, note, when, until, limits, contact, sandbox,
-            since}`,
+            privacy, since}`,
             as the nodes last reported; `when` (decided), `until` and `since` are seconds since 1970.
         tries: how often scheduling was tried in this attempt.
         participants: nodes that were asked in a committed round -> empty where their reply counted in the
@@ -55,6 +58,8 @@ class JobRecord:
             for data, their owners refused, or they could not start.
         rows: node -> its rows `registered`, `read` and `used`, as its last answer that counts reported them.
         sandboxes: node -> the sandbox that its last answer was computed in, see `Pong`; `none` for none.
+        privacy: node -> the `epsilon` that the job has spent there, with its `delta`, as its last answer reported it; for
+            jobs with differential privacy.
         deployment: plan (`Class@sha256`) -> nodes that it runs at.
         asked: what the constructor was given as `data` and `nodes`, as plain data.
         content_hash: sha256 of everything that was asked for, whatever the job's id.
@@ -87,6 +92,7 @@ class JobRecord:
     absent: dict[str, str] = field(default_factory=dict)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     sandboxes: dict[str, str] = field(default_factory=dict)
+    privacy: dict[str, dict[str, float]] = field(default_factory=dict)
     deployment: dict[str, list[str]] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     content_hash: str = ""
@@ -129,6 +135,16 @@ def load_record(path: Path) -> JobRecord:
         return from_plain(JobRecord, {key: value for key, value in plain.items() if key in known})
     except DecodeError as error:
         raise RecordUnreadable(f"the record at {path} can't be read: {error}") from error
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of a node by name, without those that are none, such as NaN."""
+    return {name: float(value) for name, value in numbers.items() if is_number(value)}
+
+
+def privacy_in_words(spent: Mapping[str, float]) -> str:
+    """Return what a job has spent at a node, `epsilon 1.98 (delta 1e-05)`."""
+    return f"epsilon {spent.get('epsilon', math.nan):.4g} (delta {spent.get('delta', math.nan):g})"
 
 
 def working_folder() -> str:
