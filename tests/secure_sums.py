@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +17,11 @@ from fedjob.identity.keys import Identity, verify
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
+from fedjob.privacy.secagg.node_noise import noise_terms
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
-from fedjob.privacy.secagg.steps import SumAnswer, SumStep, SumSteps
+from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
-from fedjob.privacy.secagg.terms import Terms, usual_threshold
+from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
 
 LENGTH = 40
 
@@ -33,13 +36,16 @@ class Sessions:
         row = self.rows.get(terms.digest)
         return None if row is None else NodeSession.from_plain(unpack(row))
 
-    def latest(self, terms: Terms) -> tuple[int, bool]:
+    def newest(self, terms: Terms) -> Newest:
         same = [
             s
             for s in map(NodeSession.from_plain, map(unpack, self.rows.values()))
             if s.terms.ask == terms.ask
         ]
-        return max((s.terms.attempt for s in same), default=0), any(s.revealed for s in same)
+        if not same:
+            return Newest()
+        last = max(same, key=lambda s: s.terms.attempt)
+        return Newest(attempt=last.terms.attempt, is_over=any(s.revealed for s in same), session=last)
 
     def put(self, session: NodeSession) -> None:
         for digest, row in list(self.rows.items()):
@@ -66,6 +72,7 @@ class SumNode:
         self.name = name
         self.vector = vector
         self.sessions = Sessions()
+        self.added: dict[bytes, np.ndarray] = {}  # terms -> the vector with its noise
         self._roster = roster
 
     def ask(self, step: str, terms: Terms, *, settings: SecAgg | None = None, **body: Any) -> Any:
@@ -77,7 +84,15 @@ class SumNode:
         self.sessions.put(answer.session)
         if answer.vector is None:
             return answer.value
-        return masked(self.vector, answer.vector.masks)
+        return masked(self._with_noise(answer.vector), answer.vector.masks)
+
+    def _with_noise(self, order: VectorOrder) -> np.ndarray:
+        found = self.vector.copy()
+        if order.noise is not None:
+            order.noise.add_to(found, 0)
+        before = self.added.setdefault(order.terms.digest, found)
+        assert (before == found).all(), "two vectors under the same masks"
+        return found
 
     def _is_signed_by(self, node: str, signature: bytes, data: bytes) -> bool:
         return node in self._roster and verify(self._roster[node], signature, data)
@@ -126,6 +141,7 @@ class Transcript:
     """What a researcher was told, and what follows from it."""
 
     terms: Terms
+    settings: SecAgg = SecAgg()  # noqa: RUF009  (frozen)
     keys: dict[str, SumKeys] = field(default_factory=dict)
     sealed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commitments: dict[str, bytes] = field(default_factory=dict)
@@ -138,7 +154,7 @@ class Transcript:
         self.keys |= read_keys([found])
 
     def ask_shares(self, node: SumNode, keys: Mapping[str, SumKeys] | None = None) -> None:
-        found = node.ask("shares", self.terms, keys=plain_keys(keys or self.keys))
+        found = node.ask("shares", self.terms, settings=self.settings, keys=plain_keys(keys or self.keys))
         self.sealed[node.name], self.commitments[node.name] = found["sealed"], found["commitment"]
 
     def ask_vector(self, node: SumNode, of: str = "work", among: list[str] | None = None) -> np.ndarray:
@@ -203,6 +219,20 @@ def num_recovered(transcript: Transcript, found: Mapping[str, SumNode]) -> int:
     return known
 
 
+NOISE = noise_terms(
+    epsilon=100.0,
+    delta=1e-5,
+    clip_norm=1.0,
+    rounds=1,
+    length=LENGTH,
+    num_nodes=9,
+    threshold=2,
+    clip=8.0,
+    bits=32,
+)
+"""The noise of sums of up to nine nodes, whatever their threshold."""
+
+
 STEPS = ("keys", "shares", "mask", "agree", "reveal")
 
 
@@ -242,3 +272,72 @@ def random_pattern(seed: int) -> str:
     assert num_recovered(told, found) == 0, f"pattern {seed}: a single vector is known"
     assert not told.holds_both(), f"pattern {seed}: both shares of one node were revealed"
     return end
+
+
+def random_attempts(seed: int) -> int:
+    """Let a researcher ask for several sums of the same contributions, of other nodes each time, in a random order.
+
+    Every contribution has noise on it, and is in one sum at most; its noise is the same in all attempts of one threshold.
+
+    Returns:
+        How many sums became known.
+    """
+    rng = random.Random(seed)
+    found = nodes(rng.randint(4, 9), seed)
+    tries: list[tuple[Transcript, list[str]]] = []
+    for attempt in range(1, rng.randint(2, 5)):
+        revealed = {name for told, _ in tries for name in told.revealed}
+        fresh = sorted(set(found) - revealed)  # who has revealed nothing yet is of most use to a liar
+        some = fresh if len(fresh) >= 3 and rng.random() < 0.8 else sorted(found)
+        members = rng.sample(some, rng.randint(3, len(some)))
+        threshold = rng.randint(least_threshold(len(members)), len(members))
+        about = {"attempt": attempt, "threshold": threshold, "rule": "plain", "max_weight": 1.0}
+        told = Transcript(terms_for(9, **about, noise=NOISE), settings=SecAgg(threshold=2))
+        try_steps(rng, told, [found[name] for name in members], found)
+        tries.append((told, rng.sample(sorted(told.vectors), len(told.vectors))))
+        for told, survivors in rng.sample(tries, len(tries)):  # old ones are asked again
+            for name in survivors:
+                with suppress(SpecError):
+                    told.ask_signature(found[name], sorted(survivors))
+            for name in survivors[: told.terms.threshold + rng.choice((-1, 0, 0, 0, 1))]:
+                with suppress(SpecError):
+                    told.ask_shares_revealed(found[name])
+    known: Counter[str] = Counter()
+    for told, survivors in tries:
+        with suppress(SpecError):
+            if not survivors:
+                continue
+            total = told.sum_of(survivors)
+            added = [found[name].added[told.terms.digest] for name in survivors]
+            assert (total == np.sum(added, axis=0, dtype=np.uint32)).all(), f"pattern {seed}: a wrong sum"
+            known.update(survivors)
+            known["sums"] += 1
+    number = known.pop("sums", 0)
+    assert max(known.values(), default=0) <= 1, f"pattern {seed}: a contribution is in two sums"
+    for node in found.values():
+        noises = {
+            (told.terms.threshold, (node.added[told.terms.digest] - node.vector).tobytes())
+            for told, _ in tries
+            if told.terms.digest in node.added
+        }
+        assert len(noises) == len({threshold for threshold, _ in noises}), f"pattern {seed}: fresh noise"
+    return number
+
+
+def try_steps(
+    rng: random.Random, told: Transcript, members: list[SumNode], found: Mapping[str, SumNode]
+) -> None:
+    """Take an attempt as far as the vectors, as far as the nodes go; some don't answer, some are asked twice."""
+
+    def some(nodes_: Iterable[SumNode]) -> list[SumNode]:
+        return [node for node in nodes_ for _ in range(rng.choice((0, 1, 1, 1, 1, 1, 1, 2)))]
+
+    for node in some(members):
+        with suppress(SpecError):
+            told.ask_keys(node)
+    for node in some(found[name] for name in told.keys):
+        with suppress(SpecError):
+            told.ask_shares(node)
+    for node in some(found[name] for name in told.sealed):
+        with suppress(SpecError):
+            told.ask_vector(node)

@@ -12,7 +12,8 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.messaging.messages import Offer, Task
-from fedjob.privacy.dp.mechanisms import Mechanism
+from fedjob.privacy.dp.calibration import noise_for
+from fedjob.privacy.dp.mechanisms import Gaussian, Mechanism
 from fedjob.privacy.protect import NodeDP, RecordDP
 from fedjob.training_plans.private_terms import terms_of
 from fedjob.training_plans.training_args import merged_args
@@ -22,6 +23,15 @@ TRAIN = "train"
 
 TRAININGS = ("cyclic", "fedavg", "fedbuff", "fednova", "fedopt", "fedper", "fedprox", "scaffold")
 """Protocols of which nothing but trained parameters, and what follows from them, leaves a node."""
+
+WHOLE_NODES = ("fedavg", "fedprox", "fedopt", "fedper", "fedbn", "ditto")
+"""Protocols of which a node contributes one update of parameters, and nothing else that depends on its data."""
+
+_MORE_THAN_UPDATES: Mapping[str, str] = {
+    "fednova": "a node also says how many steps it took: use FedAvg or FedProx",
+    "scaffold": "a node also sends its control variates: use FedAvg or FedProx",
+    "qfedavg": "each node also reports its loss: use FedAvg",
+}
 
 _NOT_PRIVATE: Mapping[str, str] = {
     "ditto": "it trains twice on the same records: use FedAvg or FedPer",
@@ -61,11 +71,36 @@ def private_work(
         SpecError: it can't be done with differential privacy, or no noise is enough.
     """
     if isinstance(dp, NodeDP):
-        raise SpecError(f"{wanted.protocol} does not run under NodeDP: use RecordDP(...)")
+        return _of_whole_node(wanted, dp, step)
     if wanted.protocol in TRAININGS:
         return _training(wanted, dp, num_rows, step)
     reason = _NOT_PRIVATE.get(wanted.protocol, f"those that do are {', '.join(TRAININGS)}")
     raise SpecError(f"{wanted.protocol} does not run under differential privacy: {reason}")
+
+
+def check_whole_nodes(protocol: str) -> None:
+    """Refuse a protocol whose contribution is more than one update of parameters.
+
+    Raises:
+        SpecError: it says what to use instead.
+    """
+    if protocol not in WHOLE_NODES:
+        reason = _MORE_THAN_UPDATES.get(protocol, f"those that do are {', '.join(WHOLE_NODES)}")
+        raise SpecError(f"{protocol} does not run under NodeDP: {reason}")
+
+
+def _of_whole_node(wanted: Task | Offer, dp: NodeDP, step: str) -> PrivateWork:
+    """Return the cost of a round; its noise is added where the update is masked, see `privacy.secagg.node_noise`."""
+    check_whole_nodes(wanted.protocol)
+    if step != TRAIN:
+        raise SpecError(
+            f"step {step[:40]!r} measures a model on a node's records, and under NodeDP nothing leaves but updates with "
+            "noise: run the job without validation at the nodes"
+        )
+    if wanted.rounds < 1:
+        raise SpecError(f"a job has one round or more, found {wanted.rounds}")
+    one = Gaussian(noise=noise_for(dp.epsilon, dp.delta, number=wanted.rounds))
+    return PrivateWork(noise={}, mechanisms=(one,), whole=(replace(one, number=wanted.rounds),))
 
 
 def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> PrivateWork:

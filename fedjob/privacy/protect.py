@@ -177,6 +177,11 @@ def dp_of(plain: Mapping[str, Any]) -> RecordDP | NodeDP | None:
     return protect_of(plain).dp
 
 
+def is_noised(plain: Mapping[str, Any]) -> bool:
+    """Tell whether a message is about a contribution that leaves with the noise of a whole node on it."""
+    return isinstance(dp_of(plain), NodeDP)
+
+
 def _dp_of(plain: Mapping[str, Any]) -> RecordDP | NodeDP:
     settings = dict(plain)
     kind = _PRIVACY.get(str(settings.pop("kind", "")))

@@ -89,9 +89,12 @@ def in_words(wanted: Iterable[str]) -> list[str]:
 
 
 def lowered(dp: RecordDP | NodeDP, wanted: Iterable[str]) -> RecordDP | NodeDP:
-    """Return the differential privacy that holds at a node: what a job asks for, or less where the owner allows less."""
+    """Return the differential privacy that holds at a node: what a job asks for, or less where the owner allows less.
+
+    The noise of whole nodes is common to all of them, so that no node can lower it for itself: see `lacking`.
+    """
     cap = cap_of(wanted)
-    if cap is None:
+    if cap is None or isinstance(dp, NodeDP):
         return dp
     return replace(dp, epsilon=min(dp.epsilon, cap.epsilon), delta=min(dp.delta, cap.delta))
 
@@ -110,6 +113,8 @@ def lacking(wanted: Iterable[str], protect: Mapping[str, Any]) -> str:
             "the owner demands differential privacy, and the job has none: run it with "
             f"Job(..., protect=Protect(dp=RecordDP(epsilon={cap.epsilon:g}, delta={delta})))"
         )
+    if cap is not None and (words := _above(cap, protect["dp"])):
+        return words
     if not needed:
         return ""
     settings = protect.get("secagg")
@@ -121,6 +126,16 @@ def lacking(wanted: Iterable[str], protect: Mapping[str, Any]) -> str:
             f"protect=SecAgg(min_nodes={needed})"
         )
     return ""
+
+
+def _above(cap: Cap, dp: Mapping[str, Any]) -> str:
+    """Say that a job's noise, which is common to all nodes, is less than an owner demands; empty where it is enough."""
+    if dp.get("kind") != "node" or (dp["epsilon"] <= cap.epsilon and dp["delta"] <= cap.delta):
+        return ""
+    return (
+        f"the owner allows {cap} at most, and the noise of NodeDP is common to all nodes: run it with "
+        f"NodeDP(epsilon={min(dp['epsilon'], cap.epsilon):g}, delta={min(dp['delta'], cap.delta):g}, ...)"
+    )
 
 
 def _typed(number: float) -> str:

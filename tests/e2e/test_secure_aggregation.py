@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, Job, JobFailed, Protect, SecAgg
+from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, SecAgg
+from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams
+from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.replies import raw_replies
 from tests.data import TRAINING
@@ -166,6 +169,45 @@ def test_a_nodes_secrets_of_a_sum_are_gone_with_the_job(federation: Federation) 
         return number
 
     wait_until(lambda: left() == 0, timeout_s=30, what="the sums to be forgotten")
+
+
+NOISY = NodeDP(epsilon=200.0, delta=1e-5, clip_norm=1.0)
+
+
+@pytest.mark.feature("TB-15", "BF-24")
+def test_under_noise_of_whole_nodes_each_is_charged_once_a_round_and_never_asked_twice(
+    federation: Federation,
+) -> None:
+    job = job_of(
+        federation,
+        training_plan=f"{ROOT}/tests/e2e/plans.py:Points",
+        rounds=2,
+        protect=Protect(secagg=True, dp=NOISY),
+        keep=True,
+    )
+    job.run(progress=False)
+    assert not job.position.rows
+    assert sorted(job.result.epsilon) == sorted(NODES)
+    for body in replies(job):
+        assert (body["weight"], body["num_examples"], body["metrics"], body["rows"]) == (0.0, 0, {}, {})
+        assert body["timing"] == {}
+    for name in NODES:
+        with closing(Database(federation.nodes[name].home / "node.sqlite")) as database:
+            charges = list(PrivacyAccounts(database).charges(job=job.id))
+        assert sorted(charge.round for charge in charges) == [1, 2]
+        whole = [one for charge in charges for one in charge.mechanisms]
+        assert 0.98 * NOISY.epsilon < cost_of(whole, NOISY.delta) <= NOISY.epsilon
+
+    def bodies() -> set[bytes]:
+        found = set()
+        for name in NODES:
+            with closing(sqlite3.connect(federation.nodes[name].home / "node.sqlite")) as database:
+                rows = database.execute("SELECT body, revealed FROM secure_sums WHERE job = ?", (job.id,))
+                found |= {body if revealed else b"open" for body, revealed in rows}
+        return found
+
+    # the secrets are gone, and it is on record that these sums are over
+    wait_until(lambda: bodies() == {b""}, timeout_s=30, what="the sums to be forgotten")
 
 
 @pytest.mark.feature("FB-91")

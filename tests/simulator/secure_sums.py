@@ -6,7 +6,7 @@ import argparse
 import time
 from collections import Counter
 
-from tests.secure_sums import random_pattern
+from tests.secure_sums import random_attempts, random_pattern
 
 
 def main() -> None:
@@ -20,6 +20,13 @@ def main() -> None:
     print(
         f"{chosen.patterns} patterns of secure sums in {time.monotonic() - began:.0f} s: {ends['sum']} exact sums, "
         f"{ends['nothing']} revealed nothing, 0 wrong sums, 0 single contributions"
+    )
+    began = time.monotonic()
+    several = chosen.patterns // 5  # they take longer
+    sums = sum(random_attempts(seed) for seed in range(chosen.first, chosen.first + several))
+    print(
+        f"{several} patterns of several attempts with noise in {time.monotonic() - began:.0f} s: {sums} sums, 0 "
+        "contributions in two of them, 0 with fresh noise"
     )
 
 

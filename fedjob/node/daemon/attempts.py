@@ -352,8 +352,8 @@ class Attempts:
         turn.charge(charge)
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
-        if task_of(row).protect:
-            result = replace(concealed(result), privacy=self._context.permissions.spent_by(row))
+        if protect := task_of(row).protect:
+            result = replace(concealed(result, protect), privacy=self._context.permissions.spent_by(row))
         if not (result.ok or stored.left):
             turn.rows.append(lambda: self._context.permissions.accounts.settle(row.key, left=False))
         if stored.trace or stored.message:

@@ -79,15 +79,16 @@ class SumHandler:
             yield message
 
     def end_job(self, turn: Turn, job: str) -> None:
-        """Forget a job's sums, and with them the secrets of its masks."""
+        """Forget the secrets of a job's sums; of a contribution with noise on it there is no second sum, ever."""
         turn.rows.append(lambda: self._sessions.end_job(job))
 
     def _answer(self, turn: Turn, message: Message, task: Task, limits: GrantLimits) -> SumAnswer:
-        settings = protect_of(task.protect).secagg
+        protect = protect_of(task.protect)
+        settings = protect.secagg
         if not isinstance(settings, SecAgg):
             raise SpecError("the job has no secure aggregation")
         about = (self._federation, message.job, message.round, message.step)
-        wanted = read_step(task.sum, settings, shared_inputs(task), *about)
+        wanted = read_step(task.sum, protect, task.rounds, shared_inputs(task), *about)
         least = max(least_nodes(limits.protections), settings.min_nodes)
         answer = self._steps.answer(wanted, settings, min_nodes=least)
         if answer.vector is not None:

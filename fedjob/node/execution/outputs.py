@@ -20,6 +20,7 @@ from fedjob.node.data.item_ledger import read_items
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.protect import is_noised
 from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
@@ -124,17 +125,18 @@ def held_of(row: TaskRow, min_rows: int, spool: Spool, config: NodeConfig) -> He
     found = spool.result(row.key)
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
-    return _held(row.key, found, spool, config)
+    return _held(row, found, spool, config)
 
 
-def _held(key: str, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
-    tensors = spool.params_of(key, limit_bytes=config.result_mb << 20) if found.params_path else None
-    return held_contribution(found.value, found.weight, found.metrics, tensors)
+def _held(row: TaskRow, found: WorkResult, spool: Spool, config: NodeConfig) -> HeldContribution:
+    tensors = spool.params_of(row.key, limit_bytes=config.result_mb << 20) if found.params_path else None
+    noised = is_noised(task_of(row).protect)
+    return held_contribution(found.value, found.weight, found.metrics, tensors, noised=noised)
 
 
 def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> Result:
     """Return what to answer of a contribution that leaves inside a secure sum only: that it is there, and its outline."""
-    held = _held(row.key, found, to.spool, to.config)
+    held = _held(row, found, to.spool, to.config)
     return Result(
         of="",
         key=row.key,
@@ -147,9 +149,13 @@ def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> 
     )
 
 
-def concealed(result: Result) -> Result:
-    """Return the answer to a task whose contribution is held back, without what it was computed from."""
-    return replace(result, num_examples=0)
+def concealed(result: Result, protect: Mapping[str, Any]) -> Result:
+    """Return the answer to a task whose contribution is held back, without what it was computed from.
+
+    Args:
+        protect: the job's protections; under NodeDP the seconds of each stage tell how many rows there are, too.
+    """
+    return replace(result, num_examples=0, timing={} if is_noised(protect) else result.timing)
 
 
 def _about_enough(metrics: dict[str, Any], min_rows: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedjob.common.codec import pack, unpack
 from fedjob.node.storage.database import Database
 from fedjob.privacy.secagg.node_session import NodeSession
+from fedjob.privacy.secagg.steps import Newest
 from fedjob.privacy.secagg.terms import Terms
 
 
@@ -17,17 +18,20 @@ class SumSessions:
     def find(self, terms: Terms) -> NodeSession | None:
         """Return the session of these very terms."""
         row = self._database.row("SELECT body FROM secure_sums WHERE session = ?", (terms.digest.hex(),))
-        return None if row is None else NodeSession.from_plain(unpack(row["body"]))
+        return None if row is None else _session(row["body"])
 
-    def latest(self, terms: Terms) -> tuple[int, bool]:
-        """Return the newest attempt at this ask, 0 for none, and whether the node has revealed in any."""
+    def newest(self, terms: Terms) -> Newest:
+        """Return what the node has done of this ask."""
         row = self._database.row(
-            "SELECT max(attempt) AS newest, max(revealed) AS revealed FROM secure_sums WHERE ask = ?",
-            (terms.ask,),
+            "SELECT attempt, body, (SELECT max(revealed) FROM secure_sums WHERE ask = ?) AS is_over "
+            "FROM secure_sums WHERE ask = ? ORDER BY attempt DESC",
+            (terms.ask, terms.ask),
         )
-        if row is None or row["newest"] is None:
-            return 0, False
-        return int(row["newest"]), bool(row["revealed"])
+        if row is None:
+            return Newest()
+        return Newest(
+            attempt=int(row["attempt"]), is_over=bool(row["is_over"]), session=_session(row["body"])
+        )
 
     def put(self, session: NodeSession) -> None:
         """Keep a session; earlier attempts at the same ask are forfeited with it, and their secrets gone."""
@@ -49,5 +53,20 @@ class SumSessions:
         )
 
     def end_job(self, job: str) -> None:
-        """Forget a job's sessions with their secrets."""
-        self._database.execute("DELETE FROM secure_sums WHERE job = ?", (job,))
+        """Forget a job's sessions with their secrets.
+
+        Where this node may be in a sum with noise, it stays on record that the ask is over: a job that comes back is given
+        no second sum of that contribution, whose noise would be another one.
+        """
+        for row in self._database.rows("SELECT session, body FROM secure_sums WHERE job = ?", (job,)):
+            session = _session(row["body"])
+            if session is None or (session.terms.noise is not None and (session.masked or session.earlier)):
+                self._database.execute(
+                    "UPDATE secure_sums SET revealed = 1, body = x'' WHERE session = ?", (row["session"],)
+                )
+            else:
+                self._database.execute("DELETE FROM secure_sums WHERE session = ?", (row["session"],))
+
+
+def _session(body: bytes) -> NodeSession | None:
+    return NodeSession.from_plain(unpack(body)) if body else None

@@ -55,6 +55,11 @@ def contribution_numbers(
     return joined(parts), staying
 
 
+def noised_numbers() -> NamedNumbers:
+    """Return what is added beside tensors with noise on them: nothing that says anything of a node."""
+    return joined([numbers_in(1, WEIGHT), numbers_in(0, CLIPPED)])
+
+
 def by_rule(numbers: NamedNumbers, outline: Outline, terms: Terms) -> list[Any]:
     """Return the numbers of a sum's outline as this node adds them, 0 for those that it lacks.
 

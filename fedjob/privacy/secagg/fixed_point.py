@@ -45,11 +45,13 @@ class FixedPoint:
         num_nodes: the most numbers that are added, 2 to `MAX_NODES`.
         clip: the largest size of a number.
         bits: of a sum, 16 or 32.
+        steps: whole numbers in 1, where sums need room for noise; None for as many as fit.
     """
 
     num_nodes: int
     clip: float
     bits: int = 32
+    steps: float | None = None
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_nodes <= MAX_NODES:
@@ -64,6 +66,8 @@ class FixedPoint:
     @property
     def largest(self) -> int:
         """The whole number that stands for `clip`."""
+        if self.steps is not None:
+            return math.ceil(self.steps * self.clip)
         return int(2 ** (self.bits - 1) - 1) // self.num_nodes
 
     @property
@@ -74,7 +78,7 @@ class FixedPoint:
     @property
     def scale(self) -> float:
         """Whole numbers in 1."""
-        return self.largest / self.clip
+        return self.largest / self.clip if self.steps is None else self.steps
 
     @property
     def error(self) -> float:
@@ -86,7 +90,7 @@ class FixedPoint:
 
         Args:
             numbers: float64; what lies beyond -clip and clip counts as these.
-            factor: 0 to 1.
+            factor: 0 to 1, of numbers within the clip.
 
         Raises:
             SpecError: a number is NaN or infinite.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from fedjob.common.errors import DecodeError, SpecError
 from fedjob.parameters.safetensors_header import Schema, Span, read_spans
 from fedjob.privacy.secagg.fixed_point import LIMBS, WIDE_BYTES, FixedPoint, numbers_of, wide_of, wide_total
 from fedjob.privacy.secagg.mask_stream import CHUNK, MaskStream
+from fedjob.privacy.secagg.node_noise import OwnNoise
 from fedjob.privacy.secagg.node_session import Mask
 
 if TYPE_CHECKING:
@@ -31,8 +33,14 @@ FEW = 1000
 TENSORS, NUMBERS = "tensors", "numbers"
 
 
-def float_names(schema: Schema) -> list[str]:
-    """Return the names of tensors that are added in fixed point, in their order in a vector."""
+def float_names(schema: Schema, *, noised: bool = False) -> list[str]:
+    """Return the names of tensors that are added in fixed point, in their order in a vector.
+
+    Args:
+        noised: with noise on them all, so that none is added without rounding.
+    """
+    if noised:
+        return sorted(name for name in schema if schema[name][0] not in WHOLES)
     return sorted(name for name in schema if not is_exact(*schema[name]))
 
 
@@ -41,9 +49,9 @@ def is_exact(dtype: str, shape: tuple[int, ...]) -> bool:
     return dtype in WHOLES or (dtype == "F64" and math.prod(shape) <= FEW)
 
 
-def length_of(schema: Schema) -> int:
-    """Return how many numbers the tensors in fixed point have together."""
-    return sum(math.prod(schema[name][1]) for name in float_names(schema))
+def length_of(schema: Schema, *, noised: bool = False) -> int:
+    """Return how many numbers the tensors in fixed point have together, see `float_names`."""
+    return sum(math.prod(schema[name][1]) for name in float_names(schema, noised=noised))
 
 
 def vector_schema(length: int, num_numbers: int, fixed: FixedPoint) -> Schema:
@@ -108,6 +116,7 @@ def write_vector(
     fixed: FixedPoint,
     masks: Sequence[Mask],
     count_at: int,
+    noise: OwnNoise | None = None,
 ) -> None:
     """Write `masks + factor * (own - origin)` and the masked numbers to a new file.
 
@@ -115,6 +124,7 @@ def write_vector(
         own: the contribution's tensors; None for none.
         origin: what tensors of the names in `relative` are measured from; all others are measured from zero.
         count_at: the place among the numbers where it is counted how many of the tensors' numbers were clipped.
+        noise: what is added before the masks, of vectors whose norm is bounded; nothing is counted then.
 
     Raises:
         SpecError: a number is not finite, or too large to be added.
@@ -122,20 +132,24 @@ def write_vector(
     """
     import numpy as np
 
-    length = 0 if own is None else length_of(own.schema)
-    streams = [MaskStream(mask.tensors, mask.sign) for mask in masks]
+    names = [] if own is None else float_names(own.schema, noised=noise is not None)
+    length = 0 if own is None else length_of(own.schema, noised=noise is not None)
+    changes = _Changes(own, origin, relative, names)
+    if noise is not None:
+        changes = replace(changes, noise=noise, factor=changes.factor_within(noise.clip, noise.clip_norm))
+    layers = _Layers([MaskStream(mask.tensors, mask.sign) for mask in masks], noise)
     clipped, ready = 0, np.empty(0, dtype=fixed.dtype)
     with path.open("wb") as file:
         file.write(_header(length, len(numbers), fixed))
-        for chunk in _changes(own, origin, relative) if own is not None else ():
+        for chunk in changes.chunks():
             found, over = fixed.quantised(chunk, factor)
-            clipped += over
+            clipped += over if noise is None else 0
             ready = found if not len(ready) else np.concatenate([ready, found])
             whole = len(ready) // CHUNK * CHUNK  # streams go on at multiples of a chunk only
             if whole:
-                _masked_into(file, ready[:whole], streams)
+                layers.write(file, ready[:whole])
                 ready = ready[whole:]
-        _masked_into(file, ready, streams)
+        layers.write(file, ready)
         words = wide_of([*numbers[:count_at], clipped, *numbers[count_at + 1 :]]).astype(np.int64).reshape(-1)
         for mask in masks:
             words += MaskStream(mask.numbers, mask.sign).words(len(words))
@@ -175,24 +189,86 @@ def added_up(
     return total, numbers_of(wide_total(words.reshape(-1, LIMBS)))
 
 
-def _changes(own: TensorFile, origin: TensorFile | None, relative: Collection[str]) -> Iterator[np.ndarray]:
-    for name in float_names(own.schema):
-        if name not in relative:
-            yield from own.chunks(name)
-            continue
-        if origin is None or name not in origin.spans:
-            raise SpecError(f"{name} is to be measured from the round's parameters, which do not have it")
-        if origin.spans[name].shape != own.spans[name].shape:
-            raise SpecError(f"{name} has another shape than the parameters that the round began with")
-        for mine, before in zip(own.chunks(name), origin.chunks(name), strict=True):
-            yield mine - before
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What a node adds, before it is rounded.
+
+    Args:
+        names: of the tensors, in their order.
+        noise: what bounds it; None for no bound.
+        factor: by which it is within the bound, see `factor_within`.
+    """
+
+    own: TensorFile | None
+    origin: TensorFile | None
+    relative: Collection[str]
+    names: list[str]
+    noise: OwnNoise | None = None
+    factor: float = 1.0
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield it as float64 arrays of at most `CHUNK` numbers."""
+        import numpy as np
+
+        for chunk in self._whole():
+            if self.noise is None:
+                yield chunk
+            elif not self.factor:
+                yield np.zeros(len(chunk))
+            else:
+                yield np.clip(chunk, -self.noise.clip, self.noise.clip) * self.factor
+
+    def factor_within(self, clip: float, most: float) -> float:
+        """Return the factor that keeps the Euclidean norm within a bound.
+
+        It is 0 where a number is not finite: such a change counts as none, for to refuse it would tell that it was one.
+
+        Args:
+            clip: each number counts as one from -clip to clip.
+        """
+        import numpy as np
+
+        squares: list[float] = []
+        for chunk in self._whole():
+            if not np.isfinite(chunk).all():
+                return 0.0
+            within = np.clip(chunk, -clip, clip)
+            squares.append(float(within @ within))
+        norm = math.sqrt(math.fsum(squares))
+        most *= 1 - 1e-9  # far more than the rounding of doubles
+        return 1.0 if norm <= most else most / norm
+
+    def _whole(self) -> Iterator[np.ndarray]:
+        own, origin = self.own, self.origin
+        for name in self.names if own is not None else ():
+            if name not in self.relative:
+                yield from own.chunks(name)
+                continue
+            if origin is None or name not in origin.spans:
+                raise SpecError(f"{name} is to be measured from the round's parameters, which do not have it")
+            if origin.spans[name].shape != own.spans[name].shape:
+                raise SpecError(f"{name} has another shape than the parameters that the round began with")
+            for mine, before in zip(own.chunks(name), origin.chunks(name), strict=True):
+                yield mine - before
 
 
-def _masked_into(file: Any, numbers: np.ndarray, streams: Sequence[MaskStream]) -> None:
-    masked = numbers.copy()
-    for stream in streams:
-        stream.apply(masked)
-    file.write(masked.tobytes())
+@dataclass(slots=True)
+class _Layers:
+    """What lies over the whole numbers of a vector: noise, and masks."""
+
+    streams: Sequence[MaskStream]
+    noise: OwnNoise | None
+    place: int = 0
+
+    def write(self, file: Any, numbers: np.ndarray) -> None:
+        """Write the next whole numbers, at most a chunk of them."""
+        covered = numbers.copy()
+        if self.noise is not None:
+            self.noise.add_to(covered, self.place)
+            self.place += 1
+        for stream in self.streams:
+            stream.apply(covered)
+        file.write(covered.tobytes())
 
 
 def _header(length: int, num_numbers: int, fixed: FixedPoint) -> bytes:

@@ -14,6 +14,11 @@ Privacy-Preserving Machine Learning", figure 4 with the consistency check, https
 
 A node sends one masked vector, signs one U3, and reveals once. The caller writes a session to disk before it sends
 what the session's step returned, and refuses further attempts at an ask after it has revealed in one.
+
+An attempt that a node has sent a vector in can be revealed without it, by `threshold` others. With its keys for a further
+attempt each node has signed that it reveals nothing of the earlier ones any more; so a node shares its secrets for a
+further attempt only where fewer than `threshold` of those in the earlier one are not in this one. Of one contribution one
+sum becomes known.
 """
 
 from __future__ import annotations
@@ -46,6 +51,19 @@ TENSORS, NUMBERS = b"tensors", b"numbers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierAttempt:
+    """An attempt at the same ask in which this node has sent a vector.
+
+    Args:
+        members: who shared keys in it.
+        threshold: so many of them reveal it.
+    """
+
+    members: list[str]
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSession:
     """A node's part in one secure sum. It holds secrets: it goes to the node's own disk and nowhere else.
 
@@ -58,6 +76,8 @@ class NodeSession:
         masked: what was masked, and for whom; another vector is refused.
         survivors: that it signed.
         revealed: it has shown its shares.
+        earlier: the attempts before this one in which it has sent a vector.
+        noise_secret: what the noise of its contribution comes of, the same in all attempts; empty where there is no noise.
     """
 
     node: str
@@ -71,6 +91,8 @@ class NodeSession:
     masked: str = ""
     survivors: list[str] = field(default_factory=list)
     revealed: bool = False
+    earlier: list[EarlierAttempt] = field(default_factory=list)
+    noise_secret: bytes = field(default=b"", repr=False)
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -107,14 +129,26 @@ def commitment_of(secret: bytes, terms: Terms) -> bytes:
     return derived(secret, b"commitment", terms.digest)
 
 
-def begun(node: str, terms: Terms) -> NodeSession:
-    """Return a session with fresh secrets."""
+def begun(node: str, terms: Terms, before: NodeSession | None = None) -> NodeSession:
+    """Return a session with fresh secrets, but for that of the noise.
+
+    Args:
+        before: the session of the newest attempt at the same ask; None where this is the first.
+    """
+    earlier = [] if before is None else list(before.earlier)
+    if before is not None and before.masked:
+        earlier.append(EarlierAttempt(members=before.members, threshold=before.terms.threshold))
+    noise_secret = b"" if before is None else before.noise_secret
+    if terms.noise is not None and not noise_secret:
+        noise_secret = secrets.token_bytes(SECRET_BYTES)
     return NodeSession(
         node=node,
         terms=terms,
         share_key=private_key(),
         mask_key=private_key(),
         own_secret=secrets.token_bytes(SECRET_BYTES),
+        earlier=earlier,
+        noise_secret=noise_secret,
     )
 
 
@@ -145,6 +179,7 @@ def shared(
     if own is None or not _is_own(own, session):
         raise SpecError(f"the list has no keys of {session.node}, or others than it sent")
     check_keys(keys, session.terms, is_signed_by)
+    _check_forfeited(session, keys)
     members = sorted(keys)
     of_secret = divided(session.own_secret, session.terms.threshold, len(members))
     of_key = divided(session.mask_key, session.terms.threshold, len(members))
@@ -262,6 +297,17 @@ def own_mask_taken_away(secret: bytes, terms: Terms, members: list[str]) -> Mask
 def _is_own(keys: SumKeys, session: NodeSession) -> bool:
     fresh = signed_keys(session.terms, session.node, session.share_key, session.mask_key, lambda _: b"")
     return (keys.shares, keys.masks) == (fresh.shares, fresh.masks)
+
+
+def _check_forfeited(session: NodeSession, keys: Collection[str]) -> None:
+    """Refuse an attempt while an earlier one, which this node's vector is in, can still be revealed."""
+    for one in session.earlier:
+        left = len(set(one.members) - set(keys))
+        if left >= one.threshold:
+            raise SpecError(
+                f"{left} nodes of an earlier attempt are not in this one, and {one.threshold} can reveal that: a node "
+                "is in one sum of a contribution"
+            )
 
 
 def _check_subset(chosen: list[str], whole: list[str], threshold: int, what: str) -> None:

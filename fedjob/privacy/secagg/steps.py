@@ -9,16 +9,39 @@ from typing import Any, Protocol
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import DecodeError, SpecError
-from fedjob.privacy.protect import SecAgg
+from fedjob.parameters.tensor_kinds import NUM_EXAMPLES
+from fedjob.privacy.protect import NodeDP, Protect, SecAgg
 from fedjob.privacy.secagg import node_session
-from fedjob.privacy.secagg.contribution_numbers import CLIPPED, by_rule, contribution_numbers, factor_of
+from fedjob.privacy.secagg.contribution_numbers import (
+    CLIPPED,
+    by_rule,
+    contribution_numbers,
+    factor_of,
+    noised_numbers,
+)
 from fedjob.privacy.secagg.key_agreement import IsSignedBy, Sign, read_keys
-from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
+from fedjob.privacy.secagg.masked_vector import TensorFile, float_names, length_of, write_vector
+from fedjob.privacy.secagg.node_noise import OwnNoise, key_for
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import NamedNumbers, Outline
 
 STEPS = ("keys", "shares", "mask", "agree", "reveal")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """What a node has done of an ask.
+
+    Args:
+        attempt: the newest, 0 for none.
+        is_over: it has revealed its part of a sum, or will never do so again.
+        session: of the newest attempt; None where there is none, or nothing of it is kept.
+    """
+
+    attempt: int = 0
+    is_over: bool = False
+    session: NodeSession | None = None
 
 
 class Sessions(Protocol):
@@ -27,8 +50,8 @@ class Sessions(Protocol):
     def find(self, terms: Terms) -> NodeSession | None:
         """Return the session of these very terms."""
 
-    def latest(self, terms: Terms) -> tuple[int, bool]:
-        """Return the newest attempt at this ask, 0 for none, and whether the node has revealed in any."""
+    def newest(self, terms: Terms) -> Newest:
+        """Return what a node has done of an ask so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +77,7 @@ class VectorOrder:
     terms: Terms
     outline: Outline
     masks: list[Mask]
+    noise: OwnNoise | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,27 +110,38 @@ class HeldContribution:
 
 
 def held_contribution(
-    value: Any, weight: float, metrics: Mapping[str, Mapping[str, Any]], tensors: Path | None
+    value: Any,
+    weight: float,
+    metrics: Mapping[str, Mapping[str, Any]],
+    tensors: Path | None,
+    *,
+    noised: bool = False,
 ) -> HeldContribution:
     """Return what a finished computation contributes.
 
     Args:
         tensors: file of the named tensors.
+        noised: noise will be on them, so that nothing else is contributed, and all nodes weigh alike.
 
     Raises:
         SpecError: something of it can't be added.
         DecodeError: the file is malformed.
     """
     file = None if tensors is None else TensorFile(tensors)
+    if noised:
+        if file is None or value is not None:
+            raise SpecError("under NodeDP a contribution is one update of parameters, and nothing else")
+        return HeldContribution(tensors=file, numbers=noised_numbers(), staying=[], weight=1.0)
     numbers, staying = contribution_numbers(value, weight, metrics, {} if file is None else file.exact())
     return HeldContribution(tensors=file, numbers=numbers, staying=staying, weight=weight)
 
 
-def read_step(plain: Mapping[str, Any], settings: SecAgg, shared: str, *about: Any) -> SumStep:
+def read_step(plain: Mapping[str, Any], protect: Protect, rounds: int, shared: str, *about: Any) -> SumStep:
     """Read and check a step in a message.
 
     Args:
-        settings: the job's.
+        protect: the job's.
+        rounds: of the job.
         shared: sha256 of what the node was given to begin with.
         about: federation, job, round and step that the message is about.
 
@@ -122,8 +157,12 @@ def read_step(plain: Mapping[str, Any], settings: SecAgg, shared: str, *about: A
         raise SpecError("the terms of a secure sum are about the job, round and step of their message")
     if terms.shared != shared:
         raise SpecError("the terms of a secure sum are about what this node was given to begin with")
+    settings = protect.secagg
+    if not isinstance(settings, SecAgg):
+        raise SpecError("the job has no secure aggregation")
     if (terms.clip, terms.bits) != (settings.clip, settings.bits):
         raise SpecError("the terms of a secure sum have other settings than the job")
+    _check_noise(terms, protect.dp if isinstance(protect.dp, NodeDP) else None, rounds)
     return SumStep(step=step, terms=terms, of=str(rest.pop("of", "")), body=rest)
 
 
@@ -180,14 +219,14 @@ class SumSteps:
     def _keys(self, terms: Terms) -> SumAnswer:
         session = self._sessions.find(terms)
         if session is None:
-            newest, has_revealed = self._sessions.latest(terms)
-            if has_revealed:
+            found = self._sessions.newest(terms)
+            if found.is_over:
                 raise SpecError(
                     "this node has revealed its part of a sum of this ask: there is no second one"
                 )
-            if newest >= terms.attempt:
-                raise SpecError(f"this node is at attempt {newest} of this sum, on other terms")
-            session = node_session.begun(self._node, terms)
+            if found.attempt >= terms.attempt:
+                raise SpecError(f"this node is at attempt {found.attempt} of this sum, on other terms")
+            session = node_session.begun(self._node, terms, found.session)
         keys = node_session.keys_of(session, self._sign)
         return SumAnswer(session=session, value={"keys": to_plain(keys)})
 
@@ -203,7 +242,8 @@ class SumSteps:
         outline = Outline.from_plain(wanted.body.get("outline"))
         what = f"{wanted.of} {outline.digest}"
         session, masks = node_session.masked(session, _bytes(wanted.body.get("sealed")), what)
-        order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks)
+        noise = own_noise(session, wanted.of)
+        order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks, noise=noise)
         return SumAnswer(session=session, value={}, vector=order)
 
 
@@ -217,6 +257,8 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
         FedjobError: it can't be added.
     """
     terms = order.terms
+    if terms.noise is not None:
+        _check_noised(order, held, terms.noise.length)
     write_vector(
         path,
         held.tensors,
@@ -227,7 +269,58 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
         terms.fixed_point,
         order.masks,
         order.outline.names.index(CLIPPED),
+        order.noise,
     )
+
+
+def _check_noise(terms: Terms, dp: NodeDP | None, rounds: int) -> None:
+    """Check that a sum has the noise that the job promises, and room for it."""
+    noise = terms.noise
+    if dp is None or noise is None:
+        if dp is not None or noise is not None:
+            raise SpecError("a sum has noise where the job has NodeDP(...), and nowhere else")
+        return
+    found = (noise.epsilon, noise.delta, noise.clip_norm, noise.rounds)
+    if found != (dp.epsilon, dp.delta, dp.clip_norm, rounds):
+        raise SpecError(
+            "the noise of a sum is by the epsilon, delta, clip_norm and rounds of the job, found other ones"
+        )
+    if terms.rule != "plain":
+        raise SpecError(f"under NodeDP all nodes weigh alike, found a sum by the rule {terms.rule[:20]!r}")
+    _ = terms.share  # raises where the grid is too coarse, or a sum has no room
+
+
+def own_noise(session: NodeSession, of: str) -> OwnNoise | None:
+    """Return the noise of a contribution in a session's sum; None for none.
+
+    Args:
+        of: key of the computation that it is of.
+    """
+    terms = session.terms
+    if terms.noise is None or terms.share is None:
+        return None
+    return OwnNoise(
+        key=key_for(session.noise_secret, of, terms.threshold),
+        share=terms.share,
+        dtype=terms.fixed_point.dtype,
+        clip=terms.clip,
+        clip_norm=terms.noise.clip_norm,
+    )
+
+
+def _check_noised(order: VectorOrder, held: HeldContribution, length: int) -> None:
+    """Check that a vector with noise holds changes of parameters and nothing else, all of them with noise."""
+    if held.tensors is None or held.numbers.outline.names != order.outline.names or order.outline.constants:
+        raise SpecError("under NodeDP a sum is of one update of parameters, and of nothing beside it")
+    schema = held.tensors.schema
+    if NUM_EXAMPLES in schema:
+        raise SpecError(
+            "sums over all examples have no NodeDP: it is for plans that are trained step by step"
+        )
+    if sorted(order.outline.relative) != float_names(schema, noised=True):
+        raise SpecError("under NodeDP all parameters are measured from those that the round began with")
+    if length_of(schema, noised=True) != length or order.noise is None:
+        raise SpecError(f"the noise of the sum is for {length:,} parameters, and the node has others")
 
 
 def _texts(plain: Any) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from fedjob.common.codec import pack
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import MAX_NODES, FixedPoint
+from fedjob.privacy.secagg.node_noise import NoiseShare, NoiseTerms, share_of
 
 RULES = ("weighted", "plain", "sum")
 
@@ -29,6 +30,7 @@ class Terms:
         max_weight: a contribution weighs at most so much; tensors are multiplied by weight / max_weight.
         rule: `weighted` multiplies each contribution by its weight, so that sums become weighted means; `plain` counts
             all alike, `sum` adds what is there.
+        noise: the noise of whole nodes, see `node_noise`; None for none.
     """
 
     federation: str
@@ -43,11 +45,32 @@ class Terms:
     max_weight: float
     rule: str
     bits: int = 32
+    noise: NoiseTerms | None = None
 
     @property
     def fixed_point(self) -> FixedPoint:
         """The fixed point of tensors."""
-        return FixedPoint(self.num_nodes, self.clip, self.bits)
+        if self.noise is None:
+            return FixedPoint(self.num_nodes, self.clip, self.bits)
+        clip = min(self.clip, self.noise.clip_norm)
+        return FixedPoint(self.num_nodes, clip, self.bits, self.noise.scale)
+
+    @property
+    def share(self) -> NoiseShare | None:
+        """The noise of one node; None for none.
+
+        Raises:
+            SpecError: a sum with it could overflow, or the grid is too coarse.
+        """
+        if self.noise is None:
+            return None
+        return share_of(
+            self.noise,
+            num_nodes=self.num_nodes,
+            threshold=self.threshold,
+            clip=self.clip,
+            bits=self.bits,
+        )
 
     @property
     def digest(self) -> bytes:

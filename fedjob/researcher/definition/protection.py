@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
-from fedjob.execution.private_work import check_training
-from fedjob.privacy.protect import RecordDP, SecAgg, protect_of
+from fedjob.execution.private_work import check_training, check_whole_nodes
+from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.definition.components import selector_of
@@ -49,6 +49,22 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
         )
     if spec.items.batch is not None or spec.items.uses_ledger:
         raise SpecError("under secure aggregation nodes work on all items at once: leave items out")
+    if is_noised(spec.protect):
+        _check_whole_nodes(spec, protocol)
+
+
+def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse what is more than the mean of updates with noise on them."""
+    check_whole_nodes(protocol.name)
+    if spec.aggregator is not None and spec.aggregator.name == "sum":
+        raise SpecError(
+            "under NodeDP all nodes weigh alike in a mean: leave aggregator out, or use plain_mean"
+        )
+    if spec.validate_at_end:
+        raise SpecError(
+            "under NodeDP nothing leaves a node but its update with noise, and validate_at_end=True asks for metrics of "
+            "its records: validate the result on data of your own"
+        )
 
 
 def _check_private_training(spec: JobSpec) -> None:

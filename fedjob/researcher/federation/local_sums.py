@@ -11,10 +11,11 @@ from fedjob.common.errors import FedjobError, NodeFailure, SpecError
 from fedjob.identity.keys import Identity, verify
 from fedjob.messaging.messages import Result, Task, shared_inputs
 from fedjob.parameters.files import FileParams
-from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.privacy.protect import SecAgg, is_noised, protect_of
 from fedjob.privacy.secagg.node_session import NodeSession
 from fedjob.privacy.secagg.steps import (
     HeldContribution,
+    Newest,
     SumSteps,
     held_contribution,
     read_step,
@@ -35,9 +36,12 @@ class _SiteSessions:
     def find(self, terms: Terms) -> NodeSession | None:
         return self.found.get(terms.digest)
 
-    def latest(self, terms: Terms) -> tuple[int, bool]:
+    def newest(self, terms: Terms) -> Newest:
         same = [one for one in self.found.values() if one.terms.ask == terms.ask]
-        return max((one.terms.attempt for one in same), default=0), any(one.revealed for one in same)
+        if not same:
+            return Newest()
+        last = max(same, key=lambda one: one.terms.attempt)
+        return Newest(attempt=last.terms.attempt, is_over=any(one.revealed for one in same), session=last)
 
 
 @dataclass
@@ -53,9 +57,10 @@ class LocalSums:
     _sessions: dict[str, _SiteSessions] = field(default_factory=dict)
     _held: dict[str, HeldContribution] = field(default_factory=dict)
 
-    def hold(self, key: str, result: Result, params: Path | None) -> Result:
+    def hold(self, key: str, task: Task, result: Result, params: Path | None) -> Result:
         """Hold a contribution back; return what a node would answer."""
-        held = held_contribution(result.value, result.weight, result.metrics, params)
+        noised = is_noised(task.protect)
+        held = held_contribution(result.value, result.weight, result.metrics, params, noised=noised)
         self._held[key] = held
         return Result(
             of=result.of,
@@ -63,7 +68,7 @@ class LocalSums:
             ok=True,
             value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
             state=result.state,
-            timing=result.timing,
+            timing={} if noised else result.timing,
             threads=result.threads,
         )
 
@@ -89,13 +94,14 @@ class LocalSums:
     def _answer(
         self, node: str, key: str, task: Task, place: AskContext, files: Mapping[str, Path | bytes]
     ) -> Arrival:
-        settings = protect_of(task.protect).secagg
+        protect = protect_of(task.protect)
+        settings = protect.secagg
         if not isinstance(settings, SecAgg):
             raise SpecError("the job has no secure aggregation")
         sessions = self._sessions.setdefault(node, _SiteSessions())
         steps = SumSteps(node, self._identity(node).sign, self._is_signed_by, sessions)
         about = (self.federation, place.job, place.round, place.step)
-        wanted = read_step(task.sum, settings, shared_inputs(task), *about)
+        wanted = read_step(task.sum, protect, task.rounds, shared_inputs(task), *about)
         answer = steps.answer(wanted, settings, min_nodes=settings.min_nodes)
         sessions.found[answer.session.terms.digest] = answer.session
         result = Result(of=key[:32], key=key, ok=True, value=answer.value)

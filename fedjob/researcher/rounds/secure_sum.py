@@ -22,10 +22,12 @@ from fedjob.common.types import party_of
 from fedjob.messaging.messages import Result, Task, shared_inputs
 from fedjob.parameters.files import dtype_of
 from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
-from fedjob.privacy.protect import SecAgg, protect_of
+from fedjob.parameters.tensor_kinds import NUM_EXAMPLES, kinds_of
+from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
+from fedjob.privacy.secagg.node_noise import NoiseTerms, noise_terms
 from fedjob.privacy.secagg.node_session import Mask
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms
@@ -85,6 +87,12 @@ class SecureSum:
         assert isinstance(found, SecAgg)
         return found
 
+    @property
+    def noise(self) -> NodeDP | None:
+        """The noise of whole nodes on the sum; None for none."""
+        found = protect_of(self.spec.protect).dp
+        return found if isinstance(found, NodeDP) else None
+
     def collect(self, tasks: Mapping[str, Task]) -> tuple[Collected, Contribution]:
         """Have the nodes compute, and add up what comes out.
 
@@ -93,6 +101,10 @@ class SecureSum:
             SpecError: what is asked does not add.
         """
         check_summable(self.rule, tasks)
+        if self.noise is not None:
+            self._check_noised()
+            self._noise_terms(len(tasks))
+            self._note_noise()
         needed = max(self.quorum.min_nodes, self.settings.min_nodes)
         quorum = replace(self.quorum, min_nodes=needed)
         sizes = ReplySizes(params=0, value=self.place.sizes.value)
@@ -131,7 +143,7 @@ class SecureSum:
         self, attempt: int, members: list[str], tasks: Mapping[str, Task], computed: Mapping[str, Arrival]
     ) -> tuple[list[str], Contribution]:
         outlines = {node: Outline.from_plain(computed[node].result.value["outline"]) for node in members}
-        relative = sorted(set(self._origin()) & set(float_names(self._schema())))
+        relative = sorted(set(self._origin()) & set(self._names()))
         outline = union(list(outlines.values()), relative)
         terms = self._terms(attempt, members, tasks)
         wanted = {party_of(node): node for node in members}
@@ -155,7 +167,8 @@ class SecureSum:
             }
             for node in taking_part
         }
-        vector = vector_schema(length_of(schema), len(outline.names), terms.fixed_point)
+        length = length_of(schema, noised=self.noise is not None)
+        vector = vector_schema(length, len(outline.names), terms.fixed_point)
         masked = step("mask", taking_part, bodies, _read_vector, vector)
         survivors = sorted(masked)
         if missing := sorted(set(self._required()) - {wanted[node] for node in survivors}):
@@ -184,11 +197,57 @@ class SecureSum:
             attempt=attempt,
             shared=shared_inputs(tasks[members[0]]),
             threshold=settings.threshold_of(len(members)),
-            clip=settings.clip,
+            clip=float(settings.clip),  # a whole number would be other bytes in the terms
             bits=settings.bits,
             num_nodes=len(members),
-            max_weight=self._max_weight(members),
-            rule=RULES[type(self.rule)],
+            max_weight=float(self._max_weight(members)) if self.noise is None else 1.0,
+            rule=RULES[type(self.rule)] if self.noise is None else "plain",
+            noise=self._noise_terms(len(members)),
+        )
+
+    def _check_noised(self) -> None:
+        """Refuse what noise can't be put on.
+
+        Raises:
+            SpecError: a sum, which has no mean; or parameters that are not measured from those of the round.
+        """
+        if type(self.rule) is Sum:
+            raise SpecError("NodeDP is about the mean of updates of parameters, and not about sums")
+        if absent := sorted(set(self._names()) - set(self._origin())):
+            raise SpecError(
+                f"NodeDP bounds by how much a node changes the round's parameters, and {absent[0]} is none of them"
+            )
+        params = self.ask.shared["params"]
+        if norms := [name for name in kinds_of(params).batch_norm if name in self._schema()]:
+            raise SpecError(
+                f"noise makes running variances negative, such as that of {norms[0]}: use GroupNorm in the model, or FedBN, "
+                "which leaves batch normalisation at the nodes"
+            )
+        if NUM_EXAMPLES in self._schema():
+            raise SpecError(
+                "the plan's estimator follows from sums over all examples, and NodeDP is for plans that are trained step "
+                "by step: use an estimator with partial_fit, or TorchPlan"
+            )
+
+    def _noise_terms(self, num_nodes: int) -> NoiseTerms | None:
+        """Return the noise of a sum of so many nodes; None for none.
+
+        Raises:
+            SpecError: the fixed point is too coarse for it.
+        """
+        if self.noise is None:
+            return None
+        settings = self.settings
+        return noise_terms(
+            epsilon=self.noise.epsilon,
+            delta=self.noise.delta,
+            clip_norm=self.noise.clip_norm,
+            rounds=self.spec.rounds,
+            length=length_of(self._schema(), noised=True),
+            num_nodes=num_nodes,
+            threshold=settings.threshold_of(num_nodes),
+            clip=settings.clip,
+            bits=settings.bits,
         )
 
     def _max_weight(self, members: list[str]) -> float:
@@ -257,6 +316,9 @@ class SecureSum:
     def _schema(self) -> Schema:
         return expected_schema(self.ask) or {} if self.ask.step not in MEASURING else {}
 
+    def _names(self) -> list[str]:
+        return float_names(self._schema(), noised=self.noise is not None)
+
     def _origin(self) -> Mapping[str, Any]:
         """Return the parameters that nodes measure changes from, as far as the ask measures from them."""
         params, origin = self.ask.shared.get("params"), origin_of(self.ask)
@@ -280,7 +342,12 @@ class SecureSum:
         if not schema:
             return Contribution(found.value, found.weight, found.metrics)
         share = {"weighted": terms.max_weight / found.weight, "plain": 1 / num_nodes, "sum": 1.0}[terms.rule]
-        tensors = self._tensors(whole, share, terms, schema) | _exact_tensors(found.tensors, schema)
+        tensors = self._tensors(whole, share, terms, schema)
+        if terms.noise is None:
+            tensors |= _exact_tensors(found.tensors, schema)
+        else:  # whole numbers, such as counts of batches, stay at the nodes
+            params = self.ask.shared["params"]
+            tensors |= {name: params[name] for name in schema if name not in tensors}
         return Contribution(tensors, found.weight, found.metrics)
 
     def _tensors(self, whole: Any, share: float, terms: Terms, schema: Schema) -> dict[str, torch.Tensor]:
@@ -288,7 +355,7 @@ class SecureSum:
 
         origin = self._origin()
         found, at = {}, 0
-        for name in float_names(schema):
+        for name in self._names():
             dtype, shape = schema[name]
             size = 1
             for length in shape:
@@ -317,6 +384,18 @@ class SecureSum:
                 "note",
                 round_=self.place.round,
                 text=f"under secure aggregation these metrics stay at the nodes, for they do not add: {', '.join(names)}",
+            )
+
+    def _note_noise(self) -> None:
+        """Say once what is promised, and that nothing else comes."""
+        noise = self.noise
+        if noise is not None and self.place.round <= 1:
+            self.events.add(
+                "note",
+                round_=self.place.round,
+                text=f"NodeDP: of whatever one node holds, all {self.spec.rounds} rounds together tell no more than epsilon="
+                f"{noise.epsilon:g} with delta={noise.delta:g}; all nodes weigh alike, and neither metrics nor numbers of "
+                "examples leave them",
             )
 
     def _note_clipped(self, number: int) -> None:

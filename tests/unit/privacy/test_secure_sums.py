@@ -15,12 +15,28 @@ from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import private_key, signed_keys
 from fedjob.privacy.secagg.secret_sharing import PRIME, SHARE_BYTES, combined, divided
 from fedjob.privacy.secagg.terms import usual_threshold
-from tests.secure_sums import OUTLINE, Transcript, nodes, num_recovered, plain_sum, random_pattern, terms_for
+from tests.secure_sums import (
+    OUTLINE,
+    Transcript,
+    nodes,
+    num_recovered,
+    plain_sum,
+    random_attempts,
+    random_pattern,
+    terms_for,
+)
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_any_pattern_of_dropouts_and_repetitions_gives_the_exact_sum_or_nothing(seed: int) -> None:
     assert random_pattern(seed) in ("sum", "nothing")
+
+
+def test_no_attempts_of_a_lying_researcher_put_a_contribution_into_two_sums() -> None:
+    """`random_attempts` itself sees that each sum is right, and that no contribution is in two or has fresh noise."""
+    found = [random_attempts(seed) for seed in range(40)]
+    assert found.count(1) > 10
+    assert found.count(2) > 0  # of nodes that have nothing to do with each other
 
 
 def test_most_patterns_of_few_dropouts_give_the_sum() -> None:
@@ -238,6 +254,64 @@ def test_a_new_attempt_forfeits_the_one_before() -> None:
             told.ask_signature(node)
     with pytest.raises(SpecError, match="attempt 2"):
         Transcript(terms_for(5, attempt=1, threshold=5)).ask_keys(found["n0"])
+
+
+def revealed_without(found: dict, told: Transcript, silent: tuple[str, ...]) -> None:
+    """Let a sum of all become known, which some of its nodes have revealed nothing of."""
+    for node in found.values():
+        told.ask_signature(node)
+    for name, node in found.items():
+        if name not in silent:
+            told.ask_shares_revealed(node)
+    assert (told.sum_of() == plain_sum(found, sorted(found))).all()
+
+
+def test_nodes_that_have_not_revealed_their_part_of_a_known_sum_take_part_in_no_second_one() -> None:
+    """Ten nodes, of which seven reveal the sum of all: the other three would be enough for a second sum."""
+    found, told = summed(10)
+    silent = ("n7", "n8", "n9")
+    revealed_without(found, told, silent)
+    again = Transcript(terms_for(10, attempt=2, threshold=3))
+    for name in silent:
+        again.ask_keys(found[name])
+    for name in silent:
+        with pytest.raises(
+            SpecError, match="7 nodes of an earlier attempt are not in this one, and 7 can reveal"
+        ):
+            again.ask_shares(found[name])
+    # nor later, when there was another attempt in between
+    third = Transcript(terms_for(10, attempt=3, threshold=3))
+    for name in silent:
+        third.ask_keys(found[name])
+    for name in silent:
+        with pytest.raises(SpecError, match="earlier attempt"):
+            third.ask_shares(found[name])
+
+
+def test_nodes_that_are_left_of_an_attempt_that_failed_make_another_one() -> None:
+    """Of ten nodes three are lost after their vectors: seven have keys for a second attempt, so the first is dead."""
+    found, told = summed(10)
+    left = sorted(found)[:7]
+    again = Transcript(terms_for(10, attempt=2, threshold=5))
+    for name in left:
+        again.ask_keys(found[name])
+    for name in left:
+        again.ask_shares(found[name])
+    for name in left:
+        again.ask_vector(found[name])
+    for name in left:
+        again.ask_signature(found[name])
+    for name in left:
+        again.ask_shares_revealed(found[name])
+    assert (again.sum_of() == plain_sum(found, left)).all()
+    for name in (
+        "n7",
+        "n8",
+        "n9",
+    ):  # they may still think that the first is going on; three are too few for it
+        told.ask_signature(found[name])
+    with pytest.raises(SpecError, match="3 nodes have agreed"):
+        told.ask_shares_revealed(found["n7"])
 
 
 def test_shares_for_one_node_are_of_no_use_to_another() -> None:

@@ -177,7 +177,24 @@ def test_a_larger_epsilon_and_delta_are_lowered_to_the_owners() -> None:
     assert lowered(asked, ["dp:3,1e-6"]) == RecordDP(epsilon=3.0, delta=1e-6)
     assert lowered(asked, ["dp:3"]) == RecordDP(epsilon=3.0, delta=1e-3)
     assert lowered(asked, ["dp:30", "secagg"]) == asked
-    assert lowered(NodeDP(epsilon=10.0, delta=1e-3), ["dp:3"]) == NodeDP(epsilon=3.0, delta=1e-3)
+
+
+def test_the_noise_of_whole_nodes_is_common_to_all_so_that_more_is_demanded_of_the_job_and_not_lowered() -> (
+    None
+):
+    whole = NodeDP(epsilon=10.0, delta=1e-3)
+    assert lowered(whole, ["dp:3"]) == whole
+    limits = parse_limits(protections=["dp:3,1e-6"])
+    secagg = {"min_nodes": 3}
+
+    def words(epsilon: float, delta: float) -> str:
+        dp = {"kind": "node", "epsilon": epsilon, "delta": delta, "clip_norm": 1.0}
+        return Request(protect={"secagg": secagg, "dp": dp}).breaks(limits)
+
+    assert words(3.0, 1e-6) == words(1.0, 1e-7) == ""
+    assert "allows dp:3,1e-06 at most" in words(10.0, 1e-7)
+    assert words(10.0, 1e-7).endswith("run it with NodeDP(epsilon=3, delta=1e-07, ...)")
+    assert words(1.0, 1e-3).endswith("run it with NodeDP(epsilon=1, delta=1e-06, ...)")
 
 
 @pytest.mark.parametrize("name", ["secagg:", "secagg:2", "secagg:x", "secagg:-5", "secagg:1e9", "secagg:5:5"])
