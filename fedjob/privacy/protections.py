@@ -16,6 +16,10 @@ BUILT: tuple[str, ...] = ("secagg", "dp")
 """Names of protections that nodes enforce. A name is added with the code that enforces it, and never before."""
 
 
+OFF = "secagg:off"
+"""The owner's word that jobs must not have secure aggregation: what leaves is then what the owner can read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cap:
     """The most that a job may cost in differential privacy: what asks for more runs with this.
@@ -34,8 +38,8 @@ class Cap:
 def check_protections(names: Iterable[str]) -> tuple[str, ...]:
     """Return protections as an owner types them, each once.
 
-    They are `secagg`, `secagg:5` for sums of five nodes or more, and `dp:3` or `dp:3,1e-6` for differential privacy with
-    such an epsilon and delta at most.
+    They are `secagg`, `secagg:5` for sums of five nodes or more, `secagg:off` for none, and `dp:3` or `dp:3,1e-6` for
+    differential privacy with such an epsilon and delta at most.
 
     Raises:
         SpecError: one is not built: a control that nothing enforces is worse than none.
@@ -49,15 +53,23 @@ def check_protections(names: Iterable[str]) -> tuple[str, ...]:
             )
         if kind == "dp":
             _cap_of(name)
+        elif name == OFF:
+            continue
         elif colon and not (number.isdecimal() and MIN_NODES <= int(number) <= MAX_NODES):
-            raise SpecError(f"expected secagg:N with {MIN_NODES} to {MAX_NODES} nodes, found {name[:40]!r}")
+            raise SpecError(
+                f"expected secagg:N with {MIN_NODES} to {MAX_NODES} nodes, or {OFF}, found {name[:40]!r}"
+            )
+    if OFF in wanted and least_nodes(wanted):
+        raise SpecError(f"{OFF} refuses secure aggregation, and the other protection demands it: give one")
     return wanted
 
 
 def least_nodes(wanted: Iterable[str]) -> int:
     """Return of how many nodes a sum has to be by these protections; 0 where none is demanded."""
     numbers = [
-        int(name.partition(":")[2] or MIN_NODES) for name in wanted if name.partition(":")[0] == "secagg"
+        int(name.partition(":")[2] or MIN_NODES)
+        for name in wanted
+        if name.partition(":")[0] == "secagg" and name != OFF
     ]
     return max(numbers, default=0)
 
@@ -74,14 +86,16 @@ def demanded_by_both(one: Iterable[str], other: Iterable[str]) -> tuple[str, ...
     """Return what two owners' words demand together: sums of the larger number of nodes, and the smaller epsilon."""
     every = (*one, *other)
     needed, cap = least_nodes(every), cap_of(every)
-    return ((f"secagg:{needed}",) if needed else ()) + ((str(cap),) if cap is not None else ())
+    off = (OFF,) if OFF in every else ()
+    return off + ((f"secagg:{needed}",) if needed else ()) + ((str(cap),) if cap is not None else ())
 
 
 def in_words(wanted: Iterable[str]) -> list[str]:
     """Return a line for each of these protections, as an owner reads it."""
     wanted = tuple(wanted)
     needed, cap = least_nodes(wanted), cap_of(wanted)
-    lines = [f"secure aggregation of {needed} nodes or more"] if needed else []
+    lines = ["no secure aggregation"] if OFF in wanted else []
+    lines += [f"secure aggregation of {needed} nodes or more"] if needed else []
     if cap is not None:
         delta = f" and delta {cap.delta:g}" if cap.delta < 1 else ""
         lines.append(f"differential privacy with epsilon {cap.epsilon:g}{delta} at most")
@@ -115,9 +129,11 @@ def lacking(wanted: Iterable[str], protect: Mapping[str, Any]) -> str:
         )
     if cap is not None and (words := _above(cap, protect["dp"])):
         return words
+    settings = protect.get("secagg")
+    if OFF in wanted and settings is not None:
+        return "the owner allows no secure aggregation here, and the job has it: run it without secagg in protect"
     if not needed:
         return ""
-    settings = protect.get("secagg")
     if settings is None:
         return "the owner demands secure aggregation, and the job has none: run it with Job(..., protect=Protect(secagg=True))"
     if int(settings.get("min_nodes", 0)) < needed:

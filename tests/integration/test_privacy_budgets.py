@@ -69,7 +69,7 @@ def asked_plainly(ann: Researcher, **more: Any) -> Answer:
     return asked(ann, protect={}, **more)
 
 
-@pytest.mark.feature("FB-91", "BF-24")
+@pytest.mark.feature("BF-24")
 def test_a_job_is_charged_by_its_rounds_and_refused_before_the_budget_breaks(
     federation: Federation, node: Node
 ) -> None:
@@ -121,6 +121,44 @@ def test_the_same_work_costs_once_while_its_bytes_are_kept(federation: Federatio
     node.start()
     assert ann.result("node1", task, round_=1, attempt=3).params == first.params
     assert len(charges(node)) == 1
+
+
+def test_what_is_computed_again_after_its_result_left_has_fresh_noise_and_costs_again(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+    first, second = private(ann, rounds=3), private(ann, rounds=3, seed=12)
+    one = ann.result("node1", first, round_=1)
+    two = ann.result("node1", second, round_=2)  # round 1 is released
+    again = ann.result("node1", first, round_=1, epoch=2)
+    assert again.ok, again.detail
+    assert (again.key, again.privacy["epsilon"] > two.privacy["epsilon"]) == (one.key, True)
+    assert [(charge.round, charge.number, charge.state) for charge in charges(node)] == [
+        (1, 1, "spent"),
+        (2, 1, "spent"),
+        (1, 2, "spent"),
+    ]
+    beyond = ann.result("node1", second, round_=2, epoch=3)
+    assert beyond.ok, "its bytes are still kept"
+    assert len(charges(node)) == 3
+    fourth = ann.result("node1", private(ann, rounds=3, seed=13), round_=3, epoch=3)
+    assert (fourth.ok, fourth.reason) == (False, "budget")
+    assert "what was computed twice counts twice" in fourth.detail
+
+
+def test_a_plain_task_ends_when_its_dataset_gets_a_budget(federation: Federation, node: Node) -> None:
+    ann = federation.ann
+    slow = ADD_ONE.replace('print("the data are loaded")', "import time; time.sleep(60)")
+    sent = ann.train("node1", ann.task(slow, "AddOne"))
+
+    def running(received: object) -> bool:
+        with node.database() as database:
+            return bool(database.rows("SELECT 1 FROM tasks WHERE state = 'running'"))
+
+    ann.take(running)
+    set_budget(node)
+    ended = ann.answer_to(sent, Result, timeout_s=30)
+    assert (ended.ok, ended.reason) == (False, "budget")
 
 
 def test_what_failed_before_anything_left_costs_nothing(federation: Federation, node: Node) -> None:
@@ -264,7 +302,7 @@ def test_mock_data_need_no_budget(federation: Federation, tmp_path: Path) -> Non
     assert (result.privacy, charges(node)) == ({}, [])
 
 
-@pytest.mark.feature("FB-91", "BF-24")
+@pytest.mark.feature("BF-24")
 def test_a_researcher_sees_the_cost_before_and_what_was_spent_after(
     federation: Federation, tmp_path: Path
 ) -> None:

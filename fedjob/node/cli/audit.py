@@ -146,9 +146,13 @@ def _read_export(path: Path) -> Iterator[AuditRecord]:
 
 
 def _summary(body: dict[str, Any]) -> str:
-    status = body.get("status") or body.get("state") or ""
+    status = body.get("status") or body.get("state") or ("removed" if body.get("removed") else "")
     reason = body.get("reason") or ""
     words = [str(body.get(name) or "") for name in ("researcher", "entry", "step", "dataset", "use", "job")]
+    if "cost" in body:
+        words.append(f"epsilon {body['cost']:.4g}")
+    elif "epsilon" in body:
+        words.append(f"epsilon {body['epsilon']:g} delta {body['delta']:g}")
     by = body.get("decided_by") or body.get("by") or ""
     first = f"{status} ({reason})" if reason else status
     return " ".join(filter(None, [first, *words, f"by {by}" if by else ""]))

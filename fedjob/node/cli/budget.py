@@ -212,7 +212,7 @@ def _given(dataset: str | None, database: Database) -> str:
     if dataset is None:
         return ""
     accounts = PrivacyAccounts(database)
-    if not (accounts.budgets(dataset) or next(accounts.charges(dataset), None)):
+    if not accounts.budgets(dataset) and next(accounts.charges(dataset), None) is None:
         Datasets(database).get(check_given(dataset, "a dataset"))
     return dataset
 

@@ -60,7 +60,7 @@ _LIMIT_OPTIONS = (
         "protections",
         multiple=True,
         metavar="NAME",
-        help="A protection that jobs must have: secagg, secagg:5 for sums of 5 nodes or more, dp:3 or dp:3,1e-6 for "
+        help="A protection that jobs must have: secagg, secagg:5 for sums of 5 nodes or more, secagg:off for none, dp:3 or dp:3,1e-6 for "
         "differential privacy with such an epsilon and delta at most; may be repeated.",
     ),
 )

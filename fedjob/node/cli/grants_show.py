@@ -109,8 +109,8 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
         }
         print_json({**plain, "code": text} if code else plain)
         return
-    lines = _lines(grant, 0 if dataset is None else dataset.num_rows, org, question)
-    for key, value in (*lines, *_price_lines(price)):
+    about = _lines(grant, 0 if dataset is None else dataset.num_rows, org, question)
+    for key, value in (*about, *_price_lines(price)):
         click.echo(f"{key:<14}{printable(value) or '-'}")
     for number, line in enumerate(_compared(before, grant)):
         click.echo(f"{'' if number else 'differs':<14}{printable(line)}")

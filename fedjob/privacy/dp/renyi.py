@@ -41,6 +41,14 @@ def gaussian_curve(noise: float, rate: float) -> Curve:
     return tuple(_sampled(noise, rate, order) for order in ORDERS)
 
 
+@lru_cache(maxsize=4096)
+def whole_curve(noise: float, rate: float) -> Curve:
+    """Return the curve of `gaussian_curve` at whole orders alone, infinite at the others: finite sums, soon computed."""
+    if rate == 1:
+        return gaussian_curve(noise, rate)
+    return tuple(_sampled(noise, rate, order) if order.is_integer() else math.inf for order in ORDERS)
+
+
 def pure_curve(epsilon: float) -> Curve:
     """Return the curve of a mechanism with pure differential privacy, such as discrete Laplace noise."""
     return tuple(min(epsilon, order * epsilon * epsilon / 2) for order in ORDERS)
@@ -62,15 +70,21 @@ def epsilon_of(curve: Curve, delta: float) -> float:
     Args:
         delta: above 0, below 1.
     """
+    return tightest(curve, delta)[0]
+
+
+def tightest(curve: Curve, delta: float) -> tuple[float, float]:
+    """Return the least epsilon that a curve gives with a delta, and the order that gives it."""
     if not any(curve):
-        return 0.0
-    found = math.inf
+        return 0.0, math.inf
+    found, best = math.inf, math.inf
     for order, bound in zip(ORDERS, curve, strict=True):
         if delta * delta + math.expm1(-bound) > 0:
-            return 0.0  # by Pinsker's inequality the total variation is below delta
+            return 0.0, order  # by Pinsker's inequality the total variation is below delta
         epsilon = bound + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
-        found = min(found, epsilon)
-    return max(0.0, found)
+        if epsilon < found:
+            found, best = epsilon, order
+    return max(0.0, found), best
 
 
 def _sampled(noise: float, rate: float, order: float) -> float:

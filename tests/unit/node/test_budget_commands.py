@@ -166,7 +166,7 @@ def test_the_ledger_of_a_dataset_that_was_removed_is_still_shown(desk: Desk) -> 
     assert "there is no dataset" in desk.types("budget", "history", "lungs")
 
 
-@pytest.mark.feature("FB-91")
+@pytest.mark.feature("BF-24")
 def test_a_request_says_what_it_would_cost_and_what_would_be_left(desk: Desk) -> None:
     grant = desk.asks(DP)
     shown = desk.types("grants", "show", grant)

@@ -226,6 +226,36 @@ def test_a_job_without_what_is_demanded_breaks_the_limits(protect: dict[str, Any
     assert re.search(words, Request(protect=protect).breaks(limits))
 
 
+@pytest.mark.feature("FB-91")
+@pytest.mark.parametrize(
+    ("rule", "protect", "words"),
+    [
+        ((), {}, "^$"),
+        ((), {"secagg": {"min_nodes": 3}}, "^$"),
+        (("secagg",), {}, "the owner demands secure aggregation"),
+        (("secagg",), {"secagg": {"min_nodes": 3}}, "^$"),
+        (("secagg:off",), {}, "^$"),
+        (("secagg:off",), {"secagg": {"min_nodes": 3}}, "the owner allows no secure aggregation here"),
+    ],
+    ids=str,
+)
+def test_an_owner_demands_allows_or_refuses_secure_aggregation(
+    rule: tuple[str, ...], protect: dict[str, Any], words: str
+) -> None:
+    limits = tighten(parse_limits(protections=rule), parse_limits(protections=["dp:3"]))
+    dp = {"dp": {"kind": "record", "epsilon": 1.0, "delta": 1e-5}}
+    assert re.search(words, Request(protect={**protect, **dp}).breaks(limits))
+    assert ("no secure aggregation" in describe_limits(limits)) == ("secagg:off" in rule)
+
+
+def test_secure_aggregation_is_not_demanded_and_refused_at_once() -> None:
+    with pytest.raises(SpecError, match="give one"):
+        parse_limits(protections=["secagg:off", "secagg:5"])
+    both = tighten(parse_limits(protections=["secagg:off"]), parse_limits(protections=["secagg:5"]))
+    for protect in ({}, {"secagg": {"min_nodes": 5}}):
+        assert Request(protect=protect).breaks(both), "two owners' words that nobody can keep"
+
+
 def test_a_job_without_differential_privacy_is_told_what_to_run_with() -> None:
     limits = parse_limits(protections=["dp:3,1e-6", "secagg:4"])
     secagg, dp = {"min_nodes": 4}, {"kind": "record", "epsilon": 10.0, "delta": 1e-5, "max_grad_norm": 1.0}

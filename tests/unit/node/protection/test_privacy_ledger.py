@@ -165,7 +165,7 @@ def test_a_job_never_passes_its_own_epsilon_whatever_it_claims(accounts: Privacy
     assert accounts.reserve(claims_more, task="t5", round_=1, step="train") == ""
 
 
-@pytest.mark.feature("FB-91")
+@pytest.mark.feature("BF-24")
 def test_jobs_rounds_and_researchers_spend_one_budget(accounts: PrivacyAccounts) -> None:
     accounts.set_budget(budget(2.0), "owner")
     paid = 0

@@ -70,7 +70,8 @@ def test_mechanisms_together_cost_at_least_the_dearest_and_at_most_their_sum_of_
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "rate", "number"), [(1.0, 0.05, 400), (8.0, 0.2, 50), (0.1, 1.0, 1), (4.0, 0.01, 3000)]
+    ("epsilon", "rate", "number"),
+    [(1.0, 0.05, 400), (8.0, 0.2, 50), (0.1, 1.0, 1), (4.0, 0.01, 3000), (20.0, 0.4, 100)],
 )
 def test_the_calibrated_noise_is_the_least_that_keeps_the_epsilon(
     epsilon: float, rate: float, number: int
