@@ -93,8 +93,7 @@ class Workbench:
         from fedjob.protocols.base import Instruction
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
-        emit = naming(emit, order.entry or type(protocol).__name__)
-        terms, emit = private_training(order, protocol, emit)
+        terms, emit = private_training(order, protocol, naming(emit, order.entry or type(protocol).__name__))
         plan, first = self._bench(order, protocol, emit, terms)
         setup_s = time.perf_counter() - started
 
@@ -121,7 +120,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={"setup": setup_s, **getattr(plan, "timing", {}), "total": time.perf_counter() - started},
+            timing={} if order.noise else _timing(plan, setup_s, started),
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -134,6 +133,7 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
+                noised=bool(order.noise),
             ),
         )
         return released(done, terms)
@@ -210,6 +210,11 @@ def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
     return min(weight, float(cap)) if cap and isinstance(protocol, TrainingProtocol) else weight
 
 
+def _timing(plan: Any, setup_s: float, started: float) -> dict[str, float]:
+    """Return the seconds of a task's parts, `started` by the clock of `perf_counter`."""
+    return {"setup": setup_s, **getattr(plan, "timing", {}), "total": time.perf_counter() - started}
+
+
 def _begin_step(
     plan: Any,
     order: WorkOrder,
@@ -259,6 +264,7 @@ def _local_of(
         limits=order.limits,
         releases=releases,
         keep=partial(_keep, Path(order.output_path)),
+        noise=order.noise,
     )
 
 

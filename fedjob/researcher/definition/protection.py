@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
-from fedjob.execution.private_work import check_training, check_whole_nodes
+from fedjob.execution.private_work import check_private, check_training, check_whole_nodes
 from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.training.base import TrainingProtocol
@@ -23,9 +23,14 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
     Raises:
         SpecError: it names what needs single contributions, and what to use instead.
     """
-    if isinstance(protect_of(spec.protect).dp, RecordDP) and isinstance(protocol, TrainingProtocol):
-        _check_private_training(spec)
-    if not isinstance(protect_of(spec.protect).secagg, SecAgg):
+    protect = protect_of(spec.protect)
+    if isinstance(protect.dp, RecordDP):
+        for steps in spec.preprocess or [[]]:
+            check_private(protocol.name, steps, spec.items)
+        if isinstance(protocol, TrainingProtocol):
+            _check_private_training(spec)
+    protocol.check_protection(protect)
+    if not isinstance(protect.secagg, SecAgg):
         return
     alone = "secure aggregation shows sums over nodes, and no single contribution"
     if why := protocol.needs_single:
