@@ -80,17 +80,19 @@ def built(
     model_args: dict[str, Any] | None = None,
     seed: str | None = "a",
     load: bool = True,
+    batched: bool = True,
     **changes: Any,
 ) -> Any:
     """Return a plan that is ready to train privately.
 
     Args:
         seed: of draws that repeat; None for the operating system's.
+        batched: False for an estimator that is fitted at once.
         changes: of the terms.
     """
     draws = SecureDraws() if seed is None else SecureDraws(same_bytes(seed))
     plan.ctx = Context(private=PrivateTraining(terms=terms(**changes), draws=draws))
-    plan.build(model_args or {}, {"lr": 0.1, "batch_size": 20, **(args or {})})
+    plan.build(model_args or {}, {"lr": 0.1, "batch_size": 20, **(args or {})} if batched else {})
     if load:
         plan.load_data(data)
     return plan

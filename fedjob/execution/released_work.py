@@ -31,13 +31,14 @@ def private_training(
 
 
 def check_as_private(plan: Any, private: PrivateTraining | None) -> None:
-    """Check that a plan whose training is private leaves it to fedjob: here, where no method of its own is asked.
+    """Check that a plan, which is built and has seen no data, can be trained privately, and leaves that to fedjob.
 
     Raises:
-        NotPrivate: a part of it takes the place of what adds the noise.
+        NotPrivate: it can't, or a part of it takes the place of what adds the noise.
     """
     if private is not None:
         check_driven(type(plan))
+        plan.check_private()
 
 
 def _withheld(type_: str, body: dict[str, Any]) -> None:

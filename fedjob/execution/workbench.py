@@ -108,7 +108,6 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        _check_readable(contribution.value)
         value, params_path = _saved_params(contribution, order.node, output)
         state_path = _saved_state(order, plan, local, output)
         done = WorkResult(
@@ -120,7 +119,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={} if order.noise else _timing(plan, setup_s, started),
+            timing={} if order.noise else {"setup": setup_s, **_stages(plan), "total": _since(started)},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -179,7 +178,6 @@ class Workbench:
         if releases is not None and data is not None:
             self._limit = RowLimit(order.node, releases, data)
         plan = make_plan(order.plan_text, order.entry)
-        check_as_private(plan, terms)
         about = StepContext if isinstance(plan, Pipeline) else Context
         plan.ctx = about(
             node=order.node,
@@ -193,6 +191,7 @@ class Workbench:
         plan.ctx.props = order.props  # what loads the data may go by them
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
+        check_as_private(plan, terms)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
         self._plan, self._data, self._made_of = plan, data, made_of
         if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
@@ -202,17 +201,21 @@ class Workbench:
         return plan, True
 
 
+def _stages(plan: Any) -> Mapping[str, float]:
+    """Return the seconds that a plan took, by stage; empty for none."""
+    return getattr(plan, "timing", {})
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
 def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
     """Return the weight of a contribution, within what the dataset's owner lets it weigh in training."""
     from fedjob.protocols.training.base import TrainingProtocol
 
     cap = int(order.dataset.get("max_weight") or 0) if order.dataset else 0
     return min(weight, float(cap)) if cap and isinstance(protocol, TrainingProtocol) else weight
-
-
-def _timing(plan: Any, setup_s: float, started: float) -> dict[str, float]:
-    """Return the seconds of a task's parts, `started` by the clock of `perf_counter`."""
-    return {"setup": setup_s, **getattr(plan, "timing", {}), "total": time.perf_counter() - started}
 
 
 def _begin_step(
@@ -293,12 +296,14 @@ def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[
 
     Raises:
         NodeFailure: a number is not finite.
+        EncodeError: what else it has could not be read again.
     """
     from fedjob.aggregation.guard import not_finite
     from fedjob.parameters.auxiliary import join
     from fedjob.parameters.files import is_params, save_params
 
     value = contribution.value
+    _check_readable(value)
     if not is_params(value) and not contribution.aux:
         return value, ""
     tensors = join(value if is_params(value) else {}, contribution.aux)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,7 +72,7 @@ def training_terms(
         steps: of one round.
 
     Raises:
-        SpecError: there are too few rows, or no noise is enough.
+        SpecError: there are too few rows, no noise is enough, or nothing could be learned under it.
     """
     if num_rows < 2 * batch_size:
         raise SpecError(
@@ -84,6 +85,12 @@ def training_terms(
         )
     rate = batch_size / num_rows
     noise = noise_for(epsilon, delta, rate=rate, number=steps * rounds)
+    if noise >= batch_size * math.sqrt(steps * rounds):
+        raise SpecError(
+            f"with {num_rows} rows and epsilon={epsilon:g} there would be nothing but noise: over all {steps * rounds} steps "
+            "it moves every parameter by more than the records of the samples can. Ask for a larger epsilon, a larger "
+            "batch_size, or datasets of more rows"
+        )
     return TrainingTerms(
         epsilon=epsilon,
         delta=delta,

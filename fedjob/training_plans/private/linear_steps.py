@@ -107,7 +107,7 @@ class LinearSteps:
             norms = np.sqrt((slopes**2).sum(axis=1) * ((inputs**2).sum(axis=1) + constant))
         kept = np.isfinite(norms)
         slopes, inputs, norms = slopes[kept], inputs[kept], norms[kept]
-        bounded = slopes * np.minimum(1.0, self._bound / np.maximum(norms, 1e-300))[:, None]
+        bounded = slopes * (self._bound / np.maximum(norms, self._bound))[:, None]
         return np.column_stack([bounded.T @ inputs, bounded.sum(axis=0) * constant]).ravel()
 
     def take(self, gradient: Array) -> None:

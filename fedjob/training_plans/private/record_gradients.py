@@ -126,7 +126,7 @@ class RecordGradients:
         squares = [g.detach().flatten(1).double().square().sum(1) for g in found.values()]
         norms = torch.stack([square.to(squares[0].device) for square in squares]).sum(0).sqrt()
         finite = torch.isfinite(norms)
-        factors = torch.where(finite, (self._bound / norms.clamp(min=1e-300)).clamp(max=1.0), 0.0)
+        factors = self._bound / norms.clamp(min=self._bound)
         kept = finite.nonzero().flatten()
         self.ignored += len(finite) - len(kept)
         for name, g in found.items():
