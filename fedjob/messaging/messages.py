@@ -137,6 +137,8 @@ class Task(WorkDescription):
         round_args: training arguments of this step alone, over `training_args`.
         sum: a step of a secure sum over what is computed, see `privacy.secagg`; empty for the computation itself.
         rounds: of the job, among which a budget of differential privacy is divided.
+        ahead: the terms of a secure sum of what is computed, so that the node's keys for it come with the answer; empty
+            for none.
     """
 
     kind: ClassVar[str] = "task"
@@ -150,6 +152,7 @@ class Task(WorkDescription):
     limit_s: float | None = None
     sum: dict[str, Any] = field(default_factory=dict)
     rounds: int = 1
+    ahead: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -525,6 +528,7 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
             proof="",
         )
     )
+    del what["ahead"]  # nor do keys
     refs = (what["plan"], what["files"], *what["artifacts"].values(), *what["blobs"].values())
     for ref in filter(None, (*refs, *what["params"].values())):
         del ref["cipher"], ref["key"]  # the same content is the same work, however it is stored

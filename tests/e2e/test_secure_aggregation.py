@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, SecAgg
+from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, RecordDP, SecAgg
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams
@@ -28,6 +28,7 @@ from tests.processes import wait_until
 pytestmark = [pytest.mark.timeout(400), one_broker]
 
 PLAN = f"{ROOT}/tests/plans.py:Tiny"
+PRIVATE = f"{ROOT}/tests/plans.py:Grouped"
 SLOW = f"{ROOT}/tests/e2e/plans.py:Counting"
 
 
@@ -79,6 +80,31 @@ def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_n
         assert numbers.abs().mean() > 2**28
 
 
+@pytest.mark.parametrize("secagg", [False, True])
+def test_a_private_job_ends_with_noisy_parameters_and_tells_nothing_else(
+    federation: Federation, secagg: bool
+) -> None:
+    dp = RecordDP(epsilon=8.0, delta=1e-3)
+    job = job_of(
+        federation,
+        training_plan=PRIVATE,
+        training_args={"lr": 0.2, "num_updates": 5, "batch_size": 16},
+        rounds=2,
+        keep=True,
+        protect=Protect(secagg=True, dp=dp) if secagg else dp,
+    )
+    job.run(progress=False)
+    assert torch.isfinite(weights(job)).all()
+    assert job.history.empty
+    assert 0 < max(job.result.epsilon.values()) <= 8.0
+    for body in replies(job):
+        assert (body["metrics"], body["optimizer_args"]) == ({}, {})
+        assert set(body["timing"]) <= {"queued", "fetch"}  # before the work began
+        assert body["num_examples"] in (0, 60, 80, 100, 120)
+    told = {event.type for event in job.events() if event.node}
+    assert not told & {"metrics", "note", "result", "log"}
+
+
 def test_a_node_that_dies_while_it_computes_is_left_out_and_one_that_dies_before_it_has_masked_is_summed_around(
     federation: Federation,
 ) -> None:
@@ -113,10 +139,10 @@ def _kill_when_it_computes(federation: Federation, job: Job) -> None:
 
 CUTS = [
     ["fedjob.researcher.storage.replies:Journal.append", "return", 3],  # while the nodes compute
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 1],  # keys are here
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "call", 3],  # before anything is masked
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 3],  # vectors are here
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 5],  # all is revealed, nothing added up
+    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 1],  # shares are here
+    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "call", 2],  # before anything is masked
+    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 2],  # vectors are here
+    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 4],  # all is revealed, nothing added up
     ["fedjob.researcher.rounds.gatherer:Gatherer._spool_total", "return", 1],
 ]
 
@@ -198,16 +224,20 @@ def test_under_noise_of_whole_nodes_each_is_charged_once_a_round_and_never_asked
         whole = [one for charge in charges for one in charge.mechanisms]
         assert 0.98 * NOISY.epsilon < cost_of(whole, NOISY.delta) <= NOISY.epsilon
 
-    def bodies() -> set[bytes]:
+    def bodies() -> set[tuple[int, bytes, int]]:
         found = set()
         for name in NODES:
             with closing(sqlite3.connect(federation.nodes[name].home / "node.sqlite")) as database:
-                rows = database.execute("SELECT body, revealed FROM secure_sums WHERE job = ?", (job.id,))
-                found |= {body if revealed else b"open" for body, revealed in rows}
+                found |= set(
+                    database.execute(
+                        "SELECT attempt, body, revealed FROM secure_sums WHERE job = ?", (job.id,)
+                    )
+                )
         return found
 
-    # the secrets are gone, and it is on record that these sums are over
-    wait_until(lambda: bodies() == {b""}, timeout_s=30, what="the sums to be forgotten")
+    # the secrets are gone, and it is on record that these sums are over; their keys came with the contributions, or
+    # there would have been a second attempt
+    wait_until(lambda: bodies() == {(1, b"", 1)}, timeout_s=30, what="the sums to be forgotten")
 
 
 @pytest.mark.feature("FB-91")

@@ -264,6 +264,23 @@ def test_a_project_that_demands_differential_privacy_says_what_to_run_with(
     assert (answer.status, answer.privacy["epsilon"], answer.privacy["delta"]) == ("not-needed", 3.0, 1e-6)
 
 
+def test_both_protections_together_are_charged_and_held_back(federation: Federation, node: Node) -> None:
+    with node.database() as database:
+        limits = GrantLimits(protections=("secagg:3", "dp:1,1e-06"))
+        Grants(database).projects.limit("default", limits, "owner")
+    ann = federation.ann
+    both = {**DP, "secagg": {"threshold": None, "min_nodes": 3, "clip": 8.0, "bits": 32, "max_weight": None}}
+    for one in ({}, DP, {"secagg": both["secagg"]}):
+        refused = asked(ann, protect=one)
+        assert (refused.status, refused.reason) == ("rejected", "limits_exceeded"), one
+    answer = asked(ann, protect=both, rounds=1)
+    assert (answer.status, answer.privacy["epsilon"]) == ("not-needed", 1.0)
+    held = ann.result("node1", private(ann, protect=both, rounds=1))
+    assert (held.ok, held.params, held.num_examples) == (True, None, 0), held.detail
+    assert 0.95 < held.privacy["epsilon"] <= 1.0
+    assert [one.state for one in charges(node)] == ["spent"]
+
+
 def test_a_node_that_is_stopped_while_it_computes_charges_once(federation: Federation, node: Node) -> None:
     ann = federation.ann
     sent = ann.train("node1", private(ann))
@@ -346,6 +363,11 @@ def test_a_researcher_sees_the_cost_before_and_what_was_spent_after(
         assert result.privacy["capped"]["delta"] == 1e-6
         assert f"tight epsilon {result.epsilon['tight']:.4g} (delta 1e-05)" in result.about
         assert job.record.grants["capped"]["privacy"]["epsilon"] == 1.0
+        (note,) = (
+            str(event.body) for event in job.events() if "more noise than was asked" in str(event.body)
+        )
+        assert "node capped" in note
+        assert "epsilon 1 with delta 1e-06, and the job asks for epsilon 2 with delta 1e-05" in note
         assert [one.state for one in charges(capped)] == ["spent", "spent"]
         shown = CliRunner().invoke(cli, ["job", "show", job.id, "--home", str(tmp_path / "lab")])
         assert "capped epsilon " in shown.output

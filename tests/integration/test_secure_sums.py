@@ -206,6 +206,29 @@ def test_sixteen_bits_are_coarser(points: dict[str, str], tmp_path: Path) -> Non
     assert 1e-6 < off < 16 / 2**16
 
 
+def test_keys_come_with_the_contributions_so_that_the_first_attempt_is_the_only_one(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 2, "keep": True}
+    secure = run(FedAvg(), points, tmp_path, **about, protect=SecAgg())
+    vectors = {path.name for path in secure.folder.rglob("masked_*.safetensors")}
+    assert vectors == {
+        f"masked_{node}_1.safetensors" for node in points
+    }  # the second attempt has keys of its own
+
+
+@pytest.mark.parametrize(
+    "settings", [{"clip": 1}, {"max_weight": 100}, {"clip": 2, "max_weight": 300}], ids=str
+)
+def test_settings_that_are_whole_numbers_do(
+    points: dict[str, str], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 1}
+    plain = run(FedAvg(), points, tmp_path, **about)
+    secure = run(FedAvg(), points, tmp_path, **about, protect=SecAgg(**settings))
+    assert (weights(plain) - weights(secure)).abs().max() < 1e-6
+
+
 def test_verify_says_that_a_secure_sum_cant_be_computed_again(points: dict[str, str], tmp_path: Path) -> None:
     secure = run(
         FedAvg(),

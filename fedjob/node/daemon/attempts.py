@@ -20,6 +20,7 @@ from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
 from fedjob.node.daemon.commit import log_fields
 from fedjob.node.daemon.context import NodeContext
+from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.inputs import TaskInputs
 from fedjob.node.execution.outputs import StoredResult, concealed
@@ -100,12 +101,16 @@ class Attempts:
     Args:
         report: takes an event as if a thread had reported it.
         hooks: receive the events that tasks emit.
+        sums: adds the node's keys to answers whose contributions are to be summed.
     """
 
-    def __init__(self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls) -> None:
+    def __init__(
+        self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls, sums: SumHandler
+    ) -> None:
         self._context = context
         self._report = report
         self._hooks = hooks
+        self._sums = sums
         self._attempts: dict[str, TaskAttempt] = {}
         self._number = 0
         self._again: list[tuple[float, str, TaskAttempt]] = []
@@ -354,6 +359,7 @@ class Attempts:
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
         if protect := task_of(row).protect:
             result = replace(concealed(result, protect), privacy=self._context.permissions.spent_by(row))
+            result = self._sums.with_keys(turn, row, result)
         if not (result.ok or stored.left):
             turn.rows.append(lambda: self._context.permissions.accounts.settle(row.key, left=False))
         if stored.trace or stored.message:

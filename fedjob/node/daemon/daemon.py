@@ -49,6 +49,7 @@ from fedjob.node.daemon.sender_verification import Checked, Revocations, SenderV
 from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.status import pong
+from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
@@ -124,10 +125,11 @@ class Daemon:
         )
         self.pulse = self._context.pulse
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
-        self._attempts = Attempts(self._context, self._report, self._hooks)
+        sums = SumHandler(self._context, identity, roster, federation)
+        self._attempts = Attempts(self._context, self._report, self._hooks, sums)
         self._offers = OfferHandler(self._context)
         self._searches = SearchHandler(self._context, self._report)
-        self._task_handler = TaskHandler(self._context, self._attempts, identity, roster, federation)
+        self._task_handler = TaskHandler(self._context, self._attempts, sums)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()

@@ -11,8 +11,6 @@ from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
 from fedjob.common.types import check_job_id
-from fedjob.identity.keys import Identity
-from fedjob.identity.roster import Roster
 from fedjob.messaging.messages import End, Message, Offer, Task, work_key
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.attempts import Attempts
@@ -41,11 +39,9 @@ AUDITED_PER_S, AUDITED_AT_ONCE = 0.1, 200.0
 class TaskHandler:
     """Accepts tasks that may run, refuses the others, ends jobs."""
 
-    def __init__(
-        self, context: NodeContext, attempts: Attempts, identity: Identity, roster: Roster, federation: str
-    ) -> None:
+    def __init__(self, context: NodeContext, attempts: Attempts, sums: SumHandler) -> None:
         self._context = context
-        self.sums = SumHandler(context, identity, roster, federation)
+        self.sums = sums
         self._attempts = attempts
         self._refused: dict[tuple[str, str], None] = {}  # by job and reason, what was audited
         self._buckets: dict[str, TokenBucket] = {}  # by researcher, how many refusals may be audited

@@ -19,6 +19,7 @@ from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.offers import (
     absence_text,
     grant_entry,
+    lowered_text,
     no_workers_text,
     offer_for,
     read_answer,
@@ -210,6 +211,10 @@ class Admission:
             if answer.schedule == "no_workers" and node not in self._warned:
                 self._warned.add(node)
                 self._events.add("note", node=node, text=no_workers_text(node, answer.contact))
+            lowered = lowered_text(self._spec, node, answer)
+            if lowered and lowered not in self._warned:
+                self._warned.add(lowered)
+                self._events.add("note", node=node, text=lowered)
 
     def _record_decision(self, node: str, entry: Mapping[str, Any]) -> None:
         waiting = [

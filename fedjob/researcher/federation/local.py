@@ -210,7 +210,7 @@ class LocalFederation(Federation):
         path = Path(done.params_path) if done.params_path else None
         spent = _spent(task, work)
         if "secagg" in task.protect:
-            held = self._sums.hold(key, task, result_of(done, params=None, state=state), path)
+            held = self._sums.hold(node, key, task, place, result_of(done, params=None, state=state), path)
             return Arrival(node=node, result=replace(held, of=key[:32], privacy=spent))
         result = result_of(done, params=None if path is None else ref_of(path), state=state)
         return Arrival(

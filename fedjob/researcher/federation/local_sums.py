@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from fedjob.common.codec import to_plain
+from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import FedjobError, NodeFailure, SpecError
 from fedjob.identity.keys import Identity, verify
 from fedjob.messaging.messages import Result, Task, shared_inputs
@@ -57,7 +58,9 @@ class LocalSums:
     _sessions: dict[str, _SiteSessions] = field(default_factory=dict)
     _held: dict[str, HeldContribution] = field(default_factory=dict)
 
-    def hold(self, key: str, task: Task, result: Result, params: Path | None) -> Result:
+    def hold(
+        self, node: str, key: str, task: Task, place: AskContext, result: Result, params: Path | None
+    ) -> Result:
         """Hold a contribution back; return what a node would answer."""
         noised = is_noised(task.protect)
         held = held_contribution(result.value, result.weight, result.metrics, params, noised=noised)
@@ -66,11 +69,26 @@ class LocalSums:
             of=result.of,
             key=result.key,
             ok=True,
-            value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
+            value={
+                "outline": to_plain(held.numbers.outline),
+                "staying": held.staying,
+                **self._keys_ahead(node, task, place),
+            },
             state=result.state,
             timing={} if noised else result.timing,
             threads=result.threads,
         )
+
+    def _keys_ahead(self, node: str, task: Task, place: AskContext) -> dict[str, Any]:
+        """Return a site's keys for the sum that a task says ahead; nothing where they are to be asked for."""
+        if not task.ahead:
+            return {}
+        asked = replace(task, sum={"step": "keys", "terms": task.ahead})
+        try:
+            value = self._answer(node, "", asked, place, {}).result.value
+        except FedjobError:  # the step by itself, which follows, says why
+            return {}
+        return {"keys": value["keys"], "terms": from_plain(Terms, task.ahead).digest}
 
     def answer(
         self, node: str, key: str, task: Task, place: AskContext, files: Mapping[str, Path | bytes]

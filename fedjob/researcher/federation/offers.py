@@ -290,6 +290,20 @@ def no_workers_text(node: str, contact: str = "") -> str:
     )
 
 
+def lowered_text(spec: JobSpec, node: str, answer: Answer) -> str:
+    """Return the note that a node's owner allows less than the job asks of differential privacy; empty where not."""
+    asked, holds = spec.protect.get("dp") or {}, finite(answer.privacy)
+    if answer.status not in ("granted", "not-needed", "pending") or not asked:
+        return ""
+    if all(holds.get(name, asked[name]) >= asked[name] for name in ("epsilon", "delta")):
+        return ""
+    return (
+        f"node {node} has more noise than was asked for: its owner allows epsilon {holds.get('epsilon', asked['epsilon']):g} with delta "
+        f"{holds.get('delta', asked['delta']):g}, and the job asks for epsilon {asked['epsilon']:g} with delta "
+        f"{asked['delta']:g}"
+    )
+
+
 def offer_for(
     spec: JobSpec,
     node: str,

@@ -109,13 +109,18 @@ class SecureSum:
         quorum = replace(self.quorum, min_nodes=needed)
         sizes = ReplySizes(params=0, value=self.place.sizes.value)
         place = replace(self.place, sizes=sizes)
-        collected = self.federation.collect(tasks, place, quorum, None, _outline_problem)
+        ahead = self._terms(1, sorted(tasks), tasks)
+        asked = {node: replace(task, ahead=to_plain(ahead)) for node, task in tasks.items()}
+        collected = self.federation.collect(asked, place, quorum, None, _outline_problem)
         self.lost |= collected.left_out
         self._note_staying(collected.arrivals)
         members = sorted(collected.arrivals)
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        keys = _keys_ahead(collected.arrivals, ahead)
+        first = 1 if keys else 2  # the first attempt is the one that was said ahead
+        for attempt in range(first, first + MAX_ATTEMPTS):
+            terms = ahead if attempt == 1 else self._terms(attempt, members, tasks)
             try:
-                survivors, total = self._attempt(attempt, members, tasks, collected.arrivals)
+                survivors, total = self._attempt(terms, members, tasks, collected.arrivals, keys)
             except _AttemptFailed as failed:
                 self.lost |= {
                     node: failed.lost.get(node, str(failed)) for node in members if node not in failed.left
@@ -125,7 +130,7 @@ class SecureSum:
                     round_=self.place.round,
                     text=f"attempt {attempt} at a secure sum failed and showed nothing: {failed}",
                 )
-                members = failed.left
+                members, keys = failed.left, {}
                 if len(members) < needed or not set(self._required()) <= set(members):
                     break
                 continue
@@ -140,12 +145,17 @@ class SecureSum:
     # -- one attempt ----------------------------------------------------------------
 
     def _attempt(
-        self, attempt: int, members: list[str], tasks: Mapping[str, Task], computed: Mapping[str, Arrival]
+        self,
+        terms: Terms,
+        members: list[str],
+        tasks: Mapping[str, Task],
+        computed: Mapping[str, Arrival],
+        keys: Mapping[str, SumKeys],
     ) -> tuple[list[str], Contribution]:
+        """Add up the contributions of members; `keys` are theirs, or none where these are to be asked for."""
         outlines = {node: Outline.from_plain(computed[node].result.value["outline"]) for node in members}
         relative = sorted(set(self._origin()) & set(self._names()))
         outline = union(list(outlines.values()), relative)
-        terms = self._terms(attempt, members, tasks)
         wanted = {party_of(node): node for node in members}
 
         def step(
@@ -153,8 +163,8 @@ class SecureSum:
         ) -> Any:
             return self._step(name, terms, {n: tasks[wanted[n]] for n in nodes}, wanted, bodies, read, schema)
 
-        everybody = sorted(wanted)
-        keys: dict[str, SumKeys] = step("keys", everybody, {}, _read_keys)
+        if not keys:
+            keys = step("keys", sorted(wanted), {}, _read_keys)
         body = {"keys": plain_keys(keys)}
         shares = step("shares", sorted(keys), dict.fromkeys(keys, body), _read_shares)
         taking_part = sorted(shares)
@@ -437,6 +447,22 @@ def _exact_tensors(found: Mapping[str, list[float]], schema: Schema) -> dict[str
             flat = torch.tensor(found.get(name) or [], dtype=torch.float64).reshape(shape)
             tensors[name] = (flat if dtype == "F64" else flat.round()).to(dtype_of(dtype))
     return tensors
+
+
+def _keys_ahead(arrivals: Mapping[str, Arrival], terms: Terms) -> dict[str, SumKeys]:
+    """Return the keys that came with contributions, by party; none where they are not enough, or somebody's are missing."""
+    if len(arrivals) < terms.threshold:
+        return {}
+    found = {}
+    for node, arrival in arrivals.items():
+        try:
+            if _value(arrival)["terms"] != terms.digest:  # of an ask before the runner was started anew
+                return {}
+            keys = _read_keys(arrival)
+        except (FedjobError, KeyError, TypeError, ValueError):
+            return {}
+        found[party_of(node)] = keys
+    return found
 
 
 def _outline_problem(arrival: Arrival) -> str:
