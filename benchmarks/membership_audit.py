@@ -58,7 +58,7 @@ def draw(found: dict[Case, list[Found]], most: float, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     epsilons = list(dict.fromkeys(case.epsilon for case in found))
     for case, runs in found.items():
         place = epsilons.index(case.epsilon) + (0.14 if case.together else -0.14)
@@ -75,7 +75,7 @@ def draw(found: dict[Case, list[Found]], most: float, path: Path) -> None:
     axes.set_ylabel("epsilon")
     axes.set_ylim(-0.25, 8.6)
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
