@@ -10,6 +10,7 @@
         PlanError               a training plan can't be found, extracted, compiled or built
           IncompletePlan        it lacks methods, which are named; also a TypeError
             NoTestingStep       a plan without a testing step was asked to evaluate
+            NotPrivate          a training plan can't be trained with differential privacy
       MissingPackage            a package is not installed here; also an ImportError
       ConfigError               a home, its config.toml or a FEDJOB_* variable is wrong
       VersionMismatch           the hub runs a fedjob that this one does not work with
@@ -139,6 +140,12 @@ class NoTestingStep(IncompletePlan):
     """A plan without a testing step was asked to evaluate."""
 
     reason = "no_testing_step"
+
+
+class NotPrivate(PlanError):
+    """A training plan can't be trained with differential privacy; the message says what to use instead."""
+
+    reason = "privacy"
 
 
 class MissingPackage(FedjobError, ImportError):

@@ -29,6 +29,8 @@ _OF_DATA = {
 
 def failed(order: WorkOrder, error: Exception) -> WorkResult:
     """Return what came of work in which something was raised."""
+    if order.noise:
+        return _private_failure(order, error)
     match error:
         case LimitsExceeded():
             return _allowed_part(order, error)
@@ -39,7 +41,7 @@ def failed(order: WorkOrder, error: Exception) -> WorkResult:
         case PreparationError():
             return _failed(order, error, error.reason, str(error))
         case PlanError():
-            return _failed(order, error, error.reason, _our_words(error) or where(error))
+            return _failed(order, error, error.reason, _our_words(error, str(error)) or where(error))
         case FedjobError():
             return _failed(order, error, error.reason, where(error))
     if _ran_out_of_memory(error):
@@ -47,7 +49,19 @@ def failed(order: WorkOrder, error: Exception) -> WorkResult:
     return _failed(order, error, "exception", where(error))
 
 
-def _our_words(error: PlanError) -> str:
+def _private_failure(order: WorkOrder, error: Exception) -> WorkResult:
+    """Return what came of work under differential privacy: no number of it, and no word of the plan's own code."""
+    if not isinstance(error, FedjobError):
+        reason = "out_of_memory" if _ran_out_of_memory(error) else "exception"
+        return _failed(order, error, reason, where(error))
+    if isinstance(error, UnreadableData):
+        return _failed(order, error, error.reason, _OF_DATA[error.reason])
+    words = error.detail if isinstance(error, NodeFailure) else str(error)
+    plain = isinstance(error, (NodeFailure, PlanError, PreparationError))
+    return _failed(order, error, error.reason, (_our_words(error, words) if plain else "") or where(error))
+
+
+def _our_words(error: Exception, words: str) -> str:
     """Return what fedjob itself says of a plan, which names types, shapes and counts but no values.
 
     Nothing for an error that the plan's own code raised.
@@ -55,7 +69,7 @@ def _our_words(error: PlanError) -> str:
     from fedjob.training_plans.source.locations import PLAN_FILENAME
 
     raised = traceback.extract_tb(error.__traceback__)[-1]
-    return "" if raised.filename.startswith(PLAN_FILENAME) else str(error)[:1000]
+    return "" if raised.filename.startswith(PLAN_FILENAME) else words[:1000]
 
 
 def _ran_out_of_memory(error: Exception) -> bool:

@@ -6,11 +6,14 @@ the worker nor the researcher decides what noise is enough.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.codec import from_plain
+from fedjob.common.errors import MessageError, SpecError
+from fedjob.common.items import Items
+from fedjob.data.preprocessing.row_wise import row_wise_problem
 from fedjob.messaging.messages import Offer, Task
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, Mechanism
@@ -33,7 +36,27 @@ _MORE_THAN_UPDATES: Mapping[str, str] = {
     "qfedavg": "each node also reports its loss: use FedAvg",
 }
 
+STATISTICS = "statistics"
+
+_LINEAR = "its sums have no noise: train a linear model with a plan and FedAvg, or ask Statistics for covariances with bounds"
+_CLASSES = "its sums have no noise: train a logistic model with a plan and FedAvg"
+_ROWS = "it answers about single records, which is what differential privacy hides"
+
 _NOT_PRIVATE: Mapping[str, str] = {
+    "linear_regression": _LINEAR,
+    "ridge": _LINEAR,
+    "pca": "its sums have no noise: ask Statistics for covariances with bounds, and find the components of these",
+    "logistic_regression": _CLASSES,
+    "poisson_regression": "its sums have no noise: train the model with a plan and FedAvg",
+    "cox_regression": "its sums over who is at risk have no bound for one record: ask Statistics for histograms of times by groups",
+    "kmeans": "its sums have no noise: ask Statistics for histograms, or train a model with a plan and FedAvg",
+    "outliers": f"{_ROWS}: ask Statistics for quantiles with bounds",
+    "psi": _ROWS,
+    "inference": f"{_ROWS}: train under differential privacy, and predict on data of your own",
+    "evaluation": "metrics of a node's records have no noise: evaluate the model on data of your own",
+    "function": "nothing bounds what one record changes in the answer of a function: ask Statistics, or train with FedAvg",
+    "steps": "nothing bounds what one record changes in the answers of a plan's steps: ask Statistics, or train with FedAvg",
+    "own": "nothing bounds what one record changes in an answer of an own protocol: ask Statistics, or train with FedAvg",
     "ditto": "it trains twice on the same records: use FedAvg or FedPer",
     "fedbn": "batch normalisation mixes the records of a batch: use GroupNorm in the model, and FedAvg",
     "finetuned": "it trains once more on the same records at the end: use FedAvg",
@@ -72,10 +95,52 @@ def private_work(
     """
     if isinstance(dp, NodeDP):
         return _of_whole_node(wanted, dp, step)
-    if wanted.protocol in TRAININGS:
-        return _training(wanted, dp, num_rows, step)
-    reason = _NOT_PRIVATE.get(wanted.protocol, f"those that do are {', '.join(TRAININGS)}")
-    raise SpecError(f"{wanted.protocol} does not run under differential privacy: {reason}")
+    check_private(wanted.protocol, wanted.preprocess, wanted.items)
+    if wanted.protocol == STATISTICS:
+        return _statistics(wanted, dp, num_rows, step)
+    return _training(wanted, dp, num_rows, step)
+
+
+def check_private(protocol: str, preprocess: Sequence[Mapping[str, Any]], items: Items) -> None:
+    """Check that a protocol can keep differential privacy of records, and that rows are chosen and prepared one by one.
+
+    Raises:
+        SpecError: it says what does not, and what to use instead.
+    """
+    if protocol not in TRAININGS and protocol != STATISTICS:
+        reason = _NOT_PRIVATE.get(protocol, f"those that do are {', '.join((STATISTICS, *TRAININGS))}")
+        raise SpecError(f"{protocol} does not run under differential privacy: {reason}")
+    try:
+        problem = row_wise_problem(preprocess)
+    except MessageError as error:
+        raise SpecError(f"the steps of preprocess can't be read: {error}") from error
+    if problem:
+        raise SpecError(f"under differential privacy rows are prepared one by one: {problem}")
+    if items != Items():
+        raise SpecError(
+            "under differential privacy a job works on all items of a dataset: which ones are new, or the first, depends on "
+            "other records. Leave items out"
+        )
+
+
+def _statistics(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> PrivateWork:
+    from fedjob.protocols.analytics.private_statistics.answer import (
+        NOISED,
+    )  # with numpy, which a daemon starts without
+    from fedjob.protocols.analytics.private_statistics.questions import terms_of as terms_of_statistics
+    from fedjob.protocols.analytics.statistics import Statistics
+
+    if isinstance(wanted, Task) and step != NOISED:
+        raise SpecError(
+            f"step {step[:40]!r} of statistics answers without noise, and the job has differential privacy: ask for "
+            f"step {NOISED!r}"
+        )
+    try:
+        measures = from_plain(Statistics, dict(wanted.config))
+    except MessageError as error:
+        raise SpecError(f"these statistics can't be read: {error}") from error
+    terms = terms_of_statistics(measures, dp, num_rows=num_rows)
+    return PrivateWork(noise=terms.to_plain(), mechanisms=(terms.mechanism,), whole=(terms.mechanism,))
 
 
 def check_whole_nodes(protocol: str) -> None:
@@ -109,6 +174,7 @@ def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> P
             f"step {step[:40]!r} measures a model on a node's records, and under differential privacy nothing leaves but "
             "trained parameters: run the job without validation at the nodes"
         )
+    check_training(wanted.protocol, wanted.config)
     if wanted.rounds < 1:
         raise SpecError(f"a job has one round or more, found {wanted.rounds}")
     args = wanted.training_args
@@ -121,3 +187,16 @@ def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> P
         mechanisms=(one,),
         whole=(replace(one, number=one.number * wanted.rounds),),
     )
+
+
+def check_training(protocol: str, config: Mapping[str, Any]) -> None:
+    """Refuse settings of a training protocol that make a node report what has no noise.
+
+    Raises:
+        SpecError: it names the setting, and what to use instead.
+    """
+    if protocol == "scaffold" and config.get("option") == "I":
+        raise SpecError(
+            "Scaffold(option='I') reports the gradient over all records of a node without noise: use option='II', which "
+            "reports the noisy ones of its steps"
+        )

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.base import Local
+    from fedjob.training_plans.private.training import PrivateTraining
 
 
 class Workbench:
@@ -85,6 +86,7 @@ class Workbench:
         import torch
 
         from fedjob.execution.batches import work
+        from fedjob.execution.released_work import private_training, released
         from fedjob.parameters.files import FileParams
         from fedjob.parameters.tree import load_tree
         from fedjob.protocols import PROTOCOLS
@@ -92,13 +94,14 @@ class Workbench:
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         emit = naming(emit, order.entry or type(protocol).__name__)
-        plan, first = self._bench(order, protocol, emit)
+        terms, emit = private_training(order, protocol, emit)
+        plan, first = self._bench(order, protocol, emit, terms)
         setup_s = time.perf_counter() - started
 
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
-            _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit))
+            _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit), terms)
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit
         values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
@@ -106,11 +109,9 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        _check_readable(contribution.value)
         value, params_path = _saved_params(contribution, order.node, output)
         state_path = _saved_state(order, plan, local, output)
-        timing = {"setup": setup_s, **({} if plan is None else plan.timing)}
-        return WorkResult(
+        done = WorkResult(
             key=order.key,
             ok=True,
             value=to_plain(value),
@@ -119,7 +120,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={**timing, "total": time.perf_counter() - started},
+            timing={} if order.noise else {"setup": setup_s, **_stages(plan), "total": _since(started)},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -132,10 +133,14 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
+                noised=bool(order.noise),
             ),
         )
+        return released(done, terms)
 
-    def _bench(self, order: WorkOrder, protocol: Any, emit: Emit) -> tuple[Any, bool]:
+    def _bench(
+        self, order: WorkOrder, protocol: Any, emit: Emit, terms: PrivateTraining | None
+    ) -> tuple[Any, bool]:
         """Return the built plan with its data, and whether it is new.
 
         A training plan that is given its data batch by batch does not load them all, and is made anew next time.
@@ -144,6 +149,7 @@ class Workbench:
         from fedjob.data.loader import open_dataset
         from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
+        from fedjob.execution.released_work import check_as_private
         from fedjob.training_plans.context import Context
         from fedjob.training_plans.pipeline import Pipeline
         from fedjob.training_plans.source.compilation import make_plan
@@ -152,7 +158,7 @@ class Workbench:
         releases = _releases(order, self._borrow)
         made_of: tuple[Any, ...] = (
             *(order.plan_text, order.entry, order.dataset, order.model_args, order.seed, order.node),
-            *(order.items, 0 if releases is None else releases.min_rows),
+            *(order.items, 0 if releases is None else releases.min_rows, terms is None),
         )
         data = None
         if order.items.uses_ledger and order.dataset:  # there may be new items by now
@@ -181,10 +187,12 @@ class Workbench:
             seed=order.seed,
             send=emit,
             rows=self._limit,
+            private=terms,
         )
         plan.ctx.props = order.props  # what loads the data may go by them
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
+        check_as_private(plan, terms)
         seed_everything(seed_for(order.seed, 0, order.node, "data"))
         self._plan, self._data, self._made_of = plan, data, made_of
         if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
@@ -192,6 +200,15 @@ class Workbench:
         else:
             plan.load_data(data)
         return plan, True
+
+
+def _stages(plan: Any) -> Mapping[str, float]:
+    """Return the seconds that a plan took, by stage; empty for none."""
+    return getattr(plan, "timing", {})
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
 
 
 def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
@@ -203,16 +220,22 @@ def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
 
 
 def _begin_step(
-    plan: Any, order: WorkOrder, seed: int, state: Mapping[str, Any], emit: Emit, runner: ChildRunner
+    plan: Any,
+    order: WorkOrder,
+    seed: int,
+    state: Mapping[str, Any],
+    emit: Emit,
+    runner: ChildRunner,
+    terms: PrivateTraining | None,
 ) -> None:
     """Have a plan, new or warm, begin the step of an order from the node's state."""
     from fedjob.training_plans.function import declared
     from fedjob.training_plans.pipeline import Pipeline
 
     plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
-    plan.ctx.props = order.props
+    plan.ctx.props, plan.ctx.private = order.props, terms
     names = tuple(launched.function.__name__ for launched in declared(plan.launches))
-    plan.ctx.launcher = ChildLauncher(order.node, names, runner)
+    plan.ctx.launcher = ChildLauncher(order.node, names, runner) if terms is None else None
     if isinstance(plan, Pipeline):
         plan.attend(order)
     plan.start_step(order.training_args)
@@ -245,6 +268,7 @@ def _local_of(
         limits=order.limits,
         releases=releases,
         keep=partial(_keep, Path(order.output_path)),
+        noise=order.noise,
     )
 
 
@@ -273,12 +297,14 @@ def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[
 
     Raises:
         NodeFailure: a number is not finite.
+        EncodeError: what else it has could not be read again.
     """
     from fedjob.aggregation.guard import not_finite
     from fedjob.parameters.auxiliary import join
     from fedjob.parameters.files import is_params, save_params
 
     value = contribution.value
+    _check_readable(value)
     if not is_params(value) and not contribution.aux:
         return value, ""
     tensors = join(value if is_params(value) else {}, contribution.aux)

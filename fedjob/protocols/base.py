@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedjob.aggregation.contribution import Contribution
     from fedjob.data.row_limit import RowLimit
     from fedjob.parameters.safetensors_header import Schema
+    from fedjob.privacy.protect import Protect
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.usage import Usage
     from fedjob.training_plans.base import TrainingPlan
@@ -171,6 +172,7 @@ class View:
         last: outcome of the ask before; None at the start, and after a resume.
         seed: the job's seed.
         validate_at_end: whether the job asks for a last validation of its result.
+        private: whether each node adds noise itself, for differential privacy of its records.
     """
 
     rounds: int
@@ -178,6 +180,7 @@ class View:
     last: Gathered | None = None
     seed: int = 0
     validate_at_end: bool = False
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +215,7 @@ class Local:
         rows: the rule on the rows that what a plan computes may be about; None where the owner sets no minimum.
         used: the use of limited resources in this step so far, such as `inferences`; write to it.
         keep: `keep(name, data)` leaves a file at this node, for its owner.
+        noise: the terms of differential privacy that the node's daemon computed; empty for none.
     """
 
     node: str
@@ -229,6 +233,7 @@ class Local:
     rows: RowLimit | None = None
     used: dict[str, int] = field(default_factory=dict)
     keep: Callable[[str, bytes], None] = lambda name, data: None
+    noise: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FederatedProtocol(ABC):
@@ -266,6 +271,14 @@ class FederatedProtocol(ABC):
 
         Raises:
             PlanError: the plan lacks something; the message names it.
+        """
+        return
+
+    def check_protection(self, protect: Protect) -> None:
+        """Check that it can run under a job's protections, before the job is made.
+
+        Raises:
+            SpecError: it can't, or one of its settings does not fit them.
         """
         return
 

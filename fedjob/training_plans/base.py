@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from fedjob.common.errors import NodeFailure, PlanError, SpecError
+from fedjob.common.errors import NodeFailure, NotPrivate, PlanError, SpecError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.disclosure import disclosed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.data.row_limit import RowSet
+    from fedjob.training_plans.private.training import PrivateTraining
 
 Adjust = Callable[[Any], None]
 """Called with the model between the backward pass and the optimizer's step."""
@@ -127,14 +128,17 @@ class LoadedExamples(ABC):
         """Call the user's data methods and make the split."""
         import numpy as np
 
-        args = self.training_args
+        args, private = self.training_args, self.ctx.private
         self.dataset, self._test = dataset, None
         self._tests_withheld, self._known_sets = None, {}
+        unloaded = None if private is None else self._unloaded()
         with seeded(self.seed_of("data", every_round=False)):
             self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
-            given = self.testing_data(dataset, args.for_user())
+            given = None if private is not None else self.testing_data(dataset, args.for_user())
             if given is not None:
                 self._test = self._as_examples(given, "testing_data")
+        if unloaded is not None and private is not None:
+            self._check_made_alone(unloaded, private)
         self._loaded = dict(args.raw)
         self._train_rows = np.arange(self._num_rows(self._data))
         if self._test is None:
@@ -145,6 +149,70 @@ class LoadedExamples(ABC):
             raise PlanError("test_fold divides training_data, but this plan has testing_data: leave one out")
         else:
             self._test_rows = np.arange(self._num_rows(self._test))
+
+    def _unloaded(self) -> Self:
+        """Return another plan with the same attributes, which loads some of the records apart.
+
+        Raises:
+            NotPrivate: there are no records.
+        """
+        if self.dataset is None or self.dataset.num_rows < 2:
+            raise NotPrivate("differential privacy is of the records of a dataset, and needs two or more")
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def _check_made_alone(self, other: LoadedExamples, private: PrivateTraining) -> None:
+        """Check that each example comes from one record alone, by loading half of the records apart.
+
+        Args:
+            other: a copy of this plan from before it loaded anything.
+
+        Raises:
+            NotPrivate: what an example is, or what the plan keeps, depends on other records.
+        """
+        from fedjob.training_plans.private.record_by_record import check_same_attributes, set_attributes
+
+        before, dataset = dict(vars(other)), self.dataset
+        places = private.half(dataset.num_rows)
+        other.dataset = dataset.take(places)
+        try:
+            with seeded(self.seed_of("data", every_round=False)):
+                given = other.training_data(other.dataset, self.training_args.for_user())
+                other._data = other._as_examples(given, "training_data")
+        except NodeFailure:
+            raise
+        except Exception as error:
+            raise NotPrivate(
+                f"training_data raises {type(error).__name__} when some of the records are missing: under differential "
+                "privacy each example comes from one record alone"
+            ) from error
+        self._check_same_examples(other._data, places, dataset.num_rows)
+        apart = ("_data", "dataset")
+        one, all_ = (
+            {name: item for name, item in set_attributes(before, vars(plan)).items() if name not in apart}
+            for plan in (other, self)
+        )
+        check_same_attributes(one, all_)
+
+    def _check_same_examples(self, apart: Any, places: Sequence[int], num_rows: int) -> None:
+        """Check that examples of the records at some places are what they are among those of all `num_rows` records.
+
+        Raises:
+            NotPrivate: they are others, or not one of each record.
+        """
+        raise NotImplementedError
+
+    def _refuse_if_private(self, what: str) -> None:
+        """Refuse what tells something of the records without noise.
+
+        Raises:
+            NotPrivate: the step is computed with differential privacy.
+        """
+        if self.ctx.private is not None:
+            raise NotPrivate(
+                f"{what} has no noise, and under differential privacy nothing leaves but the trained parameters"
+            )
 
     def _split(self) -> None:
         """Take the examples to validate on out of those to train on."""
@@ -334,8 +402,9 @@ class TrainingPlan(LoadedExamples):
         started = time.perf_counter()
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before train")
-        with seeded(self.seed_of("train")):
-            outcome = self._run_updates(adjust)
+        private = self.ctx.private
+        with seeded(self.seed_of("train") if private is None else private.draws.seed()):
+            outcome = self._run_updates(adjust) if private is None else self._run_privately(private, adjust)
         self._check_finite()
         self._add_time("train", started)
         return outcome
@@ -370,6 +439,28 @@ class TrainingPlan(LoadedExamples):
         mean = mean_state(loss_sum / samples, samples)
         return TrainOutcome(self.num_train or samples, done, loss_sum / samples, {"loss": mean})
 
+    def _run_privately(self, private: PrivateTraining, adjust: Adjust | None) -> TrainOutcome:
+        """Take the steps of a training with differential privacy; the outcome has public numbers alone."""
+        self.check_private()
+        if not len(self._train_rows):
+            raise self.fail("no_data", "training_data gave no examples to train on")
+        if self.ctx.rows is not None and len(self._train_rows) < self.ctx.rows.min_rows:
+            raise self.fail(
+                "min_rows", "there are fewer examples to train on than the owner's minimum of rows"
+            )
+        self._take_private_steps(private, adjust)
+        return TrainOutcome(private.num_examples(self.training_args), private.terms.steps, math.nan)
+
+    def check_private(self) -> None:
+        """Check that this plan, which is built, can be trained with differential privacy.
+
+        Raises:
+            NotPrivate: it can't; the message says what to use instead.
+        """
+        raise NotPrivate(
+            f"{type(self).__name__} has no form with differential privacy: derive it from TorchPlan or SklearnPlan"
+        )
+
     def _begin_pass(self) -> PassLoss:
         """Refuse to train on rows that the owner's minimum does not allow; return what may be reported meanwhile.
 
@@ -398,6 +489,7 @@ class TrainingPlan(LoadedExamples):
             NodeFailure: there is no test data, or a prediction is not finite; with reason `min_rows`: the test split,
                 or what differs in it from an earlier one, has fewer rows than the owner allows.
         """
+        self._refuse_if_private("what is measured on the test data")
         started = time.perf_counter()
         if why := self.tests_withheld:
             raise self.fail("min_rows", why)
@@ -463,6 +555,10 @@ class TrainingPlan(LoadedExamples):
     def _limited_passes(self) -> Passes:
         """Return the passes of this step where the owner sets a minimum of rows."""
         return self._passes()
+
+    def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
+        """Take every step of the terms, with noise."""
+        raise NotImplementedError
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         """Take one update after the other; yield the number of its examples, and their loss before it."""

@@ -10,6 +10,7 @@ from fedjob.common.errors import PlanError
 
 if TYPE_CHECKING:
     from fedjob.data.row_limit import RowLimit
+    from fedjob.training_plans.private.training import PrivateTraining
 
 
 def _ignore(type_: str, body: dict[str, Any]) -> None:
@@ -47,6 +48,7 @@ class Context:
         props: the job's free properties.
         launcher: what `launch` goes through; None where no task is computed.
         rows: the owner's minimum of rows, and the record of what was released; None where there is no minimum.
+        private: the terms of differential privacy that a training keeps; None for none.
     """
 
     node: str = "local"
@@ -60,6 +62,7 @@ class Context:
     props: Mapping[str, Any] = field(default_factory=dict)
     launcher: ChildStarter | None = None
     rows: RowLimit | None = field(default=None, repr=False)
+    private: PrivateTraining | None = field(default=None, repr=False)
 
     def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Sequence
 
-from fedjob.common.errors import IncompletePlan, NoTestingStep, PlanError, SpecError
+from fedjob.common.errors import IncompletePlan, NoTestingStep, NotPrivate, PlanError, SpecError
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.source.required_arguments import check_arguments
 from fedjob.training_plans.training_args import TrainingArgs
@@ -25,6 +25,41 @@ def overrides(plan: type | object, base: type, name: str) -> bool:
     """Tell whether a plan's class writes a method that `base` only outlines."""
     cls = plan if isinstance(plan, type) else type(plan)
     return getattr(cls, name, None) is not getattr(base, name, None)
+
+
+_DECLARED = ("requires", "launches", "extra_args", "aux_modules", "round_done")
+"""What a plan's class may set beside the methods of its kind."""
+
+_DRIVEN_DUNDERS = ("__getattribute__", "__getattr__", "__setattr__", "__delattr__")
+
+
+def check_driven(cls: type[TrainingPlan]) -> None:
+    """Refuse a plan with a part of its own in the place of one that fedjob adds noise in, or with child tasks.
+
+    Raises:
+        NotPrivate: it is named.
+    """
+    kind = _kind_of(cls)
+    if kind is None:
+        raise NotPrivate(
+            f"{cls.__name__} has no form with differential privacy: derive it from TorchPlan or SklearnPlan"
+        )
+    if cls.launches:
+        raise NotPrivate(
+            f"{cls.__name__}.launches names child tasks, which compute on the records without noise: leave it out",
+            name=cls.__name__,
+        )
+    own = {*kind.required_methods, *kind.optional_methods, *_DECLARED, "_abc_impl"}
+    for base in cls.__mro__[: cls.__mro__.index(kind)]:
+        for name in vars(base):
+            odd = name in _DRIVEN_DUNDERS or (not name.startswith("__") and hasattr(kind, name))
+            if odd and name not in own:
+                raise NotPrivate(
+                    f"{base.__name__}.{name} is in the place of fedjob's own {name}, through which records reach "
+                    "parameters with noise: under differential privacy write "
+                    f"{', '.join(kind.required_methods)} alone, or give it another name",
+                    name=cls.__name__,
+                )
 
 
 def check_plan_class(cls: object) -> type[TrainingPlan]:

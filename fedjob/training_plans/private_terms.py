@@ -17,6 +17,30 @@ FIXED = ("batch_size", "epochs", "num_updates", "batch_maxnum", "drop_last", "dr
 """Arguments that decide how much noise is needed, so that they are the same in all rounds."""
 
 
+_NO_PLACE: Mapping[str, str] = {
+    "clip_norm": "RecordDP(max_grad_norm=...) bounds the gradient of each record, and what follows has noise already",
+    "test_on_global_updates": "what is measured on a node's records has no noise, and would not leave it",
+    "test_on_local_updates": "what is measured on a node's records has no noise, and would not leave it",
+}
+
+
+def check_training_args(training_args: Mapping[str, Any]) -> None:
+    """Refuse arguments that have no place in a training with differential privacy.
+
+    Raises:
+        SpecError: it names one, and says what to do.
+    """
+    for name, why in _NO_PLACE.items():
+        if training_args.get(name):
+            raise SpecError(
+                f"under differential privacy {name} has no place in training_args: {why}. Leave it out"
+            )
+    if moving := [name for name in FIXED if is_schedule(training_args.get(name))]:
+        raise SpecError(
+            f"under differential privacy {moving[0]} is the same in all rounds: the noise depends on it"
+        )
+
+
 def terms_of(
     wanted: RecordDP, *, training_args: Mapping[str, Any], num_rows: int, rounds: int
 ) -> TrainingTerms:
@@ -28,12 +52,9 @@ def terms_of(
         num_rows: of the dataset, as its owner registered it.
 
     Raises:
-        SpecError: an argument changes from round to round, there are too few rows, or no noise is enough.
+        SpecError: an argument has no place or changes from round to round, there are too few rows, or no noise is enough.
     """
-    if moving := [name for name in FIXED if is_schedule(training_args.get(name))]:
-        raise SpecError(
-            f"under differential privacy {moving[0]} is the same in all rounds: the noise depends on it"
-        )
+    check_training_args(training_args)
     own = {found.name for found in fields(TrainingArgs)} - {"raw"}
     args = TrainingArgs.parse({name: value for name, value in training_args.items() if name in own})
     return training_terms(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import measure
 from fedjob.training_plans.base import Adjust, PassLoss, RawArgs, TrainingPlan, TrainOutcome
 from fedjob.training_plans.example_order import Passes, epoch_batches, num_updates, training_batches
-from fedjob.training_plans.plan_checks import overrides
+from fedjob.training_plans.plan_checks import check_driven, overrides
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.training_plans.estimators.base import Fitted
+    from fedjob.training_plans.private.training import PrivateTraining
 
 Array = np.ndarray[Any, Any]
 _OF_BATCHES = ("epochs", "num_updates", "batch_size", "batch_maxnum", "drop_last")
@@ -147,6 +148,25 @@ class SklearnPlan(TrainingPlan):
             )
         return super().train()
 
+    def check_private(self) -> None:
+        from fedjob.training_plans.private.linear_steps import check_estimator
+
+        check_driven(type(self))
+        check_estimator(self._fitted)
+
+    def _check_same_examples(self, apart: Any, places: Sequence[int], num_rows: int) -> None:
+        from fedjob.training_plans.private.record_by_record import check_same_examples
+
+        assert self._data is not None
+        check_same_examples(apart, self._data, places, num_rows)
+
+    def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
+        from fedjob.training_plans.private.linear_steps import LinearSteps
+
+        assert self._data is not None
+        steps = LinearSteps(self._fitted, private.terms.max_grad_norm)
+        steps.run(private, self._train_rows, *self._data, private.sample_size(self.training_args))
+
     @property
     def _takes_all(self) -> bool:
         """True if the step is one pass over all rows: of an exact estimator, or to count before training."""
@@ -238,6 +258,7 @@ class SklearnPlan(TrainingPlan):
             yield len(rows), self._measure(inputs[rows], targets[rows])
 
     def training_loss(self) -> float:
+        self._refuse_if_private("the loss of the training data")
         if self._data is None or not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to measure the loss of")
         self._check_rows("the loss of the training data", self._train_rows)
@@ -247,6 +268,7 @@ class SklearnPlan(TrainingPlan):
         return float(loss)
 
     def predict_all(self) -> Array:
+        self._refuse_if_private("a prediction for each record")
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")
         found: Array = self.model.predict(self._data[0])

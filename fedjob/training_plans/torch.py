@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -29,7 +29,16 @@ from fedjob.training_plans.batches import (
 )
 from fedjob.training_plans.example_order import Passes, num_updates, training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
-from fedjob.training_plans.plan_checks import overrides
+from fedjob.training_plans.plan_checks import check_driven, overrides
+from fedjob.training_plans.private.torch_checks import (
+    check_model,
+    own_modules,
+    trained_parameters,
+)
+from fedjob.training_plans.private.torch_data import check_apart, check_examples
+from fedjob.training_plans.private.torch_steps import train_privately
+from fedjob.training_plans.private.training import PrivateTraining
+from fedjob.training_plans.private.unchanged import Watch
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
 
@@ -84,7 +93,50 @@ class TorchParameters(TrainingPlan):
                     raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
-class TorchPlan(TorchParameters):
+class PrivateTorch(TorchParameters):
+    """The training of a torch model with differential privacy."""
+
+    device: torch.device
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of this step."""
+        raise NotImplementedError
+
+    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the loss of a batch, a scalar tensor."""
+        raise NotImplementedError
+
+    def check_private(self) -> None:
+        check_driven(type(self))
+        check_model(self.model)
+        trained_parameters(self.model, self.optimizer)
+
+    def _check_same_examples(self, apart: Any, places: Sequence[int], num_rows: int) -> None:
+        check_examples(self._data, self.training_args)
+        check_apart(apart, self._data, places, num_rows)
+
+    def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
+        examples = self._data
+        assert isinstance(examples, Examples)
+        if adjust is not None:
+            check_parameter_names(self.model)
+        self.model.train()
+        with _repeatable():
+            train_privately(
+                private,
+                model=self.model,
+                optimizer=self.optimizer,
+                loss=lambda model, batch: _scalar(self, self.training_step(model, batch)),
+                rows=self._train_rows,
+                records=lambda rows: (to_device(batch, self.device) for batch in examples.batches(rows)),
+                sample_size=private.sample_size(self.training_args),
+                adjust=adjust,
+                watch=Watch(self, own_modules(self.model)),
+            )
+
+
+class TorchPlan(PrivateTorch):
     """A torch model and how to train it.
 
     A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
@@ -269,6 +321,7 @@ class TorchPlan(TorchParameters):
             yield size, self._update(to_device(batch, self.device), adjust)
 
     def training_loss(self) -> float:
+        self._refuse_if_private("the loss of the training data")
         if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("the loss is computed over a Dataset or (inputs, targets), after load_data")
         if not len(self._train_rows):
@@ -285,6 +338,7 @@ class TorchPlan(TorchParameters):
         return total / samples
 
     def gradients(self) -> dict[str, torch.Tensor]:
+        self._refuse_if_private("the gradient over all records")
         if self._data is None or isinstance(self._data, ExampleStream):
             raise PlanError("gradients are computed over a Dataset or (inputs, targets), after load_data")
         check_parameter_names(self.model)
@@ -347,6 +401,7 @@ class TorchPlan(TorchParameters):
             yield size, self._measure(to_device(batch, self.device), size)
 
     def predict_all(self) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
+        self._refuse_if_private("a prediction for each record")
         if self._data is None:
             raise PlanError("the data is not loaded: call load_data before predict_all")
         found: list[dict[str, torch.Tensor]] = []

@@ -32,8 +32,8 @@ HYPERPARAMETERS = (
 """Names that every plan may read from its training arguments without declaring them."""
 
 _ELSEWHERE = {
-    "dp": "fedjob has no differential privacy yet, neither at the nodes nor at the researcher",
-    "dp_args": "fedjob has no differential privacy yet, neither at the nodes nor at the researcher",
+    "dp": "differential privacy is asked for as Job(..., protect=RecordDP(epsilon=..., delta=..., max_grad_norm=...))",
+    "dp_args": "differential privacy is asked for as Job(..., protect=RecordDP(epsilon=..., delta=..., max_grad_norm=...))",
     "fedprox_mu": "the proximal term belongs to the protocol: Job(FedProx(mu=...), ...)",
     "rounds": "the number of rounds is Job(rounds=...)",
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",

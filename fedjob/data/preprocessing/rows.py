@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedjob.common.checks import check_kinds, shown
+from fedjob.common.checks import check_kinds, is_number, shown
 from fedjob.common.errors import SpecError
 from fedjob.data.category import where_categories
 from fedjob.data.preprocessing.base import TableStep, names_of, need
@@ -62,6 +62,8 @@ class Filter(TableStep):
                 equal = np.logical_or.reduce([_equal(column, value) for value in values] or [~kept & kept])
                 kept &= ~equal if self.test == "!=" else equal
             elif self.test != "present":
+                if is_number(self.value) and getattr(column.dtype, "kind", "O") not in "iufb":
+                    raise TypeError  # whichever rows are left: a column of texts has no order among numbers
                 kept &= _COMPARE[self.test](column, self.value).fillna(False).astype(bool)
         except TypeError as error:
             raise SpecError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class TrainingTerms:
         steps: of one round.
         rounds: that the noise is for.
         max_grad_norm: the bound on the Euclidean norm of one record's gradient.
+        num_rows: of the dataset, as its owner registered it; the number is public.
     """
 
     epsilon: float
@@ -35,6 +37,7 @@ class TrainingTerms:
     steps: int
     rounds: int
     max_grad_norm: float
+    num_rows: int
 
     @property
     def mechanism(self) -> Gaussian:
@@ -69,7 +72,7 @@ def training_terms(
         steps: of one round.
 
     Raises:
-        SpecError: there are too few rows, or no noise is enough.
+        SpecError: there are too few rows, no noise is enough, or nothing could be learned under it.
     """
     if num_rows < 2 * batch_size:
         raise SpecError(
@@ -82,6 +85,12 @@ def training_terms(
         )
     rate = batch_size / num_rows
     noise = noise_for(epsilon, delta, rate=rate, number=steps * rounds)
+    if noise >= batch_size * math.sqrt(steps * rounds):
+        raise SpecError(
+            f"with {num_rows} rows and epsilon={epsilon:g} there would be nothing but noise: over all {steps * rounds} steps "
+            "it moves every parameter by more than the records of the samples can. Ask for a larger epsilon, a larger "
+            "batch_size, or datasets of more rows"
+        )
     return TrainingTerms(
         epsilon=epsilon,
         delta=delta,
@@ -90,4 +99,5 @@ def training_terms(
         steps=steps,
         rounds=rounds,
         max_grad_norm=max_grad_norm,
+        num_rows=num_rows,
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 from fedjob.common.checks import check_kinds, is_number, python_numbers, shown
 from fedjob.common.errors import SpecError
+from fedjob.data.category import category_text
+from fedjob.data.column_types import BOOL, FLOAT, INT, LONG, TRUE, USUAL
 from fedjob.protocols.analytics.quantiles import FIRST_EDGES, edges_within
-from fedjob.protocols.analytics.table import check_names
+from fedjob.protocols.analytics.table import MAX_CATEGORIES, MAX_CATEGORY_CHARS, check_names
 from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record, Row, TableOf
 
 _OF_COLUMNS = ("count", "missing", "mean", "variance", "std", "min", "max")
@@ -41,6 +45,8 @@ class Measures:
     table: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
     precision: float = 1e-9
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -49,6 +55,8 @@ class Measures:
             object.__setattr__(self, name, check_names(name, getattr(self, name), least=least))
         object.__setattr__(self, "histogram", _checked_edges(self.histogram))
         object.__setattr__(self, "quantiles", _checked_fractions(self.quantiles))
+        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
+        object.__setattr__(self, "levels", _checked_levels(self.levels))
         if not 1e-15 <= self.precision <= 0.5:
             raise SpecError(f"precision is a fraction from 1e-15 to 0.5, not {shown(self.precision)}")
         if not self.all_columns:
@@ -119,6 +127,73 @@ def _checked_fractions(quantiles: Any) -> dict[str, tuple[float, ...]]:
     for name, fractions in checked.items():
         if not fractions or not all(0 <= fraction <= 1 for fraction in fractions):
             raise SpecError(f"quantiles[{shown(name)}] has fractions from 0 to 1; found {fractions}")
+    return checked
+
+
+_MIDNIGHT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]00:00:00")
+_MIDNIGHT_CHARS = 19
+
+
+@lru_cache(maxsize=100_000)
+def level_text(text: str) -> str:
+    """Return the name of a category that is the same whatever type a file's other rows give its column.
+
+    Equal are `1`, `1.0`, true and the texts of them, and a day and its midnight; codes such as `01` are texts.
+    """
+    if len(text) == _MIDNIGHT_CHARS and (day := _MIDNIGHT.fullmatch(text)):
+        return day[1]
+    kind = USUAL.kind(text)
+    if kind == BOOL:
+        return "1" if text in TRUE else "0"
+    if kind in (INT, LONG, FLOAT):
+        return category_text(float(text))
+    return text[:MAX_CATEGORY_CHARS]
+
+
+def _checked_levels(levels: Any) -> dict[str, tuple[str, ...]]:
+    """Return the argument `levels` of statistics: column -> names of its categories.
+
+    Raises:
+        SpecError: it is no such map, or has a category twice.
+    """
+    if not isinstance(levels, Mapping):
+        raise SpecError(f"levels maps columns to lists of their categories; found {shown(levels)}")
+    checked = {}
+    for name, given in levels.items():
+        what = f"levels[{shown(name)}]"
+        values = list(given) if isinstance(given, (list, tuple, range)) else []
+        if not values or any(value is None or isinstance(value, (list, tuple, Mapping)) for value in values):
+            raise SpecError(f"{what} is a list of one category or more, not {shown(given)}")
+        texts = tuple(level_text(category_text(value)) for value in values)
+        if len(set(texts)) < len(texts):
+            raise SpecError(f"{what} has a category twice: {shown(values)}")
+        if len(texts) > MAX_CATEGORIES:
+            raise SpecError(f"{what} has {len(texts):,} categories, at most {MAX_CATEGORIES:,}")
+        checked[str(name)] = texts
+    return checked
+
+
+def _checked_bounds(bounds: Any) -> dict[str, tuple[float, float]]:
+    """Return the argument `bounds` of statistics: column -> least and largest value.
+
+    Raises:
+        SpecError: it is no such map.
+    """
+    if not isinstance(bounds, Mapping):
+        raise SpecError(f"bounds maps columns to their least and largest value; found {shown(bounds)}")
+    checked = {}
+    for name, given in bounds.items():
+        try:
+            low, high = (float(value) for value in given)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SpecError(
+                f"bounds[{shown(name)}] is a pair of numbers such as (0, 120), not {shown(given)}"
+            ) from error
+        if not (low < high and math.isfinite(high - low)):
+            raise SpecError(
+                f"bounds[{shown(name)}] is a finite number and a larger one, found ({low:g}, {high:g})"
+            )
+        checked[str(name)] = (low, high)
     return checked
 
 

@@ -29,6 +29,8 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.sum import Sum
+from fedjob.common.errors import SpecError
+from fedjob.privacy.protect import NodeDP, Protect
 from fedjob.protocols.analytics import tables
 from fedjob.protocols.analytics.base import COVERAGE_FORM, coverage_of, lost_of, of_each
 from fedjob.protocols.analytics.cells import (
@@ -46,6 +48,14 @@ from fedjob.protocols.analytics.measures import (
     quantile_form,
     together,
 )
+from fedjob.protocols.analytics.private_statistics.answer import (
+    NOISED,
+    VARIANCES,
+    noisy_contribution,
+    noisy_form,
+)
+from fedjob.protocols.analytics.private_statistics.questions import questions_of
+from fedjob.protocols.analytics.private_statistics.report import NOISE, noisy_report
 from fedjob.protocols.analytics.quantiles import Bracket, edges_within, narrowed, ranks_of, steps_for
 from fedjob.protocols.analytics.table import AuditedTable, opened_table
 from fedjob.protocols.answer_form import AnswerForm, Record
@@ -91,6 +101,9 @@ class Statistics(Measures, FederatedProtocol):
         table: columns whose combinations of values are counted: a contingency table.
         by: columns by whose values rows are grouped; a row where one is missing is in no group.
         precision: of quantiles: their error, as a part of their value, from 1e-15 to 0.5.
+        bounds: under differential privacy, of each column with a mean, variance, quantile or covariance: its least and
+            largest value, from what is known of such values. Others count as the nearest of both.
+        levels: under differential privacy, of each column in `categories`, `table` or `by`: the categories to count.
 
     Raises:
         SpecError: nothing is asked for, or not in this form.
@@ -134,12 +147,30 @@ class Statistics(Measures, FederatedProtocol):
             "extremes": {},
             "withheld": {},
             "brackets": {},
+            "noisy": {},
         }
+
+    def check_protection(self, protect: Protect) -> None:
+        if isinstance(protect.dp, NodeDP):
+            raise SpecError(
+                "statistics do not run under NodeDP: use Protect(dp=RecordDP(...)), with secagg or without"
+            )
+        if protect.dp is not None:
+            questions_of(self)
+        elif given := [name for name in ("bounds", "levels") if getattr(self, name)]:
+            raise SpecError(
+                f"Statistics({given[0]}=...) is for differential privacy, and the job has none: run it with "
+                f"Job(..., protect=RecordDP(epsilon=1.0, delta=1e-5)), or leave {given[0]} out"
+            )
 
     def inputs_of(self, step: str) -> Mapping[str, str]:
         return dict.fromkeys(SENT.get(step, ()), PLAIN)
 
     def instruct(self, state: State, view: View) -> Ask | Done:
+        if state["noisy"]:
+            return Done(self._noisy_report(state["noisy"]))
+        if view.private:
+            return Ask(step=NOISED, aggregator=Sum(), schema={}, answer=noisy_form(self))
         steps = self._steps()
         if state["asked"] == len(steps):
             return Done(self._report(state))
@@ -160,6 +191,10 @@ class Statistics(Measures, FederatedProtocol):
         )
 
     def finish(self, state: State, gathered: Gathered) -> State:
+        if (noisy := gathered.total.value) and NOISED in noisy:
+            replies = gathered.replies.items()
+            nodes = {node: None if reply.value is None else round(reply.weight) for node, reply in replies}
+            return {**state, "noisy": {**noisy, "nodes": nodes}}
         if lost_of(state["nodes"], gathered):
             return {**self.start({}), "nodes": dict.fromkeys(gathered.replies, 0)}
         step = self._steps()[state["asked"]]
@@ -268,9 +303,19 @@ class Statistics(Measures, FederatedProtocol):
             "withheld": dict(state["withheld"]),
         }
 
+    def _noisy_report(self, noisy: Mapping[str, Any]) -> dict[str, Any]:
+        deviation = math.sqrt(noisy[VARIANCES][0])
+        return {
+            **noisy_report(self, noisy[NOISED], noisy[VARIANCES]),
+            "nodes": dict(noisy["nodes"]),
+            NOISE: {"sums": len(noisy[NOISED]), "count": deviation},
+        }
+
     # --- node --------------------------------------------------------------------------------
 
     def contribute(self, instruction: Instruction, local: Local) -> Contribution:
+        if local.noise or instruction.step == NOISED:
+            return noisy_contribution(self, local, asked=instruction.step == NOISED)
         with opened_table(local) as table:
             weight = released_rows(self, table)
             if table.min_rows and not weight:

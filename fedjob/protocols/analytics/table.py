@@ -241,6 +241,23 @@ class AuditedTable:
         )
 
 
+def frame_of(local: Local) -> pd.DataFrame:
+    """Return the table of a node's dataset, its rows numbered from 0.
+
+    Raises:
+        NodeFailure: with reason `columns`: the dataset is no table.
+    """
+    if local.data is None:
+        raise NodeFailure(local.node, "columns", "the job has no data: give it a table, data=...")
+    try:
+        frame: pd.DataFrame = local.data.frame().reset_index(drop=True)
+    except UnreadableData:
+        raise
+    except SpecError as error:
+        raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
+    return frame
+
+
 @contextmanager
 def opened_table(local: Local) -> Iterator[AuditedTable]:
     """Yield the table of a node's dataset, with the record of its releases open.
@@ -249,14 +266,7 @@ def opened_table(local: Local) -> Iterator[AuditedTable]:
         NodeFailure: with reason `columns`: the dataset is no table; with reason `min_rows`: the owner sets a
             minimum, and preprocessing makes it impossible to identify the rows.
     """
-    if local.data is None:
-        raise NodeFailure(local.node, "columns", "the job has no data: give it a table, data=...")
-    try:
-        frame = local.data.frame().reset_index(drop=True)
-    except UnreadableData:
-        raise
-    except SpecError as error:
-        raise NodeFailure(local.node, "columns", f"these data are no table: {error}") from error
+    frame = frame_of(local)
     if local.releases is None:
         yield AuditedTable(
             local.node, frame, local.data.rows_read or len(frame), 0, lambda tellings: [True] * len(tellings)

@@ -33,7 +33,7 @@ def column_table(measures: Measures, sums: Mapping[str, Any], released: Extremes
             values = _measures(measures, name, found[name], sums.get("centred", {}).get(group, {}).get(name))
             values |= _extremes(measures, name, group, released)
             rows.append(_labels(measures.by, group) | {"column": name} | values)
-    return _frame(rows, [*measures.by, "column", *measures.column_measures])
+    return labelled_frame(rows, [*measures.by, "column", *measures.column_measures])
 
 
 def coverage_table(coverage: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def count_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
     rows = [
         _labels(measures.by, group) | {"rows": count} for group, count in _in_groups(sums.get("rows", {}))
     ]
-    return _frame(rows, [*measures.by, "rows"])
+    return labelled_frame(rows, [*measures.by, "rows"])
 
 
 def histogram_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def histogram_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame
             for key, (low, high) in (bins | {key: outside[key] for key in outside if key in counts}).items():
                 labels = _labels(measures.by, group) | {"column": name}
                 rows.append(labels | {"low": low, "high": high, "count": counts.get(key, 0)})
-    return _frame(rows, [*measures.by, "column", "low", "high", "count"])
+    return labelled_frame(rows, [*measures.by, "column", "low", "high", "count"])
 
 
 def category_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
@@ -104,7 +104,7 @@ def category_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
         for name in measures.categories
         for text, count in sorted(columns.get(name, {}).items(), key=lambda item: in_order(item[0]))
     ]
-    return _frame(rows, [*measures.by, "column", "category", "count"])
+    return labelled_frame(rows, [*measures.by, "column", "category", "count"])
 
 
 def contingency_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def contingency_table(measures: Measures, sums: Mapping[str, Any]) -> pd.DataFra
         for group, cells in _in_groups(sums.get("table", {}))
         for cell, count in _in_groups(cells)
     ]
-    return _frame(rows, [*measures.by, *measures.table, "count"])
+    return labelled_frame(rows, [*measures.by, *measures.table, "count"])
 
 
 def quantile_table(
@@ -133,7 +133,7 @@ def quantile_table(
                 error = low.width if not way else max(low.width, high.width)
                 labels = _labels(measures.by, group) | {"column": name}
                 rows.append(labels | {"fraction": fraction, "value": value, "error": error})
-    return _frame(rows, [*measures.by, "column", "fraction", "value", "error"])
+    return labelled_frame(rows, [*measures.by, "column", "fraction", "value", "error"])
 
 
 def joint_table(measures: Measures, sums: Mapping[str, Any], *, scaled: bool) -> pd.DataFrame:
@@ -160,7 +160,7 @@ def joint_table(measures: Measures, sums: Mapping[str, Any], *, scaled: bool) ->
             )
             labels = _labels(measures.by, group) | {"column": name}
             rows.append(labels | dict(zip(names, values, strict=True)) | {"count": count})
-    return _frame(rows, [*measures.by, "column", *names, "count"])
+    return labelled_frame(rows, [*measures.by, "column", *names, "count"])
 
 
 def _measures(
@@ -212,7 +212,7 @@ def _ordered(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: [in_order(part) for part in name.split(SEPARATOR)])
 
 
-def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+def labelled_frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     """Return a table; a column of which some values are names has the others as names too."""
     import pandas as pd
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import fsync_dir, link_or_copy, make_folder, new_folder, remove_folder, write_atomic
+from fedjob.privacy.protect import RecordDP, dp_of
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
@@ -21,6 +22,8 @@ from fedjob.researcher.storage.deployment import write_plans
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord, load_record, utc_now
 from fedjob.researcher.storage.spec import JobSpec
+from fedjob.training_plans.base import TrainingPlan
+from fedjob.training_plans.plan_checks import check_driven
 
 
 def write_draft(
@@ -42,7 +45,11 @@ def write_draft(
         SpecError: the first parameters do not fit, or a file is not there.
         ConfigError: the folder can't be written.
     """
-    params = None if same_params else first_params(defined.init, plan())
+    built = plan()
+    if isinstance(built, TrainingPlan) and isinstance(dp_of(defined.spec.protect), RecordDP):
+        check_driven(type(built))
+        built.check_private()
+    params = None if same_params else first_params(defined.init, built)
     try:
         with new_folder(folder.path):
             folder.create()

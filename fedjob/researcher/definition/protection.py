@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
-from fedjob.execution.private_work import check_whole_nodes
-from fedjob.privacy.protect import SecAgg, is_noised, protect_of
+from fedjob.execution.private_work import check_private, check_training, check_whole_nodes
+from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.definition.components import selector_of
 from fedjob.researcher.storage.spec import JobSpec
+from fedjob.training_plans.private_terms import check_training_args
+from fedjob.training_plans.training_args import merged_args
 
 ADDING = ("weighted_mean", "plain_mean", "sum")
 """Aggregators whose total is a sum."""
@@ -20,7 +23,14 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
     Raises:
         SpecError: it names what needs single contributions, and what to use instead.
     """
-    if not isinstance(protect_of(spec.protect).secagg, SecAgg):
+    protect = protect_of(spec.protect)
+    if isinstance(protect.dp, RecordDP):
+        for steps in spec.preprocess or [[]]:
+            check_private(protocol.name, steps, spec.items)
+        if isinstance(protocol, TrainingProtocol):
+            _check_private_training(spec)
+    protocol.check_protection(protect)
+    if not isinstance(protect.secagg, SecAgg):
         return
     alone = "secure aggregation shows sums over nodes, and no single contribution"
     if why := protocol.needs_single:
@@ -59,4 +69,24 @@ def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
         raise SpecError(
             "under NodeDP nothing leaves a node but its update with noise, and validate_at_end=True asks for metrics of "
             "its records: validate the result on data of your own"
+        )
+
+
+def _check_private_training(spec: JobSpec) -> None:
+    """Refuse a training that would measure something at nodes, which has no noise.
+
+    Raises:
+        SpecError: it is named.
+    """
+    check_training(spec.protocol.name, spec.protocol.config)
+    for own in ({}, *spec.each.values()):
+        check_training_args(merged_args(spec.training_args, own))
+    if spec.validate_at_end:
+        raise SpecError(
+            "validate_at_end measures the model on the records of nodes, and under differential privacy nothing leaves but "
+            "trained parameters: leave it out, and measure the model on data of your own"
+        )
+    if selector_of(spec.selector).asks_losses:
+        raise SpecError(
+            f"the selector {spec.selector.name} goes by the losses of nodes, which have no noise: use another one"
         )

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import unpack
-from fedjob.common.errors import JobFailed, NodeFailure, PreparationError, SpecError, UnreadableData
+from fedjob.common.errors import (
+    JobFailed,
+    NodeFailure,
+    NotPrivate,
+    PreparationError,
+    SpecError,
+    UnreadableData,
+)
 from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
@@ -189,8 +196,8 @@ class LocalFederation(Federation):
             done = bench.compute(order, self._emitter(node, round_))
         except NodeFailure:
             raise
-        except (UnreadableData, PreparationError) as error:
-            # of the site's data, not of the plan: as at a node
+        except (UnreadableData, PreparationError, NotPrivate) as error:
+            # of the site's data, or found on them: as at a node
             raise NodeFailure(node, error.reason, str(error)) from error
         except Exception as error:
             raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error

@@ -15,6 +15,7 @@ from fedjob.common.errors import BreakpointIncompatible, JobFailed, JobStopped, 
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
 from fedjob.parameters.files import FileParams
+from fedjob.privacy.protect import RecordDP, dp_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, View
 from fedjob.protocols.base import State as ProtocolState
@@ -224,6 +225,7 @@ class Runner:
             last=gathered,
             seed=self.spec.seed,
             validate_at_end=self.spec.validate_at_end,
+            private=isinstance(dp_of(self.spec.protect), RecordDP),
         )
 
     def gather(self, ask: Ask, position: Position, finish: Finish) -> tuple[Gathered, Position]:

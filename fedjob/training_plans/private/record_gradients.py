@@ -1,0 +1,157 @@
+"""The sum of the bounded gradients of single records, each computed from that record alone.
+
+Opacus and its like take the gradients of records out of the gradient of a batch, which are what they claim only if
+no record's loss depends on another record. Here the loss is computed of one record after the other, vectorised by
+`torch.func` where the plan's code bears it, so that no loss, layer or collation that couples the records of a batch
+can break the bound on what one record changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.func import functional_call, grad, vmap
+
+from fedjob.common.errors import PlanError
+
+Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
+"""The loss of a batch, a scalar."""
+
+MAX_BYTES = 128 * 2**20
+"""Of the gradients of records that are held at once."""
+
+MAX_RECORDS = 256
+
+
+class _LossModule(torch.nn.Module):
+    """A training step as a module, so that its parameters can be given from outside."""
+
+    def __init__(self, model: torch.nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self._loss(self.model, batch)
+
+
+class RecordGradients:
+    """Sums of the gradients of records, each scaled to a norm of at most `bound`.
+
+    Args:
+        trained: name in the model -> parameter; the norm is that over all of them, computed in float64.
+        loss: of a batch of one record.
+        bound: above 0.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        trained: Mapping[str, torch.nn.Parameter],
+        loss: Loss,
+        bound: float,
+    ) -> None:
+        self._model, self._trained, self._loss, self._bound = model, dict(trained), loss, bound
+        self._step = _LossModule(model, loss)
+        self.vectorised = True
+        """Whether records are computed together; False once the plan's code did not bear it."""
+        self.ignored = 0
+        """Records so far whose gradient was not finite; they count as zero, so that they tell nothing."""
+        width = sum(p.numel() * p.element_size() for p in self._trained.values())
+        self._at_once = max(1, min(MAX_RECORDS, MAX_BYTES // max(1, width)))
+
+    def total(self, records: Iterator[Any], count: int) -> dict[str, torch.Tensor]:
+        """Return the sum over the next `count` records, float64 by parameter, in the parameters' shapes.
+
+        Args:
+            records: batches of one record each.
+        """
+        sums = {
+            name: torch.zeros(p.shape, dtype=torch.float64, device=p.device)
+            for name, p in self._trained.items()
+        }
+        left = count
+        while left:
+            part = list(islice(records, min(left, self._at_once)))
+            if not part:
+                raise PlanError("training_data gave fewer examples than it has by its length")
+            self._add(sums, part)
+            left -= len(part)
+        return sums
+
+    def _add(self, sums: dict[str, torch.Tensor], part: list[Any]) -> None:
+        if self.vectorised and len(part) > 1:
+            stacked = _stacked(part)
+            found = None if stacked is None else self._together(stacked)
+            if found is not None:
+                self._bounded(sums, found)
+                return
+        for record in part:
+            self._bounded(sums, self._alone(record))
+
+    def _together(self, stacked: Any) -> dict[str, torch.Tensor] | None:
+        """Return the gradients of records that were stacked; None where the plan's code can't be vectorised."""
+
+        def loss_at(values: dict[str, torch.Tensor], record: Any) -> torch.Tensor:
+            found: torch.Tensor = functional_call(self._step, values, (record,))
+            return found.reshape(())
+
+        values = {f"model.{name}": p.detach() for name, p in self._trained.items()}
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="There is a performance drop")
+                found = vmap(grad(loss_at), in_dims=(None, 0), randomness="different")(values, stacked)
+        except Exception:  # whatever it was, one record after the other shows it as the plan's own error
+            self.vectorised = False
+            return None
+        return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+
+    def _alone(self, record: Any) -> dict[str, torch.Tensor]:
+        """Return the gradient of one record, with a first dimension of 1."""
+        loss = self._loss(self._model, record)
+        if not loss.requires_grad:
+            return {name: torch.zeros_like(p).unsqueeze(0) for name, p in self._trained.items()}
+        with torch.enable_grad():
+            found = torch.autograd.grad(loss, list(self._trained.values()), allow_unused=True)
+        return {
+            name: (torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g).unsqueeze(0)
+            for (name, p), g in zip(self._trained.items(), found, strict=True)
+        }
+
+    def _bounded(self, sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+        """Add gradients, records first, each scaled to the bound."""
+        squares = [g.detach().flatten(1).double().square().sum(1) for g in found.values()]
+        norms = torch.stack([square.to(squares[0].device) for square in squares]).sum(0).sqrt()
+        finite = torch.isfinite(norms)
+        factors = self._bound / norms.clamp(min=self._bound)
+        kept = finite.nonzero().flatten()
+        self.ignored += len(finite) - len(kept)
+        for name, g in found.items():
+            rows = g.detach().flatten(1) if len(kept) == len(finite) else g.detach().flatten(1)[kept]
+            weights = factors[kept].to(rows.device)
+            sums[name] += (weights @ rows.double()).reshape(sums[name].shape)
+
+
+def _stacked(part: list[Any]) -> Any:
+    """Return batches of one record as one tree of tensors with a new first dimension; None where that can't be."""
+    first = part[0]
+    if isinstance(first, torch.Tensor):
+        same = all(
+            isinstance(other, torch.Tensor) and other.shape == first.shape and other.dtype == first.dtype
+            for other in part
+        )
+        return torch.stack(part) if same and first.layout == torch.strided else None
+    if type(first) in (tuple, list):
+        if not first or any(type(other) is not type(first) or len(other) != len(first) for other in part):
+            return None
+        items = [_stacked([other[place] for other in part]) for place in range(len(first))]
+        return None if any(item is None for item in items) else type(first)(items)
+    if type(first) is dict:
+        if not first or any(type(other) is not dict or other.keys() != first.keys() for other in part):
+            return None
+        named = {key: _stacked([other[key] for other in part]) for key in first}
+        return None if any(item is None for item in named.values()) else named
+    return None

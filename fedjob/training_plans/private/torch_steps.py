@@ -1,0 +1,128 @@
+"""The steps of a private training of a torch model: sample, bound, add noise, and let the plan's optimizer step.
+
+DP-SGD, Abadi et al. 2016, algorithm 1, https://arxiv.org/abs/1607.00133. What a protocol adds to the gradients, and
+whatever the optimizer does with them, comes after the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedjob.privacy.dp.secure_draws import SecureDraws
+from fedjob.training_plans.private.record_gradients import Loss, RecordGradients
+from fedjob.training_plans.private.torch_checks import MEAN, HeldTensors, reduction_of, trained_parameters
+from fedjob.training_plans.private.training import PrivateTraining
+from fedjob.training_plans.private.unchanged import Watch
+
+_LOOKED_AT = 12
+"""Records whose losses are compared with that of all of them together."""
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateSteps:
+    """The steps of a private training, and what they work with.
+
+    Args:
+        trained: name -> parameter.
+        rows: of the training split.
+        records: returns batches of one record each, for rows in their order.
+        sample_size: expected.
+        reduction: what the plan's loss is over the records of a batch.
+        adjust: called with the model when it has its noisy gradients; None for nothing.
+        held: the model as the last step left it.
+        watch: refuses steps that change what they must not.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    trained: Mapping[str, torch.nn.Parameter]
+    gradients: RecordGradients
+    rows: Rows
+    records: Callable[[Iterable[Rows]], Iterator[Any]]
+    sample_size: float
+    reduction: str
+    adjust: Callable[[Any], None] | None
+    held: HeldTensors
+    watch: Watch
+
+    def run(self, private: PrivateTraining) -> None:
+        """Take all steps of the terms.
+
+        Raises:
+            NotPrivate: a step changed what it must not.
+        """
+        terms, draws = private.terms, private.draws
+        samples = [draws.chosen(self.rows, terms.rate) for _ in range(terms.steps)]
+        records = self.records(row.reshape(1) for sample in samples for row in sample)
+        held = self.held
+        for number, sample in enumerate(samples, 1):
+            total = self.gradients.total(records, len(sample))
+            held.check()
+            self.watch.check()
+            self._give(total, draws, terms.noise * terms.max_grad_norm)
+            if self.adjust is not None:
+                self.adjust(self.model)
+            self.optimizer.step()
+            held.take()
+            private.progress(number, terms.steps)
+        self.model.zero_grad(set_to_none=True)
+
+    def _give(self, total: Mapping[str, torch.Tensor], draws: SecureDraws, deviation: float) -> None:
+        """Give the model the gradients of a step, with noise."""
+        self.model.zero_grad(set_to_none=True)
+        divisor = self.sample_size if self.reduction == MEAN else 1.0
+        for name, parameter in self.trained.items():
+            noisy = draws.noisy(total[name].flatten().cpu().numpy(), deviation) / divisor
+            gradient = torch.from_numpy(noisy).reshape(parameter.shape)
+            parameter.grad = gradient.to(parameter.device, parameter.dtype)
+
+
+def train_privately(
+    private: PrivateTraining,
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    rows: Rows,
+    records: Callable[[Iterable[Rows]], Iterator[Any]],
+    sample_size: float,
+    adjust: Callable[[Any], None] | None,
+    watch: Watch,
+) -> None:
+    """Take the steps of a private training, see `PrivateSteps`, after a look at a few records whether they can be taken.
+
+    Args:
+        records: returns batches, for arrays of rows in their order.
+
+    Raises:
+        NotPrivate: the loss depends on what else is in a batch, or a step changed what it must not.
+    """
+    draws, trained = private.draws, trained_parameters(model, optimizer)
+    looked_at = draws.chosen(rows, min(1.0, _LOOKED_AT / len(rows)))[: 2 * _LOOKED_AT]
+    seeds = draws.seed(), draws.seed()
+    held = HeldTensors(model)
+    try:
+        reduction = reduction_of(model, loss, lambda some: next(records([some])), looked_at, seeds)
+    finally:  # what was changed is the cause of what else is wrong
+        held.check()
+        watch.check()
+    PrivateSteps(
+        model=model,
+        optimizer=optimizer,
+        trained=trained,
+        gradients=RecordGradients(model, trained, loss, private.terms.max_grad_norm),
+        rows=rows,
+        records=records,
+        sample_size=sample_size,
+        reduction=reduction,
+        adjust=adjust,
+        held=held,
+        watch=watch,
+    ).run(private)
