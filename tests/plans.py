@@ -57,6 +57,21 @@ class Linear(TorchPlan):
         return torch.nn.functional.mse_loss(model(inputs)[:, 0], targets)
 
 
+class Grouped(Tiny):
+    """A network that can be trained with differential privacy, with dropout and momentum."""
+
+    aux_modules = ("scaffold",)
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(
+            torch.nn.Linear(4, 8),
+            torch.nn.GroupNorm(2, 8),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(0.1),
+            torch.nn.Linear(8, 2),
+        )
+
+
 class Raises(Tiny):
     """Fails in the middle of training, with a value of the data in its message."""
 

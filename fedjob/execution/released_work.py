@@ -45,24 +45,22 @@ def _withheld(type_: str, body: dict[str, Any]) -> None:
     """Take an event of private work: what a plan says comes from records that it has seen."""
 
 
-def released(result: WorkResult, private: PrivateTraining | None) -> WorkResult:
+def released(result: WorkResult, order: WorkOrder, private: PrivateTraining | None) -> WorkResult:
     """Return a result without what would tell something of the records past the noise.
 
-    Left are the parameters, and numbers that are public: of registered rows, of threads. The weight is at most that
-    of the registered rows. Work without differential privacy is as it was.
+    Left are what has noise, the parameters of a training or the value of others, and numbers that are public: of registered
+    rows, of threads. The weight of a training is at most that of the registered rows. Work without noise is as it was.
     """
+    if not order.noise:
+        return result
+    rows = {name: count for name, count in result.rows.items() if name == REGISTERED}
+    result = replace(result, metrics={}, timing={}, optimizer_args={}, items={}, rows=rows)
     if private is None:
         return result
     most = private.terms.num_rows
-    rows = {name: count for name, count in result.rows.items() if name == REGISTERED}
     return replace(
         result,
         value=None,
-        metrics={},
-        timing={},
-        optimizer_args={},
-        items={},
-        rows=rows,
         num_examples=min(result.num_examples, most),
         weight=min(result.weight, float(most)),
     )

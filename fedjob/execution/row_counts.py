@@ -14,13 +14,7 @@ REGISTERED, READ, USED = "registered", "read", "used"
 
 
 def row_counts(
-    info: Mapping[str, Any],
-    dataset: Dataset | None,
-    plan: Any,
-    *,
-    num_examples: int,
-    min_rows: int,
-    noised: bool = False,
+    info: Mapping[str, Any], dataset: Dataset | None, plan: Any, *, num_examples: int, min_rows: int
 ) -> dict[str, int]:
     """Return how many rows of a dataset are registered, were read, and were used.
 
@@ -30,7 +24,6 @@ def row_counts(
         plan: that worked on it, with its data loaded; None for a protocol without one.
         num_examples: that the reply reports.
         min_rows: where this is set, no count of some of the rows is reported but `num_examples`, which is anyway.
-        noised: under differential privacy no count but that of the registered rows is reported.
 
     Returns:
         The counts that are known, by `registered`, `read` and `used`.
@@ -39,8 +32,6 @@ def row_counts(
         return {}
     registered = info.get("num_rows")
     counts = {} if registered is None else {REGISTERED: int(registered)}
-    if noised:
-        return counts
     read = dataset.rows_read
     if read is None:  # nothing was read of it: the work is not from its rows
         return counts

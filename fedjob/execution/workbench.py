@@ -93,8 +93,7 @@ class Workbench:
         from fedjob.protocols.base import Instruction
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
-        emit = naming(emit, order.entry or type(protocol).__name__)
-        terms, emit = private_training(order, protocol, emit)
+        terms, emit = private_training(order, protocol, naming(emit, order.entry or type(protocol).__name__))
         plan, first = self._bench(order, protocol, emit, terms)
         setup_s = time.perf_counter() - started
 
@@ -120,7 +119,7 @@ class Workbench:
             weight=_capped(protocol, order, float(contribution.weight)),
             num_examples=int(contribution.weight),
             metrics=to_plain({phase: dict(states) for phase, states in contribution.metrics.items()}),
-            timing={} if order.noise else {"setup": setup_s, **_stages(plan), "total": _since(started)},
+            timing={"setup": setup_s, **_stages(plan), "total": _since(started)},
             threads=torch.get_num_threads(),
             optimizer_args=to_plain(getattr(plan, "optimizer_args", {})),
             items=worked.counts,
@@ -133,10 +132,9 @@ class Workbench:
                 plan,
                 num_examples=int(contribution.weight),
                 min_rows=int(order.limits.get("min_rows") or 0),
-                noised=bool(order.noise),
             ),
         )
-        return released(done, terms)
+        return released(done, order, terms)
 
     def _bench(
         self, order: WorkOrder, protocol: Any, emit: Emit, terms: PrivateTraining | None

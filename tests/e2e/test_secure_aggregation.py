@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, SecAgg
+from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, RecordDP, SecAgg
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams
@@ -28,6 +28,7 @@ from tests.processes import wait_until
 pytestmark = [pytest.mark.timeout(400), one_broker]
 
 PLAN = f"{ROOT}/tests/plans.py:Tiny"
+PRIVATE = f"{ROOT}/tests/plans.py:Grouped"
 SLOW = f"{ROOT}/tests/e2e/plans.py:Counting"
 
 
@@ -77,6 +78,31 @@ def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_n
     for path in vectors:
         numbers = FileParams(path)["tensors"].double()
         assert numbers.abs().mean() > 2**28
+
+
+@pytest.mark.parametrize("secagg", [False, True])
+def test_a_private_job_ends_with_noisy_parameters_and_tells_nothing_else(
+    federation: Federation, secagg: bool
+) -> None:
+    dp = RecordDP(epsilon=8.0, delta=1e-3)
+    job = job_of(
+        federation,
+        training_plan=PRIVATE,
+        training_args={"lr": 0.2, "num_updates": 5, "batch_size": 16},
+        rounds=2,
+        keep=True,
+        protect=Protect(secagg=True, dp=dp) if secagg else dp,
+    )
+    job.run(progress=False)
+    assert torch.isfinite(weights(job)).all()
+    assert job.history.empty
+    assert 0 < max(job.result.epsilon.values()) <= 8.0
+    for body in replies(job):
+        assert (body["metrics"], body["optimizer_args"]) == ({}, {})
+        assert set(body["timing"]) <= {"queued", "fetch"}  # before the work began
+        assert body["num_examples"] in (0, 60, 80, 100, 120)
+    told = {event.type for event in job.events() if event.node}
+    assert not told & {"metrics", "note", "result", "log"}
 
 
 def test_a_node_that_dies_while_it_computes_is_left_out_and_one_that_dies_before_it_has_masked_is_summed_around(

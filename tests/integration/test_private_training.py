@@ -31,41 +31,12 @@ from fedjob import (
     SecAgg,
     SklearnPlan,
     SpecError,
-    TorchPlan,
 )
 from tests.data import make_points
-from tests.plans import Tiny
+from tests.plans import Grouped, Tiny
 
 ARGS = {"lr": 0.2, "num_updates": 4, "batch_size": 20}
 DP = RecordDP(epsilon=6.0, delta=1e-4)
-
-
-class Grouped(TorchPlan):
-    """A network that can be private, with dropout and momentum."""
-
-    aux_modules = ("scaffold",)
-
-    def init_model(self, model_args: Any) -> torch.nn.Module:
-        return torch.nn.Sequential(
-            torch.nn.Linear(4, 8),
-            torch.nn.GroupNorm(2, 8),
-            torch.nn.ReLU(),
-            torch.nn.Dropout(0.1),
-            torch.nn.Linear(8, 2),
-        )
-
-    def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=training_args["lr"], momentum=0.5)
-
-    def training_data(self, dataset: Any, training_args: Any) -> Any:
-        inputs, targets = dataset.arrays()
-        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
-
-    def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-    def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
-        return model(batch[0]).argmax(1), batch[1]
 
 
 class Logistic(SklearnPlan):

@@ -33,7 +33,6 @@ EXTRAS = (
     "imaging",
     "sql",
     "oidc",
-    "privacy",
     "s3",
 )
 

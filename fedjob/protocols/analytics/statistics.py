@@ -18,6 +18,9 @@ single rows: a node with `min_rows` releases them where the dataset's `option ex
 
 What leaks: each node's counts and sums, to the researcher. Their total is enough, but for `min` and `max`
 and for who withheld how many.
+
+Under differential privacy of records there is one ask, for whole numbers to which each node adds noise of its own; see
+`private_statistics`. Nothing is withheld then, and nothing else leaves.
 """
 
 from __future__ import annotations
