@@ -130,7 +130,7 @@ class PrivateTorch(TorchParameters):
                 loss=lambda model, batch: _scalar(self, self.training_step(model, batch)),
                 rows=self._train_rows,
                 records=lambda rows: (to_device(batch, self.device) for batch in examples.batches(rows)),
-                sample_size=private.sample_size(self.training_args),
+                sample_size=private.sample_size,
                 adjust=adjust,
                 watch=Watch(self, own_modules(self.model)),
             )
@@ -536,7 +536,7 @@ def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
             )
 
 
-def _scalar(plan: TorchPlan, loss: Any) -> torch.Tensor:
+def _scalar(plan: TrainingPlan, loss: Any) -> torch.Tensor:
     if not isinstance(loss, torch.Tensor):
         raise plan.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
     if loss.numel() != 1:
