@@ -6,6 +6,7 @@ DEMO =
 PYTEST =
 TABLE =
 LINKS =
+PRIVACY =
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -29,6 +30,7 @@ help:
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
 	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
+	@echo 'make privacy-table  the accuracy that differential privacy costs, beside Opacus   (PRIVACY="--seeds 2")'
 	@echo 'make format    rewrite the sources as make check wants them'
 	@echo 'make lock      the versions and hashes of every package anew, after a change of setup.cfg'
 	@echo 'make wheel     dist/fedjob-*.whl and .tar.gz, the same bytes wherever they are built'
@@ -92,6 +94,9 @@ table: $(STAMP_DEMO)
 	@sh envs/programs.sh mosquitto
 	@$(BIN)/python examples/flamby_heart/table.py $(TABLE)
 
+privacy-table: $(STAMP_DEV)
+	@$(BIN)/python benchmarks/privacy_table.py $(PRIVACY)
+
 # Not after an install of the packages: with a setup.cfg that the locks do not fit yet there is none.
 lock:
 	@test -x $(BIN)/uv || $(MAKE) --no-print-directory venv
@@ -121,10 +126,10 @@ $(STAMP_DEV): $(PINS)
 	@touch $(STAMP_DEMO) $@
 
 clean:
-	@rm -rf build dist demo-output table-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf build dist demo-output table-output privacy-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak links cluster features map bench table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links cluster features map bench table privacy-table lock wheel sbom try-install venv clean distclean

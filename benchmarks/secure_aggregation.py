@@ -1,5 +1,7 @@
 """What secure aggregation costs: a node's processor time for masking, and seconds per round with and without, in pairs.
 
+The processor time is also that with the noise of whole nodes.
+
 python benchmarks/secure_aggregation.py                                      masks, 100 MB and 40 KB a round, 4 nodes
 python benchmarks/secure_aggregation.py --params 25000000 --pairs 4 --rounds 6
 """
@@ -19,7 +21,9 @@ from fedjob import FedAvg, Job, Protect
 from fedjob.parameters.files import save_params
 from fedjob.privacy.secagg.contribution_numbers import contribution_numbers
 from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
+from fedjob.privacy.secagg.node_noise import NoiseTerms, OwnNoise, noise_terms
 from fedjob.privacy.secagg.node_session import Mask
+from fedjob.privacy.secagg.terms import Terms, usual_threshold
 from tests.secure_sums import Transcript, nodes, terms_for
 
 HERE = Path(__file__).parent
@@ -43,8 +47,10 @@ def masking(repetitions: int = 5) -> None:
         masks = [Mask(bytes([k]) * 32, bytes([k + 100]) * 32, 1 if k % 2 else -1) for k in range(NODES)]
         numbers, _ = contribution_numbers(None, 100.0, {}, {})
         values = [numbers.values[name] for name in sorted(numbers.values)]
-        seconds = []
-        for number in range(repetitions):
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(2 * repetitions):
+            noised = number % 2 == 1
+            terms = terms_for(NODES, noise=_noise()) if noised else terms_for(NODES)
             began = time.process_time()
             write_vector(
                 Path(folder) / f"masked-{number}",
@@ -53,14 +59,37 @@ def masking(repetitions: int = 5) -> None:
                 list(params),
                 0.5,
                 values,
-                terms_for(NODES).fixed_point,
+                terms.fixed_point,
                 masks,
                 0,
+                _own_noise(terms) if noised else None,
             )
-            seconds.append(time.process_time() - began)
+            seconds[noised].append(time.process_time() - began)
     print(f"{MASKED:,} parameters among {NODES} nodes, processor time of one node:")
     print(f"  shares for the others {shares_s * 1000:.1f} ms")
-    print(f"  fixed point, {NODES} masks, file: {spread(seconds)}", flush=True)
+    print(f"  fixed point, {NODES} masks, file: {spread(seconds[False])}")
+    print(f"  the same with the noise of whole nodes: {spread(seconds[True])}", flush=True)
+
+
+def _noise() -> NoiseTerms:
+    return noise_terms(
+        epsilon=8.0,
+        delta=1e-5,
+        clip_norm=1.0,
+        rounds=10,
+        length=MASKED,
+        num_nodes=NODES,
+        threshold=usual_threshold(NODES),
+        clip=8.0,
+        bits=32,
+    )
+
+
+def _own_noise(terms: Terms) -> OwnNoise:
+    assert terms.share is not None
+    return OwnNoise(
+        key=bytes(32), share=terms.share, dtype=terms.fixed_point.dtype, clip=terms.clip, clip_norm=1.0
+    )
 
 
 def seconds_of_rounds(

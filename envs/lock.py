@@ -37,7 +37,7 @@ BUILD = "build"
 """The lock file of what builds a wheel of fedjob, as pyproject.toml names it."""
 INSTALLS = (
     *(BUILD, "hub", "node", "training", "researcher", "demo"),
-    *("imaging", "metrics", "oidc", "privacy", "s3", "sql"),
+    *("imaging", "metrics", "oidc", "s3", "sql"),
     "dev",
 )
 """The lock files beside `cpu.txt` and `cuda.txt`: those but the first are extras of `setup.cfg`."""

@@ -204,7 +204,7 @@ def __getattr__(name: str) -> Any:
     if name not in _NAMES:
         raise AttributeError(f"module 'fedjob' has no attribute {name!r}")
     try:
-        return getattr(import_module(_NAMES[name]), name)
+        found = getattr(import_module(_NAMES[name]), name)
     except ModuleNotFoundError as error:
         package = (error.name or "fedjob").split(".")[0]
         if package == "fedjob":
@@ -216,6 +216,11 @@ def __getattr__(name: str) -> Any:
             f"fedjob.{name} needs the package {package!r}, which is not installed here: "
             f"{how_to_install(package, 'researcher')}"
         ) from error
+    if not isinstance(found, type) or issubclass(found, Exception):
+        return found
+    from fedjob.common.checks import named_arguments
+
+    return named_arguments(found)
 
 
 def __dir__() -> list[str]:

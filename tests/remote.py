@@ -115,19 +115,16 @@ def travelled(dataset):  # type: ignore[no-untyped-def]
     }
 
 
-def _await(gate):  # type: ignore[no-untyped-def]
-    import pathlib
+def _pause(seconds):  # type: ignore[no-untyped-def]
     import time
 
-    ends = time.monotonic() + 100
-    while not pathlib.Path(gate).exists() and time.monotonic() < ends:
-        time.sleep(0.02)
+    time.sleep(seconds)  # there is no file in a sandbox by which a test could end it
 
 
 @fedjob.function
-def waits(dataset, gate):  # type: ignore[no-untyped-def]
-    """Wait for a file."""
-    _await(gate)
+def waits(dataset, seconds):  # type: ignore[no-untyped-def]
+    """Take a while."""
+    _pause(seconds)
     return dataset.num_rows
 
 
@@ -138,9 +135,9 @@ def fails(dataset):  # type: ignore[no-untyped-def]
 
 
 @fedjob.function
-def fails_later(dataset, gate):  # type: ignore[no-untyped-def]
-    """Wait for a file, and stumble."""
-    _await(gate)
+def fails_later(dataset, seconds):  # type: ignore[no-untyped-def]
+    """Take a while, and stumble."""
+    _pause(seconds)
     raise ValueError("no luck")
 
 

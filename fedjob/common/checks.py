@@ -10,10 +10,11 @@ import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, WrongArguments
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -21,6 +22,9 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 MAX_PATH_BYTES = 4096
+
+_MAX_NAMED = 20
+"""Most arguments of a class that an error lists."""
 
 MAX_SHOWN = 120
 """Most characters of a value that an error quotes."""
@@ -258,10 +262,11 @@ def printable(text: str) -> str:
 def checked(call: Callable[P, R]) -> Callable[P, R]:
     """Check the arguments of a function against its annotations, as far as these are plain; see `_ARGUMENTS`.
 
-    Numbers of numpy arrive as Python's own. What Python itself says of a wrong call stays Python's.
+    Numbers of numpy arrive as Python's own.
 
     Raises:
         SpecError: one is of another kind; it is named.
+        WrongArguments: one is missing, or there is none of that name; the nearest is named.
     """
     signature = inspect.signature(call)
     kinds = {
@@ -275,7 +280,7 @@ def checked(call: Callable[P, R]) -> Callable[P, R]:
         try:
             given = signature.bind(*args, **kwargs)
         except TypeError:
-            return call(*args, **kwargs)  # it says what is missing or too much
+            raise WrongArguments(wrong_call(call.__name__, signature, args, kwargs)) from None
         for name, value in given.arguments.items():
             if name in kinds:
                 expected, convert = kinds[name]
@@ -286,6 +291,58 @@ def checked(call: Callable[P, R]) -> Callable[P, R]:
         return call(*given.args, **given.kwargs)
 
     return with_checks
+
+
+def named_arguments(cls: type[C]) -> type[C]:
+    """Have a class name the nearest of its arguments where it is made with one that it does not have.
+
+    Raises:
+        WrongArguments: by its constructor: an argument is missing, or there is none of that name.
+    """
+    begin = vars(cls).get("__init__")
+    if not isinstance(begin, types.FunctionType) or hasattr(begin, "__wrapped__"):
+        return cls
+    signature = inspect.signature(begin)
+
+    @functools.wraps(begin)
+    def with_names(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            begin(self, *args, **kwargs)
+        except TypeError:
+            if words := wrong_call(cls.__name__, signature, (self, *args), kwargs):
+                raise WrongArguments(words) from None
+            raise
+
+    cls.__init__ = with_names  # type: ignore[misc]
+    return cls
+
+
+def wrong_call(
+    name: str, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> str:
+    """Return what is wrong with a call that a signature does not fit, with the nearest name; empty where it fits.
+
+    Args:
+        name: of what was called.
+        args: with the object of a method, which is not counted.
+    """
+    parameters = [each for key, each in signature.parameters.items() if key not in ("self", "cls")]
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for key in () if takes_any else kwargs:
+        if key not in named:
+            near = get_close_matches(key, named, 1)
+            known = f"it has {', '.join(named)}" if named else "it has none"
+            known = (
+                known if len(named) <= _MAX_NAMED else f"see help({name}) for the {len(named)} that it has"
+            )
+            return f"{name} has no argument {key!r}: {f'did you mean {near[0]!r}?' if near else known}"
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(str(each.replace(annotation=each.empty)) for each in parameters)
+        return f"{name}({takes}): {error}"
+    return ""
 
 
 def checked_methods(cls: type[C]) -> type[C]:

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -23,6 +24,7 @@ import click
 from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
 from fedjob.common.files import private_process
+from fedjob.common.notebooks.short_traceback import VARIABLE, wants_whole
 
 
 class LazyGroup(click.Group):
@@ -60,25 +62,25 @@ class HomeFolder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value).strip():
             self.fail("expected a folder, found an empty text: is a variable of the shell empty?", param, ctx)
-        return super().convert(value, param, ctx)
+        path: Path = super().convert(value, param, ctx)
+        if path.exists() and not path.is_dir():  # click itself lets devices and sockets pass
+            self.fail(f"expected a folder, found {printable(str(path))}, which is none", param, ctx)
+        return path
 
 
 def run_command_line(
     command: click.Command, args: list[str] | None = None, *, prog_name: str | None = None
 ) -> None:
-    """Run a command line; a mistake of the user's is one line, never a traceback."""
+    """Run a command line; an error is one line, never a traceback, unless `FEDJOB_TRACEBACK=full` asks for it."""
     atexit.register(gc.freeze)  # what imports have made goes with the process: for torch that saves a second
     try:
         with private_process():
             command(args, prog_name=prog_name)
-    except (BrokerUnreachable, RepositoryUnreachable, NotPermitted) as error:
-        click.echo(f"fedjob: {error}", err=True)
-        sys.exit(2)
-    except (FedjobError, OSError, sqlite3.Error, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in ("", "fedjob"):
-            raise  # a fault of fedjob's own
+    except Exception as error:  # whatever it is: a command line shows no traceback
+        if wants_whole():
+            raise
         click.echo(f"fedjob: {explain(error, _role(sys.argv[1:] if args is None else args))}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, (BrokerUnreachable, RepositoryUnreachable, NotPermitted)) else 1)
 
 
 def _role(words: Sequence[str]) -> str:
@@ -93,7 +95,7 @@ def explain(error: Exception, role: str = "") -> str:
         role: the extra of fedjob that is meant to have what is missing.
     """
     match error:
-        case ModuleNotFoundError():
+        case ModuleNotFoundError() if (error.name or "").split(".")[0] not in ("", "fedjob"):
             package = str(error.name).split(".")[0]
             return f"the package {package!r} is needed for this and not installed: {how_to_install(package, role)}"
         case sqlite3.Error():
@@ -104,7 +106,21 @@ def explain(error: Exception, role: str = "") -> str:
             where = f"{error.filename}: " if error.filename is not None else ""
             to = f" (to {error.filename2})" if error.filename2 is not None else ""
             return f"{where}{error.strerror or error}{to}{_remedy(error)}"
-    return str(error)
+        case UnicodeError():
+            return f"a text is not in the encoding that was expected ({error}): look for odd characters in it"
+        case ValueError() if "null byte" in str(error):
+            return "a text holds a null byte, which no name of a file may"
+        case MemoryError():
+            return "there is not enough memory for this: free some, or do less at once"
+    return str(error) if isinstance(error, FedjobError) else _fault(error)
+
+
+def _fault(error: Exception) -> str:
+    """Return one line about an error that nobody foresaw, with its place in fedjob."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    words = printable(f"{type(error).__name__}: {error}")[:300]
+    return f"this is a fault of fedjob itself: {words}{at}. {VARIABLE}=full shows the traceback for a report"
 
 
 def _remedy(error: OSError) -> str:

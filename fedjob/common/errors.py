@@ -2,6 +2,7 @@
 
     FedjobError
       SpecError                 a wrong argument; also a ValueError
+        WrongArguments          arguments that a class or function does not take; also a TypeError
         NoDatasets              nothing at any node matches `data=`
         UnreadableData          a dataset's files are not what its owner registered
           EmptyData             they have no rows
@@ -71,6 +72,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.notebooks.short_traceback import rendered
+
 
 def printable_lines(text: str) -> str:
     """Return a text that can't steer a terminal: what is neither printable nor the end of a line becomes a space."""
@@ -86,11 +89,19 @@ class FedjobError(Exception):
     def __str__(self) -> str:
         return printable_lines(super().__str__())
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython and Jupyter show: the user's own line and the sentence; the traceback on request."""
+        return rendered(self)
+
 
 class SpecError(FedjobError, ValueError):
     """A wrong argument; nothing was started."""
 
     reason = "spec"
+
+
+class WrongArguments(SpecError, TypeError):
+    """A class or function was called with arguments that it does not take; the message names the nearest."""
 
 
 class NoDatasets(SpecError):

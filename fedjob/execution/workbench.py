@@ -93,8 +93,7 @@ class Workbench:
         from fedjob.protocols.base import Instruction
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
-        emit = naming(emit, order.entry or type(protocol).__name__)
-        terms, emit = private_training(order, protocol, emit)
+        terms, emit = private_training(order, protocol, naming(emit, order.entry or type(protocol).__name__))
         plan, first = self._bench(order, protocol, emit, terms)
         setup_s = time.perf_counter() - started
 

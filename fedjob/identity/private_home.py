@@ -92,6 +92,8 @@ def close_home(home: Path, *, whole: bool = False) -> OpenHome:
     Returns:
         What was open. The user's own home directory and the root of the disk are not changed and count as left.
     """
+    if not home.is_dir():  # a file or a device, such as /dev/null, is no home: its rights are not fedjob's
+        return OpenHome()
     try:
         was_open = bool(home.stat().st_mode & OF_OTHERS)
         found = list(_open_in(home, deep=whole or was_open))

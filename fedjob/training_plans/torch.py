@@ -536,7 +536,7 @@ def _check_fit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor
             )
 
 
-def _scalar(plan: TrainingPlan, loss: Any) -> torch.Tensor:
+def _scalar(plan: TorchParameters, loss: Any) -> torch.Tensor:
     if not isinstance(loss, torch.Tensor):
         raise plan.fail("plan", f"training_step returned {named_type(loss)}; expected a scalar tensor")
     if loss.numel() != 1:

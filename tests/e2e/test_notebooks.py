@@ -88,4 +88,5 @@ def test_there_are_the_notebooks_that_the_papers_name() -> None:
         "06_algorithms",
         "07_statistics_and_regression",
         "08_continuous_inference",
+        "09_privacy",
     ]

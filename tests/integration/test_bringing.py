@@ -122,9 +122,8 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
     session: Session, federation: Federation, tmp_path: Path, end: str
 ) -> None:
     path = write_table(tmp_path / "local.csv", A=[1, 2])
-    gate = tmp_path / "gate"
     function = remote.fails_later if end == "failed" else remote.waits
-    job = Job(function.bind(gate=str(gate)), data=path, nodes=["node1"], session=session)
+    job = Job(function.bind(seconds=6.0), data=path, nodes=["node1"], session=session)
     ref = ref_of(JobFolder(job.folder).brought)
     seen: list[int] = []
 
@@ -135,8 +134,6 @@ def test_what_is_brought_is_at_the_hub_while_the_job_runs_and_not_after(
         seen.append(get())
         if end == "killed":
             job.kill()
-        else:
-            gate.touch()
 
     hook = threading.Thread(target=lambda: _look(job, act))
     hook.start()

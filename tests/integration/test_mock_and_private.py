@@ -262,8 +262,11 @@ def test_a_typo_shows_its_whole_trace_on_the_mock_and_a_wrong_column_is_told_by_
     session: Session,
 ) -> None:
     job = Job(remote.fails, data="node1/heart", use="mock", session=session)
-    with pytest.raises(JobFailed):
+    with pytest.raises(JobFailed, match="object has no attribute 'mysum'") as on_mock:
         job.run(progress=False)
+    (excerpt,) = on_mock.value.__notes__
+    assert excerpt.startswith("AttributeError at node1 in ")
+    assert next(line for line in excerpt.splitlines() if line.startswith("---->")).endswith("dataset.mysum()")
     wait_for(lambda: "AttributeError" in str(job.logs()))
     logs = str(job.logs())
     assert "dataset.mysum()" in logs
@@ -272,8 +275,10 @@ def test_a_typo_shows_its_whole_trace_on_the_mock_and_a_wrong_column_is_told_by_
     assert not checked.ok
     assert "age" in repr(checked)
     private = Job(remote.fails, data="node1/heart", session=session)
-    with pytest.raises(JobFailed):
+    with pytest.raises(JobFailed) as on_private:
         private.run(progress=False)
+    assert on_private.value.__notes__ == [excerpt]
+    assert "mysum" not in str(on_private.value)
     assert "mysum" not in str(private.logs())
 
 

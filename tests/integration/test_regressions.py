@@ -23,6 +23,7 @@ from fedjob import (
 )
 from fedjob.common.errors import SpecError
 from fedjob.protocols import PROTOCOLS
+from fedjob.researcher.results.result_summary import tables_of
 from tests.data import HOSPITALS, pooled_hearts
 
 FEATURES = ["age", "sex", "cp", "trestbps", "thalach"]
@@ -113,9 +114,23 @@ def test_logistic_regression_is_that_of_statsmodels(
 
     rows = pooled.dropna(subset=[*FEATURES, "sick"])
     fitted = sm.Logit(rows["sick"], design(rows)).fit(disp=0, tol=1e-12)
-    found = run(LogisticRegression(target="sick", features=FEATURES, categorical="cp"), data, tmp_path)
+    asked = LogisticRegression(target="sick", features=FEATURES, categorical="cp")
+    result = Job(asked, data=data, nodes="local", home=tmp_path).run(progress=False)
+    found = result.value
     agree(found["coefficients"], fitted)
     assert found["log_likelihood"] == pytest.approx(fitted.llf)
+    ratios = result.tables["odds_ratios"]
+    assert ratios["term"].tolist() == TERMS[1:]
+    np.testing.assert_allclose(ratios["odds_ratio"], np.exp(fitted.params[1:]), rtol=1e-6)
+    np.testing.assert_allclose(ratios[["low", "high"]], np.exp(fitted.conf_int()[1:]), rtol=1e-6)
+    for term in TERMS[1:]:
+        line = next(line for line in str(result.summary()).splitlines() if line.startswith(term))
+        assert float(line.split()[1]) == pytest.approx(fitted.params[term], rel=1e-3)
+    picture = tmp_path / "forest.png"
+    result.plot(path=picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "\\begin{tabular}{lrrrrrr}" in result.to_latex()
+    assert "| age |" in result.to_markdown()
 
 
 def test_poisson_regression_is_that_of_statsmodels(
@@ -158,6 +173,9 @@ def test_cox_regression_is_that_of_lifelines(
     np.testing.assert_allclose(coefficients["hazard_ratio"], fitted.hazard_ratios_, rtol=1e-6)
     assert found["log_likelihood"] == pytest.approx(fitted.log_likelihood_)
     assert found["events"] == rows["died"].sum()
+    ratios = tables_of(found, "cox_regression")["hazard_ratios"]
+    bounds = fitted.summary[["exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%"]]
+    np.testing.assert_allclose(ratios[["hazard_ratio", "low", "high"]], bounds, rtol=1e-6)
 
 
 def test_k_means_ends_where_pooled_rows_end(

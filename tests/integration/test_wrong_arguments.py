@@ -178,8 +178,8 @@ def test_numbers_of_numpy_and_every_path_are_taken(things: dict[str, Any], tmp_p
     assert saved.exists()
 
 
-def test_what_python_says_of_a_wrong_call_stays_pythons(things: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'timeout'"):
+def test_a_misspelt_argument_of_a_method_names_the_nearest(things: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="wait has no argument 'timeout': did you mean 'timeout_s'"):
         things["done"].wait(timeout=3)
     assert "timeout_s: 'float | None'" in str(inspect.signature(Job.wait))
     assert isinstance(things["session"], Session)

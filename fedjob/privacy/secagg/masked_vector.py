@@ -240,7 +240,9 @@ class _Changes:
 
     def _whole(self) -> Iterator[np.ndarray]:
         own, origin = self.own, self.origin
-        for name in self.names if own is not None else ():
+        if own is None:
+            return
+        for name in self.names:
             if name not in self.relative:
                 yield from own.chunks(name)
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import NoReply, ObjectTooLarge, SpecError
+from fedjob.common.notebooks import html
+from fedjob.common.notebooks.plain_tables import text_facts, text_table
 from fedjob.common.types import Contact, Ref, check_party, contacts_from_plain, contacts_text
 from fedjob.data.archive import is_asset_name, unpacked_asset, unpacked_once
 from fedjob.data.readers import READERS, find_reader, guess_reader
@@ -64,6 +66,31 @@ class NodeInfo:
     def contact(self) -> str:
         """The contacts, in words."""
         return contacts_text(self.contacts)
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is shown of it, without what is not known."""
+        facts: dict[str, Any] = {
+            "online": self.online,
+            "why": self.silence,
+            "ready": self.ready if self.online else None,
+            "version": self.version,
+            "datasets": self.num_datasets if self.online else None,
+            "workers": f"{self.busy} busy, {self.free} free" if self.online else None,
+            "contact": self.contact,
+            "labels": self.labels,
+            "projects": self.projects,
+            "sandbox": self.sandbox,
+            "settings that can't be read": self.faults or None,
+            "another daemon of its name": self.twin or None,
+            "packages": ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+        }
+        return {key: value for key, value in facts.items() if value not in ("", (), None)}
+
+    def __repr__(self) -> str:
+        return text_facts({"node": self.id, **self._facts()})
+
+    def _repr_html_(self) -> str:
+        return html.panel(printable(self.id), html.facts(self._facts()))
 
     def takes_part(self, project: str) -> bool:
         """Return whether the node is enrolled in a project; every node takes part in jobs without one."""
@@ -148,24 +175,34 @@ class DatasetHandle:
     def __str__(self) -> str:
         return printable(f"{self.node}/{self.name}")
 
-    def _repr_html_(self) -> str:
-        facts = {
-            "dataset": str(self),
-            "description": self.description or "-",
-            "contacts": self.contact or "-",
-            "tags": ", ".join(self.tags) or "-",
-            "rows": str(self.num_rows),
+    def _facts(self) -> dict[str, Any]:
+        """Return what is shown of it, without what is not known."""
+        facts: dict[str, Any] = {
+            "description": self.description,
+            "contacts": self.contact,
+            "tags": self.tags,
+            "rows": self.num_rows,
+            "least rows": self.min_rows or None,
             "reader": self.reader,
-            "mock": "yes" if self.has_mock else "no",
-            "columns": _columns_text(self.schema),
+            "mock": self.has_mock,
+            "approval": self.approval,
         }
+        return {key: value for key, value in facts.items() if value not in ("", (), None)}
+
+    def __repr__(self) -> str:
+        facts = {"dataset": str(self), **self._facts(), "columns": _columns_text(self.schema)}
         for asset in self.assets.values():
             facts[f"asset {asset.name}"] = f"{asset.num_rows} rows, {_columns_text(asset.schema)}"
-        rows = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
-            for key, value in facts.items()
-        )
-        return f"<table>{rows}</table>"
+        return text_facts(facts)
+
+    def _repr_html_(self) -> str:
+        pieces = [html.facts(self._facts())]
+        if self.schema:
+            pieces.append(html.table(("column", "type"), list(self.schema.items())))
+        for asset in self.assets.values():
+            title = f"asset {asset.name}, {asset.num_rows} rows"
+            pieces.append(html.table(("column", "type"), list(asset.schema.items()), caption=title))
+        return html.panel(str(self), *pieces)
 
 
 def _columns_text(schema: Mapping[str, str]) -> str:
@@ -182,34 +219,25 @@ class Listing(list[T]):
         super().__init__(items)
         self._columns = tuple(columns)
 
-    def _cells(self) -> list[list[str]]:
-        return [[_text(getattr(item, column)) for column in self._columns] for item in self]
+    def _rows(self) -> list[list[Any]]:
+        """Return what is shown, as cells of any kind."""
+        return [[_cell(column, getattr(item, column)) for column in self._columns] for item in self]
 
     def __repr__(self) -> str:
-        if not self:
-            return "(none)"
-        rows = [list(self._columns), *([printable(cell) for cell in row] for row in self._cells())]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(self._columns))]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return text_table(self._columns, self._rows()) if self else "(none)"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in self._columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._cells()
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
+        return html.panel("", html.table(self._columns, self._rows()) if self else html.note("none"))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (tuple, list)):
-        return ", ".join(str(item) for item in value)
-    return str(value)
+_TIMES = frozenset(("updated", "last_task"))
+"""Columns of seconds since 1970."""
+
+
+def _cell(column: str, value: Any) -> Any:
+    if column in _TIMES and isinstance(value, float):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if value else ""
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,8 +340,9 @@ class Offered(Listing[DatasetHandle]):
         )
 
     def _repr_html_(self) -> str:
-        shown = super()._repr_html_()
-        return f"{shown}<p>no answer from {html.escape(self._silence())}</p>" if self.silent else shown
+        rows = html.table(self._columns, self._rows()) if self else html.note("none")
+        silence = f"no answer from {self._silence()}" if self.silent else ""
+        return html.panel("", rows, html.note(silence, warns=True))
 
 
 def list_nodes(connection: Connection, timeout_s: float = 3.0, *, patient: bool = False) -> Listing[NodeInfo]:

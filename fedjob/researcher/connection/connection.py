@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import NotPermitted
+from fedjob.common.notebooks import html
 from fedjob.common.types import Address, party_of
 from fedjob.identity.encryption import encryption_text, is_encrypted
 from fedjob.identity.keys import Identity
@@ -297,3 +298,13 @@ class Connection:
     def __repr__(self) -> str:
         trust = self.roster.waiting(self.party) or self.roster.trouble() or self.roster.describe()
         return f"<{type(self).__name__} of {self.party} with {self.membership.hub_url}; {trust}>"
+
+    def _repr_html_(self) -> str:
+        roster = self.roster
+        facts = {
+            "hub": self.membership.hub_url,
+            "nodes": len(roster.parties("node")),
+            "home": str(self.home),
+            "roster": roster.waiting(self.party) or roster.trouble() or roster.describe(),
+        }
+        return html.panel(f"{type(self).__name__} of {self.party}", html.facts(facts))

@@ -58,20 +58,6 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
         _check_whole_nodes(spec, protocol)
 
 
-def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
-    """Refuse what is more than the mean of updates with noise on them."""
-    check_whole_nodes(protocol.name)
-    if spec.aggregator is not None and spec.aggregator.name == "sum":
-        raise SpecError(
-            "under NodeDP all nodes weigh alike in a mean: leave aggregator out, or use plain_mean"
-        )
-    if spec.validate_at_end:
-        raise SpecError(
-            "under NodeDP nothing leaves a node but its update with noise, and validate_at_end=True asks for metrics of "
-            "its records: validate the result on data of your own"
-        )
-
-
 def _check_private_training(spec: JobSpec) -> None:
     """Refuse a training that would measure something at nodes, which has no noise.
 
@@ -89,4 +75,18 @@ def _check_private_training(spec: JobSpec) -> None:
     if selector_of(spec.selector).asks_losses:
         raise SpecError(
             f"the selector {spec.selector.name} goes by the losses of nodes, which have no noise: use another one"
+        )
+
+
+def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse what is more than the mean of updates with noise on them."""
+    check_whole_nodes(protocol.name)
+    if spec.aggregator is not None and spec.aggregator.name == "sum":
+        raise SpecError(
+            "under NodeDP all nodes weigh alike in a mean: leave aggregator out, or use plain_mean"
+        )
+    if spec.validate_at_end:
+        raise SpecError(
+            "under NodeDP nothing leaves a node but its update with noise, and validate_at_end=True asks for metrics of "
+            "its records: validate the result on data of your own"
         )

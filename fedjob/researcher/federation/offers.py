@@ -28,7 +28,6 @@ LAST_INSTANT = 253_402_300_799.0
 """The end of the year 9999, seconds since 1970."""
 
 _COLUMNS = ("node", "dataset", "grant", "needs", "until", "limits", "resources", "note", "contact")
-_LONGEST = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +110,7 @@ class Checks(Listing[NodeAnswer]):
                 return answer
         raise SpecError(f"the job has no node {node!r}; it has {', '.join(answer.node for answer in self)}")
 
-    def _cells(self) -> list[list[str]]:
+    def _rows(self) -> list[list[Any]]:
         return [[_cell(column, answer) for column in _COLUMNS] for answer in self]
 
 
@@ -255,8 +254,7 @@ def _cell(column: str, answer: NodeAnswer) -> str:
         return when(answer.until)
     if column == "limits":
         return ", ".join(f"{name}={value}" for name, value in sorted(answer.limits.items()))
-    text = str(getattr(answer, column)).replace("\n", " ")
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return str(getattr(answer, column)).replace("\n", " ")
 
 
 def when(seconds: float) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.checks import printable
+from fedjob.common.notebooks import living_output
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.hooks.base import Hook, RoundReport
+from fedjob.researcher.hooks.notebook_progress import NotebookProgress
+from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
 from fedjob.researcher.storage.event import JobEvent, names
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
@@ -56,8 +59,8 @@ class ProgressBar(Hook):
         self._progress.update(self._task, completed=report.round, note=note)
         return None
 
-    def conclude(self, text: str) -> None:
-        """Write the last line: what the result is about."""
+    def conclude(self, text: str, overall: Mapping[str, float]) -> None:
+        """Write the last line: what the result is about. The metrics over all nodes stand in the bar already."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def event(self, event: JobEvent) -> None:
@@ -85,8 +88,16 @@ def plain_text(text: str) -> str:
     return escape(printable(text))
 
 
-def progress_hook(wanted: bool | None) -> ProgressBar | None:
-    """Return a progress bar if it is wanted: None wants one in a terminal or a notebook."""
+def progress_hook(
+    wanted: bool | None, in_notebook: Callable[[], NotebookDisplay]
+) -> ProgressBar | NotebookProgress | None:
+    """Return what draws progress if it is wanted: None wants it in a terminal or a notebook.
+
+    Args:
+        in_notebook: makes the display of the job in a notebook.
+    """
+    if living_output.in_notebook():
+        return None if wanted is False else NotebookProgress(in_notebook())
     if wanted is None:
-        wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
+        wanted = sys.stderr.isatty()
     return ProgressBar() if wanted else None

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.checks import shown
+from fedjob.common.checks import checked, shown
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
+from fedjob.common.notebooks.report import NamedTable, Report
 from fedjob.protocols.evaluation import Evaluation
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.jobs.job import Job
+from fedjob.researcher.results.result_summary import figure, named_table
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 from fedjob.training_plans.plan_checks import check_testing_step
 
@@ -58,10 +60,30 @@ class CrossValidation:
         overall = table[table.node == OVERALL]
         return overall.groupby("metric").value.agg(["mean", "std", "min", "max", "count"])
 
+    def _report(self) -> Report:
+        columns = ["metric", "mean", "std", "min", "max", "parts"]
+        overall = [
+            (metric, *map(figure, row[:-1]), int(row[-1]))
+            for metric, row in zip(self.summary.index, self.summary.itertuples(index=False), strict=True)
+        ]
+        table = self.table
+        parts = table[table.node == OVERALL].pivot(index="part", columns="metric", values="value")
+        return Report(
+            title=f"Cross-validation over {len(self.parts)} parts",
+            tables=[
+                NamedTable(name="Over the parts", header=tuple(columns), rows=tuple(overall)),
+                named_table("Part by part", parts.reset_index()),
+            ],
+        )
+
+    def __repr__(self) -> str:
+        return str(self._report())
+
     def _repr_html_(self) -> str:
-        return str(self.summary._repr_html_())
+        return self._report()._repr_html_()
 
 
+@checked
 def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
     """Train a draft's job once for each part that is held out, and measure each result on its part.
 

@@ -17,6 +17,8 @@ from fedjob.common.errors import JobError, NoSuchJob
 from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
 from fedjob.common.lifecycle import PENDING
+from fedjob.common.notebooks.living_output import in_notebook
+from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.common.quorum import Quorum
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
@@ -70,6 +72,8 @@ from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
 from fedjob.researcher.monitoring.display import attended, write_line
 from fedjob.researcher.monitoring.logs import JobLogs
+from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
+from fedjob.researcher.monitoring.plan_excerpt import excerpts_added
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.results.table import free_path
 from fedjob.researcher.rounds.coordination import coordinate_of
@@ -331,7 +335,7 @@ class Job(ManualRounds, JobView):
         """
         check_is_draft(self._folder)
         session = self.reach()
-        return request_grants(session, self._spec, self._folder, timeout_s)
+        return ShownMap(request_grants(session, self._spec, self._folder, timeout_s), ("node", "request"))
 
     def refresh(self, throttle_s: float = 1.0) -> bool:
         """Ask the nodes whose owners have not decided again; return whether anything has changed.
@@ -367,7 +371,7 @@ class Job(ManualRounds, JobView):
         not count, or rows with missing values, as a warning of the logger `fedjob`, which Python writes to stderr.
 
         Args:
-            progress: draw a progress bar; None does in a terminal and in a notebook.
+            progress: draw a progress bar in a terminal, and a table of nodes in a notebook; None does in both.
 
         Raises:
             NoDatasets: nothing matches `data`.
@@ -375,18 +379,24 @@ class Job(ManualRounds, JobView):
         """
         from fedjob.researcher.hooks.progress import progress_hook
 
-        drawn = progress_hook(progress)
+        drawn = progress_hook(progress, self._in_notebook)
         result = self._run(() if drawn is None else (drawn,))
         if drawn is not None:
-            drawn.conclude(result.about)
+            drawn.conclude(result.about, result.last)
         elif result.lacks_nodes_or_rows:
             _log.warning("%s: %s", self.name or self.id[:12], result.about)
         return result
 
+    def _in_notebook(self) -> NotebookDisplay:
+        """Return the display of this job for a notebook; it draws nothing by itself."""
+        title = f"{self.name} ({self.id[:12]})" if self.name else self.id[:12]
+        return NotebookDisplay(title, lambda: tuple(self.nodes), self._spec.rounds)
+
     def _run(self, extra_hooks: tuple[Hook, ...] = (), lock: int | None = None) -> JobResult:
         runner = self._open(extra_hooks=extra_hooks, lock=lock)
         try:
-            runner.run()
+            with excerpts_added(self._source):
+                runner.run()
         finally:
             self._position, self._runner = runner.position, None
         return self.result
@@ -485,16 +495,19 @@ class Job(ManualRounds, JobView):
             WaitTimeout: time is up; the job goes on.
             KeyboardInterrupt: this process was interrupted, and the job left running.
         """
-        wait_through(
-            self._folder,
-            lambda: attended(self, silent),
-            timeout_s=timeout_s,
-            for_grants=for_grants,
-            on_interrupt=on_interrupt,
-        )
+        display = self._in_notebook()
+        with excerpts_added(self._source):
+            wait_through(
+                self._folder,
+                lambda: attended(self, silent, lambda: display),
+                timeout_s=timeout_s,
+                for_grants=for_grants,
+                on_interrupt=on_interrupt,
+            )
         self._spec = load_spec(self._folder.spec)
         if not silent and self.success:
-            write_line(self.result.about)
+            result = self.result
+            display.conclude(result.about, result.last) if in_notebook() else write_line(result.about)
         return self
 
     def cancel(self) -> bool:

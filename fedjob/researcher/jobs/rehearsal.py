@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjob.common.errors import JobError, JobFailed, SpecError
 from fedjob.common.lifecycle import State
+from fedjob.common.notebooks import html
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.jobs.view import JobView
 
@@ -38,6 +39,11 @@ class Rehearsal:
     def __repr__(self) -> str:
         asked = ", ".join(f"{node}: {grant[:12]}" for node, grant in self.requests.items())
         return f"<Rehearsal: {self.outcome}{f' Requests: {asked}' if asked else ''}>"
+
+    def _repr_html_(self) -> str:
+        mood = html.chip("ran through", html.GOOD) if self.success else html.chip("failed", html.BAD)
+        asked = [html.table(("node", "request"), list(self.requests.items()))] if self.requests else []
+        return html.panel("Rehearsal on the mocks", html.joined(mood, self.outcome), *asked)
 
 
 def changes_for_mocks(job: JobView) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.checks import checked_methods
 from fedjob.common.errors import DecodeError, NoSuchJob, NotReady
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.connection.catalogue import Listing, datasets_used
 from fedjob.researcher.hooks.traffic import read_traffic
@@ -258,7 +259,7 @@ class JobView(ObservedJob):
                 dropped=dict(aggregator.left_out),
                 aux=read_aux(self._folder, aggregator) if aggregator.aux_hashes else {},
             )
-        return found
+        return ShownMap(found, ("round", "selected", "answered", "left out"))
 
     @property
     def participation(self) -> Participation:
@@ -292,7 +293,7 @@ class JobView(ObservedJob):
     @property
     def deployment(self) -> dict[str, list[str]]:
         """The plan (`Class@sha256`) that runs at each node, once these are known."""
-        return self.record.deployment or deployment(self._spec)
+        return ShownMap(self.record.deployment or deployment(self._spec), ("plan", "nodes"))
 
     def why(self) -> Why:
         """Say why the job is not further than it is: which gate, which node, whom to ask."""

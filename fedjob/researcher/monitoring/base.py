@@ -6,19 +6,23 @@ where the events come from.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedjob.common.checks import checked_methods
 from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import State
+from fedjob.common.notebooks.living_output import LivingOutput, in_notebook
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring import summary
 from fedjob.researcher.monitoring.event_handlers import teller
 from fedjob.researcher.monitoring.live import Live, Progress
+from fedjob.researcher.monitoring.live_view import MAX_EVENTS, LiveView
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
 from fedjob.researcher.monitoring.stream import EventSource, Retry, Stream, stream
 from fedjob.researcher.monitoring.summary import Snapshot
@@ -140,6 +144,34 @@ class ObservedJob(ABC):
 
     def _result_now(self) -> Any:
         return None
+
+    def display(self, verbose: bool = False) -> None:
+        """Show the job as it is now: a line about it and a row for each node.
+
+        In a notebook it is a table, elsewhere text on standard output. `wait` shows the same while it goes on.
+
+        Args:
+            verbose: the last events, too.
+        """
+        facts = self._facts()
+        last: deque[str] = deque(maxlen=MAX_EVENTS)
+        if verbose:
+            for event in self.events():
+                last.extend(str(event).splitlines())
+        view = LiveView(
+            title=f"{facts.name} ({facts.id[:12]})" if facts.name else facts.id[:12],
+            nodes=facts.nodes,
+            rounds=facts.rounds,
+            live=facts.live,
+            now=time.time(),
+            overall={name: value for name, value in self._overall().items() if isinstance(value, float)},
+            about=facts.about,
+            events=tuple(last),
+        )
+        if in_notebook():
+            LivingOutput().draw(view.forms())
+        else:
+            sys.stdout.write(f"{view.text()}\n")
 
     def _live(self) -> Live:
         """Return the state that follows from the job's events; only new events are read."""

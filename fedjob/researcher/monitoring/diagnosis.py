@@ -11,6 +11,7 @@ from typing import Any
 
 from fedjob.common.errors import printable_lines
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.common.notebooks import html
 from fedjob.common.reasons import REASONS
 from fedjob.common.types import rounds_text
 from fedjob.researcher.storage.event import JobEvent, is_job_state
@@ -90,6 +91,9 @@ class Why:
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_html_(self) -> str:
+        return html.panel(f"Why it is {self.state}", *(html.note(line) for line in self.lines))
 
 
 def explain(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent], *, runs: bool = True) -> Why:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from fedjob.common.lifecycle import State
+from fedjob.common.notebooks import living_output
 from fedjob.researcher.monitoring.event_handlers import teller
+from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
 from fedjob.researcher.storage.event import JobEvent, format_event
 
 PASSING_TYPES = frozenset({"ask", "batch", "breakpoint", "metrics", "progress"})
@@ -87,14 +89,17 @@ def write_line(text: str) -> None:
 
 
 @contextmanager
-def attended(job: Any, silent: bool) -> Iterator[Callable[[JobEvent], None]]:
+def attended(
+    job: Any, silent: bool, in_notebook: Callable[[], NotebookDisplay]
+) -> Iterator[Callable[[JobEvent], None]]:
     """Yield the function to call with each event while somebody waits for a job.
 
     Args:
         job: the job that handlers are given.
         silent: call handlers only; show nothing.
+        in_notebook: makes the display of the job in a notebook.
     """
-    display = None if silent else Display()
+    display = None if silent else in_notebook() if living_output.in_notebook() else Display()
     handlers = teller(job)
 
     def tell(event: JobEvent) -> None:

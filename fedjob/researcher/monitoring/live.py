@@ -81,6 +81,7 @@ class Live:
         unit: the size of a round over all nodes, in the unit that they count; 0 where they count nothing.
         since: time at which this attempt began to run, and how much was done by then.
         metrics: node -> its last metrics.
+        measured: node -> what its last answer measured, over all rows of a split or pass.
     """
 
     seq: int = 0
@@ -99,6 +100,7 @@ class Live:
     unit: float = 0.0
     since: tuple[float, int] = (0.0, 0)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def num_children(self) -> int:
@@ -158,7 +160,13 @@ def _state(live: Live, event: JobEvent) -> Live:
                 worker=_whole(body.get("worker")),
             )
         )
-        return replace(live, nodes={**live.nodes, event.node: changed})
+        live = replace(live, nodes={**live.nodes, event.node: changed})
+        phases = body.get("metrics")
+        if not isinstance(phases, Mapping):
+            return live
+        each = [named for named in phases.values() if isinstance(named, Mapping)]
+        named = {str(name): value for one in each for name, value in one.items()}
+        return replace(live, measured={**live.measured, event.node: named})
     state = state_of(event)
     live = replace(
         live, state=state, reason=str(body.get("reason") or ""), detail=str(body.get("detail") or "")

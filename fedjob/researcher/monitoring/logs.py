@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedjob.common.checks import printable
+from fedjob.common.notebooks import html
 from fedjob.researcher.storage.event import JobEvent, prefix, utc, withheld
 
 
@@ -63,7 +63,7 @@ class JobLogs(Sequence[LogLine]):
         return str(self) or "<no log lines by now>"
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(repr(self))}</pre>"
+        return html.panel("", html.preformatted(repr(self)))
 
 
 def read_logs(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedjob.common.checks import printable
+from fedjob.common.notebooks import html
 from fedjob.data.preprocessing.learning import LEARN
 from fedjob.protocols.base import LOSS, VALIDATE
 from fedjob.researcher.storage.position import AggregationRecord, Position
@@ -138,17 +138,17 @@ class Participation:
         return [printable(f"{part.node}: {_line(part, self.num_rounds)}") for part in self.nodes]
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("node", "rounds", "rows", "left out"))
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{html.escape(cell)}</td>"
-                for cell in (part.node, f"{part.num_rounds} of {self.num_rounds}", part.rows, part.reason)
+        rows = [
+            (
+                part.node,
+                html.chip("took part", html.GOOD) if part.took_part else html.chip("left out", html.BAD),
+                f"{part.num_rounds} of {self.num_rounds}",
+                part.rows,
+                part.reason,
             )
-            + "</tr>"
             for part in self.nodes
-        )
-        return f"<p>{html.escape(str(self))}</p><table><tr>{head}</tr>{body}</table>"
+        ]
+        return html.panel(str(self), html.table(("node", "", "rounds", "rows", "why"), rows))
 
 
 @dataclass(slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedjob.common.checks import printable
-from fedjob.common.lifecycle import ACTIVE, HISTORY, State
+from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
+from fedjob.common.notebooks import html
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring.live import Live, Progress
@@ -101,27 +102,32 @@ def waits_for(facts: JobSummary) -> str:
 
 
 def table(facts: JobSummary) -> dict[str, str]:
-    """Return what is essential about a job, by heading."""
+    """Return what is essential and known about a job, by heading."""
     live = facts.live
     shown = {
         "job": facts.id,
-        "name": facts.name or "-",
+        "name": facts.name,
         "protocol": facts.protocol,
-        "plan": facts.plan or "-",
+        "plan": facts.plan,
         "state": _state(facts),
-        "waits": waits_for(facts).removeprefix("waits ") or "-",
+        "waits": waits_for(facts).removeprefix("waits "),
         "round": f"{facts.round} of {rounds_text(facts.rounds)}",
         "nodes": ", ".join(_node(node, live) for node in facts.nodes) or "not resolved yet",
-        "progress": "-" if facts.progress is None else str(facts.progress),
-        "child tasks": str(live.num_children),
-        "owner": facts.owner or "-",
-        "created": facts.created or "-",
-        "updated": facts.updated or "-",
+        "progress": "" if facts.progress is None else str(facts.progress),
+        "child tasks": str(live.num_children or ""),
+        "owner": facts.owner,
+        "created": _whole_seconds(facts.created),
+        "updated": _whole_seconds(facts.updated),
         "attempt": str(facts.attempt),
-        **({"took part": facts.about} if facts.about else {}),
+        "took part": facts.about,
         "result": "ready" if facts.state == State.COMPLETED else f"not ready: the job is {facts.state}",
     }
-    return {key: printable(value) for key, value in shown.items()}
+    return {key: printable(value) for key, value in shown.items() if value}
+
+
+def _whole_seconds(at: str) -> str:
+    """Return `2024-10-01T21:57:01.123456Z` as `2024-10-01 21:57:01 UTC`."""
+    return re.sub(r"^(\S+)T([\d:]+)(\.\d+)?Z$", r"\1 \2 UTC", at)
 
 
 def many_lines(facts: JobSummary) -> str:
@@ -131,11 +137,21 @@ def many_lines(facts: JobSummary) -> str:
 
 def as_html(facts: JobSummary) -> str:
     """Return the essentials as an HTML table."""
-    rows = "".join(
-        f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>"
-        for key, value in table(facts).items()
-    )
-    return f"<table>{rows}</table>"
+    rows: dict[str, Any] = table(facts)
+    rows["state"] = html.chip(rows["state"], mood_of(facts.state))
+    title = printable(facts.name or facts.id[:12])
+    return html.panel(title, html.facts(rows), aside=facts.protocol)
+
+
+def mood_of(state: str) -> str:
+    """Return how a job's state is meant, for a colour."""
+    if state == State.COMPLETED:
+        return html.GOOD
+    if state in ACTIVE:
+        return html.BUSY
+    if state in PENDING:
+        return html.WAIT
+    return html.BAD if state in HISTORY else html.IDLE
 
 
 def _state(facts: JobSummary) -> str:

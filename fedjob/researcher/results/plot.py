@@ -20,7 +20,7 @@ _PANELS = {
 is the model of 4 rounds."""
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """Return a matplotlib figure that a notebook shows by itself, whatever its backend."""
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path:
         known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
         raise SpecError(f"nothing to plot: asked for {metrics}, the history has {known}")
     wide, high = min(len(panels), 3), -(-len(panels) // 3)
-    figure = _figure(4.6 * wide, 3.4 * high)
+    figure = new_figure(4.6 * wide, 3.4 * high)
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     nodes = sorted({row.node for row in rows if row.node != OVERALL})
     for axis, (metric, title, shifts) in zip(axes, panels, strict=False):

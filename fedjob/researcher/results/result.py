@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.checks import checked_methods
-from fedjob.common.errors import WrongResult, printable_lines
+from fedjob.common.errors import WrongResult
+from fedjob.common.notebooks.report import Report
 from fedjob.data.preprocessing import build_steps
 from fedjob.data.preprocessing.base import Step
 from fedjob.data.preprocessing.learning import completed
-from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.results.export import export, save_as
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
+from fedjob.researcher.results.result_summary import metrics_table, report_of, tables_of
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, to_frame
 
 if TYPE_CHECKING:
@@ -84,6 +83,11 @@ class JobResult(ResultFolder):
         return tuple(self._manifest.rows)
 
     @property
+    def last(self) -> dict[str, float]:
+        """The last values over all nodes, by `metric (phase)`."""
+        return _last_values(self.rows)
+
+    @property
     def history(self) -> Any:
         """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         return to_frame(self.rows)
@@ -110,18 +114,27 @@ class JobResult(ResultFolder):
         return raw_replies(self._folder)
 
     def plot(self, metrics: list[str] | None = None, path: str | Path | None = None) -> Any:
-        """Draw each metric over the rounds, every node thin and all together thick.
+        """Draw the result: of training each metric over the rounds, every node thin and all together thick.
+
+        Of a regression the coefficients, or the odds, hazard or rate ratios, with their 95 % intervals; of statistics
+        the histograms.
 
         Args:
-            metrics: None for all.
+            metrics: of training; None for all.
             path: also save a PNG there.
 
         Returns:
             A matplotlib figure.
+
+        Raises:
+            SpecError: there is nothing to draw.
         """
         from fedjob.researcher.results.plot import plot_history
+        from fedjob.researcher.results.plot_analysis import plot_tables
 
-        return plot_history(self.rows, metrics, path)
+        if self._trains or self.rows:
+            return plot_history(self.rows, metrics, path)
+        return plot_tables(self.tables, self._spec.protocol.name, path)
 
     # -- exports -------------------------------------------------------------------
 
@@ -160,38 +173,54 @@ class JobResult(ResultFolder):
         target = Path(path).expanduser()
         return export(self, self.model, target, format, example=example, force=force)
 
+    # -- to be read ------------------------------------------------------------------
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The tables of an analysis, name -> DataFrame; a regression has its ratios, too, with their 95 % intervals.
+
+        Those are `odds_ratios`, `hazard_ratios` or `rate_ratios`. Empty for a result without tables.
+        """
+        return {} if self._trains else tables_of(self._opened, self._spec.protocol.name)
+
+    def summary(self) -> Report:
+        """Return the result as a report to read: of a regression its coefficients, of training the last metrics.
+
+        It prints aligned, a notebook shows it as tables, and `to_markdown()` and `to_latex()` are for papers.
+        """
+        if self._trains:
+            measured = metrics_table(self.rows)
+            return Report(
+                title=f"Result after {self._manifest.rounds} rounds",
+                tables=[] if measured is None else [measured],
+                about=self.about,
+            )
+        protocol = self._spec.protocol
+        return report_of(self._opened, protocol.name, protocol.config, self.about)
+
+    def to_markdown(self) -> str:
+        """Return the tables of the summary as Markdown."""
+        return self.summary().to_markdown()
+
+    def to_latex(self) -> str:
+        """Return the tables of the summary as LaTeX, with the rules of the package booktabs."""
+        return self.summary().to_latex()
+
+    @property
+    def _trains(self) -> bool:
+        return self._manifest.kind == "params"
+
+    @property
+    def _opened(self) -> Any:
+        """What the tables are of: a table or a value."""
+        return self.table.dataframe if self.kind == "table" else self.value
+
     def __repr__(self) -> str:
-        last = _last_values(self.rows)
-        if self.kind == "table":
-            return f"<JobResult, {self.table!r}\n{self.about}>"
-        measured = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
-        if self.kind == "params":
-            figures = f"{self._manifest.rounds} rounds{': ' + measured if measured else ''}"
-            return f"<JobResult of {figures}; {self.about}>"
-        return f"<JobResult, a {self.kind}: {_short(self.value)}\n{self.about}>"
+        return str(self.summary())
 
     def _repr_html_(self) -> str:
-        about = f"<p>{html.escape(self.about)}</p>"
-        if self.kind == "table":
-            return f"{about}{self.table._repr_html_()}"
-        if self.kind == "value":
-            return f"<b>Result</b>{about}<pre>{html.escape(_short(self.value))}</pre>"
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>"
-            for name, value in _last_values(self.rows).items()
-        )
-        return (
-            f"<b>Result after {self._manifest.rounds} rounds</b>{about}"
-            f"<table><tr><th>metric</th><th>all nodes</th></tr>{rows}</table>"
-        )
+        return self.summary()._repr_html_()
 
 
 def _last_values(rows: tuple[Measurement, ...]) -> dict[str, float]:
     return {f"{row.metric} ({row.phase})": row.value for row in rows if row.node == OVERALL}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):  # the line below them says the same
-        value = {key: item for key, item in value.items() if key not in (COVERAGE, PRESENT)}
-    text = printable_lines(repr(value))  # that of a table has what nodes wrote as it is
-    return text if len(text) <= 400 else text[:397] + "..."

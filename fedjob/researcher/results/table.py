@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import html
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.checks import checked_methods
-from fedjob.common.errors import SpecError, printable_lines
-
-SHOWN_ROWS = 20
+from fedjob.common.errors import SpecError
+from fedjob.common.notebooks.report import Report
+from fedjob.researcher.results.result_summary import named_table
 
 
 @checked_methods
@@ -63,12 +62,22 @@ class ResultTable:
         return iter(self.rows)
 
     def __repr__(self) -> str:
-        shown = f"<table of {len(self)} rows: {', '.join(self.columns)}>\n{self._frame.head(SHOWN_ROWS)}"
-        return printable_lines(shown)
+        return str(self._report())
 
     def _repr_html_(self) -> str:
-        shown: str = self._frame.head(SHOWN_ROWS).to_html()
-        return f"<b>{len(self)} rows: {html.escape(', '.join(self.columns))}</b>{shown}"
+        return self._report()._repr_html_()
+
+    def to_markdown(self) -> str:
+        """Return the table as Markdown."""
+        return self._report().to_markdown()
+
+    def to_latex(self) -> str:
+        """Return the table as LaTeX, with the rules of the package booktabs."""
+        return self._report().to_latex()
+
+    def _report(self) -> Report:
+        rows = f"{len(self)} row{'' if len(self) == 1 else 's'}"
+        return Report(title=f"Table of {rows}", tables=[named_table("", self._frame)])
 
 
 def frame_of(value: Any) -> Any:

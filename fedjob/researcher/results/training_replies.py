@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.checks import printable
 from fedjob.common.errors import NotReady
+from fedjob.common.notebooks import html
+from fedjob.common.notebooks.plain_tables import text_table
 from fedjob.metrics.states import value
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.usage import Usage
@@ -110,25 +110,33 @@ class Replies(list[TrainingReply]):
         """Return the reply of a node, None if there is none."""
         return next((reply for reply in self if reply.node_id == node_id), None)
 
+    def _table(self) -> tuple[list[str], list[list[Any]]]:
+        """Return the header and a row for each reply: examples, metrics, seconds, and why it was left out."""
+        named = list(
+            dict.fromkeys((phase, name) for r in self for phase, each in r.metrics.items() for name in each)
+        )
+        header = ["node", "examples", *(f"{name} ({phase})" for phase, name in named), "seconds", "left out"]
+        rows = [
+            [
+                r.node_id,
+                r.sample_size if r.success else None,
+                *(r.metrics.get(phase, {}).get(name) for phase, name in named),
+                r.timing.get("total"),
+                "" if r.success else r.msg,
+            ]
+            for r in self
+        ]
+        for place in reversed([i for i in range(2, len(header)) if not any(row[i] for row in rows)]):
+            header.pop(place)
+            for row in rows:
+                row.pop(place)
+        return header, rows
+
     def __repr__(self) -> str:
-        return "\n".join(f"{r.node_id}: {_summary(r)}" for r in self) or "(no replies)"
+        return text_table(*self._table()) if self else "(no replies)"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(r.node_id)}</td><td>{html.escape(_summary(r))}</td></tr>" for r in self
-        )
-        return f"<table><tr><th>node</th><th>reply</th></tr>{rows}</table>"
-
-
-def _summary(reply: TrainingReply) -> str:
-    if not reply.success:
-        return printable(f"left out: {reply.msg}")
-    measured = ", ".join(
-        f"{name} {number:.4g} ({phase})"
-        for phase, named in reply.metrics.items()
-        for name, number in named.items()
-    )
-    return printable(f"{reply.sample_size} examples" + (f", {measured}" if measured else ""))
+        return html.panel("", html.table(*self._table()) if self else html.note("no replies"))
 
 
 def replies_to_plain(replies: Replies) -> list[dict[str, Any]]:

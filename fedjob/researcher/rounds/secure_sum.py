@@ -22,7 +22,6 @@ from fedjob.common.types import party_of
 from fedjob.messaging.messages import Result, Task, shared_inputs
 from fedjob.parameters.files import dtype_of
 from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_bytes_of
-from fedjob.parameters.tensor_kinds import NUM_EXAMPLES, kinds_of
 from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
@@ -35,6 +34,7 @@ from fedjob.privacy.secagg.vector import Outline, union
 from fedjob.protocols.base import MEASURING, Ask
 from fedjob.researcher.federation.base import AskContext, Collected, Federation, ReplySizes
 from fedjob.researcher.rounds.arrival_checks import check_facts, expected_schema, origin_of
+from fedjob.researcher.rounds.noised_sums import check_noised, promise_in_words
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
 from fedjob.researcher.storage.spec import JobSpec
@@ -102,9 +102,10 @@ class SecureSum:
         """
         check_summable(self.rule, tasks)
         if self.noise is not None:
-            self._check_noised()
-            self._noise_terms(len(tasks))
-            self._note_noise()
+            check_noised(self.rule, self._schema(), self._origin(), self.ask)
+            if self.place.round <= 1:
+                text = promise_in_words(self.noise, self.spec.rounds)
+                self.events.add("note", round_=self.place.round, text=text)
         needed = max(self.quorum.min_nodes, self.settings.min_nodes)
         quorum = replace(self.quorum, min_nodes=needed)
         sizes = ReplySizes(params=0, value=self.place.sizes.value)
@@ -214,30 +215,6 @@ class SecureSum:
             rule=RULES[type(self.rule)] if self.noise is None else "plain",
             noise=self._noise_terms(len(members)),
         )
-
-    def _check_noised(self) -> None:
-        """Refuse what noise can't be put on.
-
-        Raises:
-            SpecError: a sum, which has no mean; or parameters that are not measured from those of the round.
-        """
-        if type(self.rule) is Sum:
-            raise SpecError("NodeDP is about the mean of updates of parameters, and not about sums")
-        if absent := sorted(set(self._names()) - set(self._origin())):
-            raise SpecError(
-                f"NodeDP bounds by how much a node changes the round's parameters, and {absent[0]} is none of them"
-            )
-        params = self.ask.shared["params"]
-        if norms := [name for name in kinds_of(params).batch_norm if name in self._schema()]:
-            raise SpecError(
-                f"noise makes running variances negative, such as that of {norms[0]}: use GroupNorm in the model, or FedBN, "
-                "which leaves batch normalisation at the nodes"
-            )
-        if NUM_EXAMPLES in self._schema():
-            raise SpecError(
-                "the plan's estimator follows from sums over all examples, and NodeDP is for plans that are trained step "
-                "by step: use an estimator with partial_fit, or TorchPlan"
-            )
 
     def _noise_terms(self, num_nodes: int) -> NoiseTerms | None:
         """Return the noise of a sum of so many nodes; None for none.
@@ -394,18 +371,6 @@ class SecureSum:
                 "note",
                 round_=self.place.round,
                 text=f"under secure aggregation these metrics stay at the nodes, for they do not add: {', '.join(names)}",
-            )
-
-    def _note_noise(self) -> None:
-        """Say once what is promised, and that nothing else comes."""
-        noise = self.noise
-        if noise is not None and self.place.round <= 1:
-            self.events.add(
-                "note",
-                round_=self.place.round,
-                text=f"NodeDP: of whatever one node holds, all {self.spec.rounds} rounds together tell no more than epsilon="
-                f"{noise.epsilon:g} with delta={noise.delta:g}; all nodes weigh alike, and neither metrics nor numbers of "
-                "examples leave them",
             )
 
     def _note_clipped(self, number: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 from fedjob.common.errors import FedjobError, JobFailed, KernelRefused, NodeFailure, SpecError
 from fedjob.researcher.monitoring.diagnosis import Why
 from fedjob.researcher.monitoring.participation import NodeParticipation, Participation
-from fedjob.researcher.results.result import _short
+from fedjob.researcher.results.result_summary import report_of
 from fedjob.researcher.results.table import ResultTable
 from fedjob.researcher.results.training_replies import Replies, TrainingReply
 
@@ -43,10 +43,14 @@ def test_no_error_steers_a_terminal_whatever_it_quotes(odd: str) -> None:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_result_steers_a_terminal_whatever_nodes_returned(odd: str) -> None:
     frame = pandas.DataFrame({"label": [odd], odd: [1.0]})
-    assert not steers(_short({"categories": frame, odd: [odd], "n": 1}))
+    report = report_of(
+        {"categories": frame, odd: [odd], "n": 1, "each": {odd: odd, "b": 1}}, "statistics", {}, odd
+    )
+    for text in (str(report), report._repr_html_(), report.to_markdown(), report.to_latex()):
+        assert not steers(text)
     shown = ResultTable(frame)
     assert not steers(repr(shown))
-    assert "<b>" not in ResultTable(pandas.DataFrame({"<b>": ["<b>"]}))._repr_html_().replace("<b>1 rows", "")
+    assert "<b>" not in ResultTable(pandas.DataFrame({"<b>": ["<b>"]}))._repr_html_()
 
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)

@@ -195,4 +195,4 @@ def test_a_log_that_was_released_later_is_not_called_withheld_any_more() -> None
     released = event("log", "node-b", 1, stream="stdout", lines=["three"])
     assert [line.text for line in read_logs([*spoken(), released], node="node-b")] == ["three"]
     assert repr(JobLogs([])) == "<no log lines by now>"
-    assert JobLogs(read_logs(spoken()))._repr_html_().startswith("<pre>")
+    assert JobLogs(read_logs(spoken()))._repr_html_().count("<pre>") == 1

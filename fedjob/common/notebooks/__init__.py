@@ -1,0 +1,1 @@
+"""The face that fedjob shows in IPython and Jupyter, with nothing but what these bring."""
