@@ -67,6 +67,8 @@ def _refined(cost: Callable[[float], float], epsilon: float, enough: float) -> f
         found = cost(noise)
         if found <= epsilon:
             enough = min(enough, noise)
+        if not (found > 0 and cost_before > 0):
+            break
         slope = (math.log(found) - math.log(cost_before)) / (math.log(noise) - math.log(before))
         if not slope < 0:
             break

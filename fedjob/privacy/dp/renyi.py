@@ -74,13 +74,13 @@ def epsilon_of(curve: Curve, delta: float) -> float:
 
 
 def tightest(curve: Curve, delta: float) -> tuple[float, float]:
-    """Return the least epsilon that a curve gives with a delta, and the order that gives it."""
+    """Return the least epsilon that a curve gives with a delta, and the order that gives it, infinity for 0."""
     if not any(curve):
         return 0.0, math.inf
     found, best = math.inf, math.inf
     for order, bound in zip(ORDERS, curve, strict=True):
         if delta * delta + math.expm1(-bound) > 0:
-            return 0.0, order  # by Pinsker's inequality the total variation is below delta
+            return 0.0, math.inf  # by Pinsker's inequality the total variation is below delta
         epsilon = bound + math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
         if epsilon < found:
             found, best = epsilon, order

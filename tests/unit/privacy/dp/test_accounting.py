@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -79,6 +80,22 @@ def test_the_calibrated_noise_is_the_least_that_keeps_the_epsilon(
     noise = noise_for(epsilon, 1e-5, rate=rate, number=number)
     assert cost_of([Gaussian(noise=noise, rate=rate, number=number)], 1e-5) <= epsilon
     assert cost_of([Gaussian(noise=0.999 * noise, rate=rate, number=number)], 1e-5) > epsilon
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.floats(-6, 1.5).map(lambda power: 10.0**power),
+    st.sampled_from([1e-2, 1e-5, 1e-12]),
+    st.sampled_from([1.0, 0.5, 0.01, 1e-6]),
+    st.sampled_from([1, 30, 10**6]),
+)
+def test_the_calibrated_noise_is_enough_whatever_is_asked(
+    epsilon: float, delta: float, rate: float, number: int
+) -> None:
+    noise = 0.0
+    with suppress(SpecError):  # an order above all that are held would be needed
+        noise = noise_for(epsilon, delta, rate=rate, number=number)
+    assert not noise or cost_of([Gaussian(noise=noise, rate=rate, number=number)], delta) <= epsilon
 
 
 @pytest.mark.parametrize("mechanism", [Gaussian(noise=1.5, rate=0.1, number=7), Pure(epsilon=0.3)])
