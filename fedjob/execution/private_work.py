@@ -27,12 +27,6 @@ TRAIN = "train"
 TRAININGS = ("cyclic", "fedavg", "fedbuff", "fednova", "fedopt", "fedper", "fedprox", "scaffold")
 """Protocols of which nothing but trained parameters, and what follows from them, leaves a node."""
 
-STATISTICS = "statistics"
-
-_LINEAR = "its sums have no noise: train a linear model with a plan and FedAvg, or ask Statistics for covariances with bounds"
-_CLASSES = "its sums have no noise: train a logistic model with a plan and FedAvg"
-_ROWS = "it answers about single records, which is what differential privacy hides"
-
 WHOLE_NODES = ("fedavg", "fedprox", "fedopt", "fedper", "fedbn", "ditto")
 """Protocols of which a node contributes one update of parameters, and nothing else that depends on its data."""
 
@@ -41,6 +35,12 @@ _MORE_THAN_UPDATES: Mapping[str, str] = {
     "scaffold": "a node also sends its control variates: use FedAvg or FedProx",
     "qfedavg": "each node also reports its loss: use FedAvg",
 }
+
+STATISTICS = "statistics"
+
+_LINEAR = "its sums have no noise: train a linear model with a plan and FedAvg, or ask Statistics for covariances with bounds"
+_CLASSES = "its sums have no noise: train a logistic model with a plan and FedAvg"
+_ROWS = "it answers about single records, which is what differential privacy hides"
 
 _NOT_PRIVATE: Mapping[str, str] = {
     "linear_regression": _LINEAR,

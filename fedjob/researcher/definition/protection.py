@@ -58,26 +58,6 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
         _check_whole_nodes(spec, protocol)
 
 
-def _check_private_training(spec: JobSpec) -> None:
-    """Refuse a training that would measure something at nodes, which has no noise.
-
-    Raises:
-        SpecError: it is named.
-    """
-    check_training(spec.protocol.name, spec.protocol.config)
-    for own in ({}, *spec.each.values()):
-        check_training_args(merged_args(spec.training_args, own))
-    if spec.validate_at_end:
-        raise SpecError(
-            "validate_at_end measures the model on the records of nodes, and under differential privacy nothing leaves but "
-            "trained parameters: leave it out, and measure the model on data of your own"
-        )
-    if selector_of(spec.selector).asks_losses:
-        raise SpecError(
-            f"the selector {spec.selector.name} goes by the losses of nodes, which have no noise: use another one"
-        )
-
-
 def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
     """Refuse what is more than the mean of updates with noise on them."""
     check_whole_nodes(protocol.name)
@@ -97,3 +77,23 @@ def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
                 f"under NodeDP nothing leaves a node but its update with noise, and {asked[0]} asks for metrics of its "
                 "records: leave it out, and validate the result on data of your own"
             )
+
+
+def _check_private_training(spec: JobSpec) -> None:
+    """Refuse a training that would measure something at nodes, which has no noise.
+
+    Raises:
+        SpecError: it is named.
+    """
+    check_training(spec.protocol.name, spec.protocol.config)
+    for own in ({}, *spec.each.values()):
+        check_training_args(merged_args(spec.training_args, own))
+    if spec.validate_at_end:
+        raise SpecError(
+            "validate_at_end measures the model on the records of nodes, and under differential privacy nothing leaves but "
+            "trained parameters: leave it out, and measure the model on data of your own"
+        )
+    if selector_of(spec.selector).asks_losses:
+        raise SpecError(
+            f"the selector {spec.selector.name} goes by the losses of nodes, which have no noise: use another one"
+        )
