@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedjob.common.notebooks import html
-from fedjob.common.notebooks.report import NamedTable, Report
+from fedjob.common.notebooks.report import ShownTable, Report
 from fedjob.common.notebooks.shown_map import ShownMap
 
 ODD = [
@@ -47,7 +47,7 @@ def shown(odd: str) -> list[str]:
     report = Report(
         title=odd,
         facts={odd: odd, "list": [odd], "map": {odd: odd}},
-        tables=[NamedTable(name=odd, header=(odd, "n"), rows=((odd, 1), (odd, 2.5)))],
+        tables=[ShownTable(name=odd, header=(odd, "n"), rows=((odd, 1), (odd, 2.5)))],
         about=odd,
     )
     return [
