@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.checks import checked, shown
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.common.notebooks.report import ShownTable, Report
+from fedjob.common.notebooks.report import Report, ShownTable
 from fedjob.protocols.evaluation import Evaluation
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.jobs.job import Job

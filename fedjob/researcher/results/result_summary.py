@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fedjob.common.checks import shown
 from fedjob.common.notebooks.plain_tables import Figure, number_text
-from fedjob.common.notebooks.report import ShownTable, Report
+from fedjob.common.notebooks.report import Report, ShownTable
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
