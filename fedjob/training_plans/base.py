@@ -21,6 +21,7 @@ from fedjob.metrics.states import add_all, is_state, mean_state, values
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
+from fedjob.training_plans.private_terms import check_training_args
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import TrainingArgs
 
@@ -442,6 +443,7 @@ class TrainingPlan(LoadedExamples):
     def _run_privately(self, private: PrivateTraining, adjust: Adjust | None) -> TrainOutcome:
         """Take the steps of a training with differential privacy; the outcome has public numbers alone."""
         self.check_private()
+        check_training_args(self.training_args.raw)
         if not len(self._train_rows):
             raise self.fail("no_data", "training_data gave no examples to train on")
         if self.ctx.rows is not None and len(self._train_rows) < self.ctx.rows.min_rows:
@@ -449,7 +451,7 @@ class TrainingPlan(LoadedExamples):
                 "min_rows", "there are fewer examples to train on than the owner's minimum of rows"
             )
         self._take_private_steps(private, adjust)
-        return TrainOutcome(private.num_examples(self.training_args), private.terms.steps, math.nan)
+        return TrainOutcome(private.terms.num_rows, private.terms.steps, math.nan)
 
     def check_private(self) -> None:
         """Check that this plan, which is built, can be trained with differential privacy.

@@ -19,6 +19,8 @@ FIXED = ("batch_size", "epochs", "num_updates", "batch_maxnum", "drop_last", "dr
 
 _NO_PLACE: Mapping[str, str] = {
     "clip_norm": "RecordDP(max_grad_norm=...) bounds the gradient of each record, and what follows has noise already",
+    "test_fold": "nothing is measured on a node's records, and a random part would be another one without one record",
+    "test_ratio": "nothing is measured on a node's records, and a random part would be another one without one record",
     "test_on_global_updates": "what is measured on a node's records has no noise, and would not leave it",
     "test_on_local_updates": "what is measured on a node's records has no noise, and would not leave it",
 }

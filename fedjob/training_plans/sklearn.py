@@ -165,7 +165,7 @@ class SklearnPlan(TrainingPlan):
 
         assert self._data is not None
         steps = LinearSteps(self._fitted, private.terms.max_grad_norm)
-        steps.run(private, self._train_rows, *self._data, private.sample_size(self.training_args))
+        steps.run(private, self._train_rows, *self._data, private.sample_size)
 
     @property
     def _takes_all(self) -> bool:

@@ -130,7 +130,7 @@ class PrivateTorch(TorchParameters):
                 loss=lambda model, batch: _scalar(self, self.training_step(model, batch)),
                 rows=self._train_rows,
                 records=lambda rows: (to_device(batch, self.device) for batch in examples.batches(rows)),
-                sample_size=private.sample_size(self.training_args),
+                sample_size=private.sample_size,
                 adjust=adjust,
                 watch=Watch(self, own_modules(self.model)),
             )

@@ -1,4 +1,4 @@
-"""Private training as a step of a plan sees it: the terms, the randomness, and the numbers that are public."""
+"""Private training as a step of a plan sees it: the terms, and the randomness."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from fedjob.privacy.dp.secure_draws import SecureDraws
 from fedjob.privacy.dp.terms import TrainingTerms
-from fedjob.training_plans.training_args import TrainingArgs
 
 
 def _unreported(done: int, total: int) -> None:
@@ -29,22 +28,15 @@ class PrivateTraining:
     draws: SecureDraws = field(default_factory=SecureDraws)
     progress: Callable[[int, int], None] = _unreported
 
-    def num_examples(self, args: TrainingArgs) -> int:
-        """Return the number of examples that the node reports: of its registered rows, those that are trained on.
-
-        It follows from public numbers alone. Preprocessing that drops rows makes the true number smaller, and that
-        one is not reported.
-        """
-        tested = 1 / args.test_fold[1] if args.test_fold else args.test_ratio
-        return max(1, round(self.terms.num_rows * (1 - tested)))
-
-    def sample_size(self, args: TrainingArgs) -> float:
-        """Return the expected size of a sample, by which the sum of a step is divided.
+    @property
+    def sample_size(self) -> float:
+        """The expected size of a sample, by which the sum of a step is divided.
 
         Dividing by the size of the sample that was drawn would tell how many records it has, and one record more
-        would change the share of every other: the bound on what one record changes would not hold.
+        would change the share of every other: the bound on what one record changes would not hold. It follows from
+        the registered rows for the same reason, and not from those that preprocessing left.
         """
-        return self.terms.rate * self.num_examples(args)
+        return self.terms.rate * self.terms.num_rows
 
     def half(self, num_rows: int) -> list[int]:
         """Return about half of the places of so many rows, in order; one or more, and not all."""

@@ -492,7 +492,7 @@ def test_test_data_are_not_even_loaded() -> None:
 
 @pytest.mark.parametrize("method", ["validate", "training_loss", "gradients", "predict_all"])
 def test_what_is_measured_on_records_is_refused(method: str) -> None:
-    plan = ready(Classes(), args={"test_ratio": 0.25})
+    plan = ready(Classes())
     with pytest.raises(NotPrivate, match="has no noise"):
         getattr(plan, method)()
 
@@ -504,6 +504,8 @@ def test_what_is_measured_on_records_is_refused(method: str) -> None:
     ("args", "words"),
     [
         ({"clip_norm": 1.0}, "max_grad_norm"),
+        ({"test_ratio": 0.2}, "test_ratio has no place"),
+        ({"test_fold": (1, 5)}, "test_fold has no place"),
         ({"test_on_global_updates": True}, "test_on_global_updates has no place"),
         ({"test_on_local_updates": True}, "test_on_local_updates has no place"),
     ],
@@ -511,6 +513,8 @@ def test_what_is_measured_on_records_is_refused(method: str) -> None:
 def test_arguments_without_a_place_are_refused(args: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
         check_training_args(args)
+    with pytest.raises(SpecError, match=words):  # whatever a daemon let through
+        ready(Classes(), args=args).train()
 
 
 @pytest.mark.parametrize("name", ["dp", "dp_args"])

@@ -366,14 +366,6 @@ def test_no_more_than_the_owners_minimum_of_rows_is_needed() -> None:
     assert plan.train().num_updates == 3
 
 
-def test_a_split_makes_the_divisor_smaller_by_what_everybody_knows() -> None:
-    plan = built(Line(), points(), args={"test_ratio": 0.25})
-    assert plan.ctx.private.num_examples(plan.training_args) == 60
-    assert plan.ctx.private.sample_size(plan.training_args) == pytest.approx(15)
-    assert plan.train().num_examples == 60
-    assert len(plan._train_rows) == 60
-
-
 def test_parameters_that_the_optimizer_does_not_train_stay() -> None:
     class Head(Line):
         def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
