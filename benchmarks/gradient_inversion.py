@@ -3,7 +3,7 @@
 The attack of Fowl et al. 2021, https://arxiv.org/abs/2110.13057, by a researcher who sends a model made for it, see
 `tests.inversion`.
 
-    python benchmarks/gradient_inversion.py                         a table, and docs/privacy_inversion.png
+    python benchmarks/gradient_inversion.py                         a table, and privacy-output/inversion.png
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def draw(true: Array, found: dict[str, tuple[Array, Array]], path: Path) -> None
 def main() -> None:
     """Attack once under each protection, print how many pictures came back, and draw some."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "privacy_inversion.png")
+    parser.add_argument("--figure", type=Path, default=Path("privacy-output", "inversion.png"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     found, true = {}, None
@@ -75,6 +75,7 @@ def main() -> None:
                 f"| {name} | {(alike >= RECOGNISED).sum()} | {ordered[len(ordered) // 2]:.2f} | {ordered[-1]:.2f} |",
                 flush=True,
             )
+    given.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(true, found, given.figure)
     print(f"\n{given.figure}")
 

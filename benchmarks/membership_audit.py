@@ -3,7 +3,7 @@
 Steinke, Nasr and Jagielski 2023, https://arxiv.org/abs/2305.08846, see `tests.membership`. Half of the canaries, by
 fair coins, are records of a node; the model that comes out is asked which. A bound above the claim would refute it.
 
-    python benchmarks/membership_audit.py                                       a table, and docs/privacy_audit.png
+    python benchmarks/membership_audit.py                                       a table, and privacy-output/audit.png
     python benchmarks/membership_audit.py --canaries 600 --runs 5 --figure audit.png
 """
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--canaries", type=int, default=400)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "privacy_audit.png")
+    parser.add_argument("--figure", type=Path, default=Path("privacy-output", "audit.png"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[Case, list[Found]] = {case: [] for case in CASES}
@@ -121,6 +121,7 @@ def main() -> None:
             print(
                 f"above the claim of {claimed}: once in {1 / ERROR:.0f} runs that is chance", file=sys.stderr
             )
+    given.figure.parent.mkdir(parents=True, exist_ok=True)
     draw(found, most, given.figure)
     print(f"\n{given.figure}")
 

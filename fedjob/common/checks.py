@@ -313,7 +313,7 @@ def named_arguments(cls: type[C]) -> type[C]:
                 raise WrongArguments(words) from None
             raise
 
-    cls.__init__ = with_names  # type: ignore[misc]
+    cls.__init__ = with_names  # type: ignore[method-assign]
     return cls
 
 

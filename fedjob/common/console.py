@@ -6,6 +6,7 @@ import atexit
 import errno
 import gc
 import json
+import os
 import re
 import sqlite3
 import sys
@@ -62,7 +63,7 @@ class HomeFolder(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value).strip():
             self.fail("expected a folder, found an empty text: is a variable of the shell empty?", param, ctx)
-        path: Path = super().convert(value, param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.exists() and not path.is_dir():  # click itself lets devices and sockets pass
             self.fail(f"expected a folder, found {printable(str(path))}, which is none", param, ctx)
         return path

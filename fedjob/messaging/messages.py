@@ -529,6 +529,8 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
         )
     )
     del what["ahead"]  # nor do keys
+    if not task.protect.get("dp"):  # under which noise is for so many rounds
+        del what["rounds"]
     refs = (what["plan"], what["files"], *what["artifacts"].values(), *what["blobs"].values())
     for ref in filter(None, (*refs, *what["params"].values())):
         del ref["cipher"], ref["key"]  # the same content is the same work, however it is stored

@@ -207,6 +207,7 @@ def test_under_noise_of_whole_nodes_each_is_charged_once_a_round_and_never_asked
     job = job_of(
         federation,
         training_plan=f"{ROOT}/tests/e2e/plans.py:Points",
+        training_args={"lr": 0.05, "num_updates": 4, "batch_size": 16},
         rounds=2,
         protect=Protect(secagg=True, dp=NOISY),
         keep=True,

@@ -146,13 +146,12 @@ def test_protocols_of_one_update_run_and_tell_nothing_beside_it(
     points: dict[str, str], tmp_path: Path, operation: Any, more: dict[str, Any]
 ) -> None:
     four = {name: points[name] for name in sorted(points)[:4]}
-    args = {**ARGS, "test_ratio": 0.2, "test_on_global_updates": True, "test_on_local_updates": True}
     job = job_of(
         four,
         tmp_path,
         private(8.0),
         operation=operation,
-        **{"training_args": args, **more},
+        **more,
         rounds=2,
         keep=True,
     )
@@ -195,11 +194,21 @@ def test_two_runs_of_a_private_job_have_other_noise(points: dict[str, str], tmp_
             "scaffold does not run under NodeDP: a node also sends its control variates",
         ),
         (QFedAvg(), {}, "qfedavg does not run under NodeDP: each node also reports its loss"),
-        (Statistics(mean=["age"]), {"training_plan": None}, "those that do are fedavg"),
+        (Statistics(mean=["age"]), {"training_plan": None}, "statistics do not run under NodeDP"),
         (FedAvg(), {"validate_at_end": True}, "validate the result on data of your own"),
+        (
+            FedAvg(),
+            {"training_args": {**ARGS, "test_on_global_updates": True}},
+            "test_on_global_updates asks for metrics",
+        ),
+        (
+            FedAvg(),
+            {"each": {"n01": {"test_on_local_updates": True}}},
+            "test_on_local_updates asks for metrics",
+        ),
         (FedAvg(), {"aggregator": "sum"}, "all nodes weigh alike in a mean"),
     ],
-    ids=["fednova", "scaffold", "qfedavg", "statistics", "validation", "sum"],
+    ids=["fednova", "scaffold", "qfedavg", "statistics", "validation", "metrics", "metrics of one", "sum"],
 )
 def test_what_is_more_than_one_update_is_refused_when_the_job_is_made(
     points: dict[str, str], tmp_path: Path, operation: Any, more: dict[str, Any], words: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 Forms = Mapping[str, str]
 """Media type -> content: `text/plain` for front ends that show text, `text/html` for the others."""
@@ -25,10 +27,9 @@ class LivingOutput:
 
     def draw(self, forms: Forms) -> None:
         """Show forms of the same thing, in place of what was shown."""
-        from IPython.display import display, update_display
-
+        shows: Any = import_module("IPython.display")
         if self._id:
-            update_display(dict(forms), display_id=self._id, raw=True)
+            shows.update_display(dict(forms), display_id=self._id, raw=True)
             return
         self._id = f"fedjob-{uuid.uuid4().hex}"
-        display(dict(forms), display_id=self._id, raw=True)
+        shows.display(dict(forms), display_id=self._id, raw=True)

@@ -20,7 +20,7 @@ MAX_TEXT_ROWS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NamedTable:
+class ShownTable:
     """A table with a name.
 
     Args:
@@ -45,7 +45,7 @@ class Report:
 
     title: str
     facts: Mapping[str, Any] = field(default_factory=dict)
-    tables: Sequence[NamedTable] = ()
+    tables: Sequence[ShownTable] = ()
     about: str = ""
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Report:
         )
 
 
-def _text(one: NamedTable) -> str:
+def _text(one: ShownTable) -> str:
     """Return a table as text, without the middle of a long one."""
     if len(one.rows) <= MAX_TEXT_ROWS:
         return text_table(one.header, one.rows)

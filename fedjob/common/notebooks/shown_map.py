@@ -1,4 +1,4 @@
-"""A map that a notebook shows as a table; in everything else it is a dict."""
+"""Maps and tuples that are shown as tables; in everything else they are a dict and a tuple."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
-from fedjob.common.notebooks.html import panel, table
+from fedjob.common.notebooks.html import note, panel, table
+from fedjob.common.notebooks.plain_tables import text_table
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,6 +26,21 @@ class ShownMap(dict[K, V]):
 
     def _repr_html_(self) -> str:
         return panel("", table(self._header, [(key, *_cells(item)) for key, item in self.items()]))
+
+
+class ShownRows(tuple[V, ...]):
+    """A tuple of records of one kind that shows itself as a table, a row for each."""
+
+    __slots__ = ()
+
+    def _header(self) -> list[str]:
+        return [entry.name for entry in fields(self[0]) if entry.repr]  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        return text_table(self._header(), map(_cells, self)) if self else "(none)"
+
+    def _repr_html_(self) -> str:
+        return panel("", table(self._header(), map(_cells, self)) if self else note("none"))
 
 
 def _cells(item: Any) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from fedjob.node.data.item_ledger import read_items
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.node.storage.spool import Spool
-from fedjob.privacy.protect import is_noised
+from fedjob.privacy.protect import dp_of, is_noised
 from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
@@ -197,10 +197,13 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     )
     detail = found.detail
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
-    if found.message and (is_mock or config.errors == "full"):
+    protect = task_of(row).protect
+    if found.message and (is_mock or (config.errors == "full" and dp_of(protect) is None)):
         detail = f"{detail}: {found.message}"
     if found.reason == "min_rows":
         detail += _ask(config)
+    if is_noised(protect) and not is_mock:
+        detail = "why is in the node's log alone: under NodeDP nothing leaves but updates with noise"
     failed = failure(row.key, found.reason, detail)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=False)

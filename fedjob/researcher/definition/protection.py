@@ -106,3 +106,10 @@ def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
             "under NodeDP nothing leaves a node but its update with noise, and validate_at_end=True asks for metrics of "
             "its records: validate the result on data of your own"
         )
+    for own in ({}, *spec.each.values()):
+        args = merged_args(spec.training_args, own)
+        if asked := [name for name in ("test_on_global_updates", "test_on_local_updates") if args.get(name)]:
+            raise SpecError(
+                f"under NodeDP nothing leaves a node but its update with noise, and {asked[0]} asks for metrics of its "
+                "records: leave it out, and validate the result on data of your own"
+            )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.checks import checked, shown
 from fedjob.common.errors import JobError, SpecError
 from fedjob.common.lifecycle import State
-from fedjob.common.notebooks.report import NamedTable, Report
+from fedjob.common.notebooks.report import Report, ShownTable
 from fedjob.protocols.evaluation import Evaluation
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.jobs.job import Job
@@ -71,7 +71,7 @@ class CrossValidation:
         return Report(
             title=f"Cross-validation over {len(self.parts)} parts",
             tables=[
-                NamedTable(name="Over the parts", header=tuple(columns), rows=tuple(overall)),
+                ShownTable(name="Over the parts", header=tuple(columns), rows=tuple(overall)),
                 named_table("Part by part", parts.reset_index()),
             ],
         )

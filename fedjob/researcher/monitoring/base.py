@@ -18,6 +18,7 @@ from fedjob.common.checks import checked_methods
 from fedjob.common.errors import NotReady
 from fedjob.common.lifecycle import State
 from fedjob.common.notebooks.living_output import LivingOutput, in_notebook
+from fedjob.common.notebooks.shown_map import ShownRows
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring import summary
 from fedjob.researcher.monitoring.event_handlers import teller
@@ -134,7 +135,7 @@ class ObservedJob(ABC):
     @property
     def traffic(self) -> tuple[Tally, ...]:
         """Messages and objects that were exchanged for the job, by direction and kind."""
-        return self._tallies()
+        return ShownRows(self._tallies())
 
     def snapshot(self) -> Snapshot:
         """Return the state of the job now, as a record that does not change when the job goes on."""

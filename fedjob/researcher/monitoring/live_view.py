@@ -192,6 +192,8 @@ class LiveView:
         if self.live.state == State.COMPLETED:
             return "done"
         known = self.live.nodes.get(node, NodeLive())
+        if self.live.state in HISTORY and known.state not in HISTORY:
+            return "ended" if known.state or node in self.live.asked else "did not begin"
         if node in self.live.waiting and self.live.state == State.WAITING:
             return "waits for its owner"
         if known.state in HISTORY:

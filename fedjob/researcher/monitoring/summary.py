@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedjob.common.checks import printable
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.notebooks import html
+from fedjob.common.notebooks.plain_tables import text_facts
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.messaging.traffic import Tally
 from fedjob.researcher.monitoring.live import Live, Progress
@@ -243,6 +245,18 @@ class Snapshot:
             bytes_out=sum(tally.bytes for tally in tallies if tally.direction == "out"),
             result=result,
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is shown of it, without what is not known."""
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "result"}
+        found["time"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
+        return {name: value for name, value in found.items() if value not in (None, "")}
+
+    def __repr__(self) -> str:
+        return text_facts(self._facts())
+
+    def _repr_html_(self) -> str:
+        return html.panel(f"The job at {self._facts()['time']}", html.facts(self._facts()))
 
     @property
     def communications(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from fedjob.common.checks import shown
 from fedjob.common.notebooks.plain_tables import Figure, number_text
-from fedjob.common.notebooks.report import NamedTable, Report
+from fedjob.common.notebooks.report import Report, ShownTable
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
@@ -24,7 +24,7 @@ _BESIDE = (COVERAGE, PRESENT, "nodes")
 """Keys of an analysis that say whom it is about: the last line of a report says it."""
 
 
-class Regression(NamedTuple):
+class RegressionWords(NamedTuple):
     """The words of a regression.
 
     Args:
@@ -41,11 +41,11 @@ class Regression(NamedTuple):
 
 
 REGRESSIONS = {
-    "linear_regression": Regression("Linear regression", symbol="t"),
-    "ridge": Regression("Ridge regression"),
-    "logistic_regression": Regression("Logistic regression", "odds ratio", "odds_ratios"),
-    "poisson_regression": Regression("Poisson regression", "rate ratio", "rate_ratios"),
-    "cox_regression": Regression("Cox regression", "hazard ratio", "hazard_ratios"),
+    "linear_regression": RegressionWords("Linear regression", symbol="t"),
+    "ridge": RegressionWords("Ridge regression"),
+    "logistic_regression": RegressionWords("Logistic regression", "odds ratio", "odds_ratios"),
+    "poisson_regression": RegressionWords("Poisson regression", "rate ratio", "rate_ratios"),
+    "cox_regression": RegressionWords("Cox regression", "hazard ratio", "hazard_ratios"),
 }
 """Name of a protocol -> its words."""
 
@@ -131,7 +131,7 @@ def report_of(value: Any, protocol: str, config: Mapping[str, Any], about: str) 
             continue
         inner = _table_of_map(item) if isinstance(item, Mapping) and len(item) > 1 else None
         if inner is not None:
-            drawn.append(NamedTable(name=str(name), header=inner.header, rows=inner.rows))
+            drawn.append(ShownTable(name=str(name), header=inner.header, rows=inner.rows))
         else:
             facts[str(name)] = item if isinstance(item, (numbers.Real, str)) else shown_shortly(item)
     return Report(title=title, facts=facts, tables=drawn, about=about)
@@ -140,7 +140,7 @@ def report_of(value: Any, protocol: str, config: Mapping[str, Any], about: str) 
 def _regression_report(
     value: Mapping[str, Any],
     tables: Mapping[str, Any],
-    words: Regression,
+    words: RegressionWords,
     config: Mapping[str, Any],
     about: str,
 ) -> Report:
@@ -148,7 +148,7 @@ def _regression_report(
     facts = {
         name.replace("_", " ").replace("log likelihood", "log-likelihood"): item
         for name, item in value.items()
-        if isinstance(item, numbers.Real) and not isinstance(item, bool)
+        if not isinstance(item, bool) and isinstance(item, numbers.Real)
     }
     drawn = [_coefficients(tables[COEFFICIENTS], words)]
     if words.ratio:
@@ -158,7 +158,7 @@ def _regression_report(
             for term, ratio, low, high, _ in frame.itertuples(index=False)
         )
         header = ("term", words.ratio, "[0.025", "0.975]")
-        drawn.append(NamedTable(name=f"{words.ratio.capitalize()}s", header=header, rows=rows))
+        drawn.append(ShownTable(name=f"{words.ratio.capitalize()}s", header=header, rows=rows))
     rest = [
         named_table(name.replace("_", " "), frame)
         for name, frame in tables.items()
@@ -167,7 +167,7 @@ def _regression_report(
     return Report(title=f"{words.title} of {target}", facts=facts, tables=[*drawn, *rest], about=about)
 
 
-def _coefficients(frame: Any, words: Regression) -> NamedTable:
+def _coefficients(frame: Any, words: RegressionWords) -> ShownTable:
     """Return the coefficients as statsmodels shows them."""
     names = {
         "estimate": "coef",
@@ -185,10 +185,10 @@ def _coefficients(frame: Any, words: Regression) -> NamedTable:
         )
         for row in frame.to_dict("records")
     )
-    return NamedTable(name="Coefficients", header=("term", *(names[name] for name in columns)), rows=rows)
+    return ShownTable(name="Coefficients", header=("term", *(names[name] for name in columns)), rows=rows)
 
 
-def p_text(value: float) -> Figure:
+def p_text(value: Any) -> Figure:
     """Return a p-value as papers write it."""
     if not isinstance(value, numbers.Real) or math.isnan(value):
         return Figure("–")
@@ -202,7 +202,7 @@ def figure(value: Any) -> Any:
     return Figure(number_text(float(value)))
 
 
-def named_table(name: str, frame: Any) -> NamedTable:
+def named_table(name: str, frame: Any) -> ShownTable:
     """Return a DataFrame as a table of cells; of very many rows or columns the first ones."""
     if len(frame) > MAX_ROWS:
         name = f"{name}: ".lstrip(": ") + f"the first {MAX_ROWS} of {len(frame)} rows"
@@ -216,10 +216,10 @@ def named_table(name: str, frame: Any) -> NamedTable:
         more = f"… {len(columns) - MAX_COLUMNS} more"
         columns = [*columns[:MAX_COLUMNS], more]
         rows = [(*row[:MAX_COLUMNS], None) for row in rows]
-    return NamedTable(name=name, header=tuple(columns), rows=tuple(rows))
+    return ShownTable(name=name, header=tuple(columns), rows=tuple(rows))
 
 
-def _table_of_map(value: Mapping[Any, Any]) -> NamedTable | None:
+def _table_of_map(value: Mapping[Any, Any]) -> ShownTable | None:
     """Return a map of numbers, or of maps of numbers such as metrics of nodes, as a table; None for any other."""
     if not value:
         return None
@@ -229,10 +229,10 @@ def _table_of_map(value: Mapping[Any, Any]) -> NamedTable | None:
         if not inner or len(inner) > MAX_COLUMNS or not all(_is_plain(cell) for row in cells for cell in row):
             return None
         rows = [(str(key), *map(figure, row)) for key, row in zip(value, cells, strict=True)]
-        return NamedTable(name="", header=("node", *inner), rows=_overall_last(rows))
+        return ShownTable(name="", header=("node", *inner), rows=_overall_last(rows))
     if not all(_is_plain(item) for item in value.values()):
         return None
-    return NamedTable(
+    return ShownTable(
         name="", header=("", "value"), rows=tuple((str(key), figure(item)) for key, item in value.items())
     )
 
@@ -269,7 +269,7 @@ def shown_shortly(value: Any) -> str:
     return text if len(text) <= MAX_FACT else f"{text[: MAX_FACT - 3]}..."
 
 
-def metrics_table(rows: Sequence[Measurement]) -> NamedTable | None:
+def metrics_table(rows: Sequence[Measurement]) -> ShownTable | None:
     """Return the last metrics of a training job: a row for each node, all nodes last; None where none was measured."""
     last: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
@@ -283,4 +283,4 @@ def metrics_table(rows: Sequence[Measurement]) -> NamedTable | None:
         for node in nodes
     ]
     header = ("node", *(f"{metric} ({phase})" for metric, phase in columns))
-    return NamedTable(name="", header=header, rows=tuple(tuple(map(figure, row)) for row in body))
+    return ShownTable(name="", header=header, rows=tuple(tuple(map(figure, row)) for row in body))

@@ -196,7 +196,7 @@ def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share()
     }  # fmt: skip
     offer = {"dry", "job_name", "note", "reserve", "rounds"}
     task = {
-        "blobs", "keep_states", "limit_s", "params", "round_args", "seed", "state", "sum", "values",
+        "ahead", "blobs", "keep_states", "limit_s", "params", "round_args", "rounds", "seed", "state", "sum", "values",
     }  # fmt: skip
     for body, keys in ((Offer(dataset="d", protocol="p"), offer), (Task(dataset="d", protocol="p"), task)):
         payload = unpack(encode_payload(Message(to="a/b", id="0" * 32, body=body)))
@@ -216,3 +216,16 @@ def test_the_key_of_work_is_the_one_that_nodes_have_in_their_databases() -> None
         "f86dc1821a83d939d5c3234c2189f9bdc708f21c4814b37697ded7e1a330c687",
         "1f8b7497ed8baa5450f59c8ceafb168b35c7a4c8de5e8f8696981fb4a00589b4",
     ]
+
+
+def test_the_rounds_of_a_job_change_work_with_noise_for_so_many_rounds_and_no_other() -> None:
+    dp = {"kind": "record", "epsilon": 1.0, "delta": 1e-5, "max_grad_norm": 1.0}
+    for protect, alike in (({}, True), ({"dp": dp}, False)):
+        keys = {
+            work_key(
+                job="j", round_=1, step="train", node="n",
+                task=Task(dataset="d", protocol="fedavg", protect=protect, rounds=rounds),
+            )
+            for rounds in (1, 5)
+        }  # fmt: skip
+        assert (len(keys) == 1) is alike

@@ -16,6 +16,7 @@ from fedjob.privacy.secagg.key_agreement import private_key, signed_keys
 from fedjob.privacy.secagg.secret_sharing import PRIME, SHARE_BYTES, combined, divided
 from fedjob.privacy.secagg.terms import usual_threshold
 from tests.secure_sums import (
+    NOISE,
     OUTLINE,
     Transcript,
     nodes,
@@ -79,7 +80,9 @@ def test_keys_of_the_researchers_own_in_place_of_a_nodes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"round": 2}, {"job": "k"}, {"step": "validate"}, {"shared": "another model"}], ids=str
+    "change",
+    [{"round": 2}, {"job": "k"}, {"step": "validate"}, {"shared": "another model"}],
+    ids=str,
 )
 def test_keys_of_another_round_job_step_or_model_are_refused(change: dict) -> None:
     found, told = nodes(4), Transcript(terms_for(4))
@@ -92,7 +95,9 @@ def test_keys_of_another_round_job_step_or_model_are_refused(change: dict) -> No
         other.ask_shares(found["n0"])
 
 
-@pytest.mark.parametrize("change", [{"max_weight": 7.0}, {"threshold": 4}, {"clip": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"max_weight": 7.0}, {"threshold": 4}, {"clip": 1.0}, {"noise": NOISE}], ids=str
+)
 def test_other_terms_for_the_same_attempt_are_refused(change: dict) -> None:
     found, told = nodes(4), Transcript(terms_for(4))
     told.ask_keys(found["n0"])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from fedjob.common.notebooks import html
-from fedjob.common.notebooks.report import NamedTable, Report
-from fedjob.common.notebooks.shown_map import ShownMap
+from fedjob.common.notebooks.report import Report, ShownTable
+from fedjob.common.notebooks.shown_map import ShownMap, ShownRows
 
 ODD = [
     "<script>alert(1)</script>",
@@ -47,7 +48,7 @@ def shown(odd: str) -> list[str]:
     report = Report(
         title=odd,
         facts={odd: odd, "list": [odd], "map": {odd: odd}},
-        tables=[NamedTable(name=odd, header=(odd, "n"), rows=((odd, 1), (odd, 2.5)))],
+        tables=[ShownTable(name=odd, header=(odd, "n"), rows=((odd, 1), (odd, 2.5)))],
         about=odd,
     )
     return [
@@ -103,6 +104,20 @@ def test_a_bar_is_never_longer_than_its_place(fraction: float) -> None:
     width = re.search(r"width:(\d+)%", html.bar(fraction))
     assert width is not None
     assert 0 <= int(width[1]) <= 100
+
+
+@dataclass(frozen=True)
+class Count:
+    kind: str
+    bytes: int
+
+
+def test_records_stay_a_tuple_and_read_as_a_table() -> None:
+    found = ShownRows((Count("task", 12), Count("object", 3)))
+    assert found == (Count("task", 12), Count("object", 3))
+    assert repr(found).splitlines() == ["kind    bytes", "task       12", "object      3"]
+    assert '<td class="fj-n">12</td>' in found._repr_html_()
+    assert repr(ShownRows(())) == "(none)"
 
 
 def test_a_map_stays_a_dict() -> None:

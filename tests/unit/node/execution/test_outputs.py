@@ -17,11 +17,12 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.execution.outputs import MAX_METRICS_BYTES, Destination, store
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.protect import NodeDP, Protect, RecordDP
 from fedjob.repository.memory import MemoryRepository
 
 
-def row(use: str = "private", **changes: Any) -> TaskRow:
-    order = pack(to_plain(Task(dataset="toy", protocol="fedavg", use=use)))
+def row(use: str = "private", protect: dict[str, Any] | None = None, **changes: Any) -> TaskRow:
+    order = pack(to_plain(Task(dataset="toy", protocol="fedavg", use=use, protect=protect or {})))
     return TaskRow(
         key="a" * 64, job="job", researcher="ann", dataset="toy", round=1, step="train", epoch=1, attempt=1,
         reply_to="ann/s1", message="m1", order=order, seq=1, state=State.RUNNING, **changes,
@@ -71,6 +72,32 @@ def test_what_was_computed_on_too_few_rows_never_leaves(tmp_path: Path) -> None:
     stored = store(row(), 1, result(value=7, num_examples=4), 5, destination(tmp_path, contact="dpo@x"))
     assert (stored.result.ok, stored.result.reason, stored.result.value) == (False, "min_rows", None)
     assert stored.result.detail == "computed on fewer rows than the owner's minimum of 5; ask dpo@x"
+
+
+RECORD = Protect(dp=RecordDP(epsilon=1.0, delta=1e-5)).to_plain()
+NODE = Protect(secagg=True, dp=NodeDP(epsilon=1.0, delta=1e-5)).to_plain()
+
+
+@pytest.mark.parametrize(
+    ("protect", "use", "detail"),
+    [
+        (RECORD, "private", "ValueError in line 3"),
+        (
+            NODE,
+            "private",
+            "why is in the node's log alone: under NodeDP nothing leaves but updates with noise",
+        ),
+        (NODE, "mock", "ValueError in line 3: age is 41"),
+    ],
+    ids=["records", "nodes", "mock"],
+)
+def test_under_differential_privacy_a_plans_own_words_stay_even_where_errors_are_told_in_full(
+    tmp_path: Path, protect: dict[str, Any], use: str, detail: str
+) -> None:
+    failed = result(ok=False, reason="exception", detail="ValueError in line 3", message="age is 41")
+    stored = store(row(use, protect), 1, failed, 0, destination(tmp_path, errors="full"))
+    assert (stored.result.reason, stored.result.detail) == ("exception", detail)
+    assert stored.message == "age is 41"  # for the node's own log
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def test_a_job_that_failed_says_why_and_how_long_it_took() -> None:
     _, drawn = shown(*RUNNING, state("failed", reason="quorum_lost", detail="round 1 can't go on"))
     text = drawn[-1]["text/plain"]
     assert text.startswith("study (job_1): failed, 0 of 4 rounds, took 5 s\nquorum_lost: round 1 can't go on")
+    assert "running" not in text
 
 
 def test_the_end_has_the_metrics_and_whom_the_result_is_about() -> None:
