@@ -42,6 +42,13 @@ def test_a_membership_audit_refutes_privacy_where_there_is_no_noise_and_never_wh
     assert private.bound <= 1.0, "a correct mechanism fails this once in 1000 runs at most"
 
 
+def test_an_audit_sees_that_noise_is_too_little_for_a_claim(tmp_path: Path) -> None:
+    """So that bounds under a claim say something: the noise of epsilon 50 would not pass for that of 1."""
+    weak = Protect(dp=RecordDP(epsilon=50.0, delta=1e-5))
+    found = audit(weak, number=CANARIES, home=tmp_path / "weak", rng=np.random.default_rng(1), error=0.001)
+    assert 1.0 < found.bound <= 50.0
+
+
 def test_pictures_are_taken_back_from_an_update_without_noise_and_none_from_a_private_one(
     tmp_path: Path,
 ) -> None:
