@@ -65,6 +65,7 @@ def _check_private_training(spec: JobSpec) -> None:
         SpecError: it is named.
     """
     check_training(spec.protocol.name, spec.protocol.config)
+    _check_hooks(spec)
     for own in ({}, *spec.each.values()):
         check_training_args(merged_args(spec.training_args, own))
     if spec.validate_at_end:
@@ -78,9 +79,24 @@ def _check_private_training(spec: JobSpec) -> None:
         )
 
 
+def _check_hooks(spec: JobSpec) -> None:
+    """Refuse hooks that go by what nodes measure, where nothing measured leaves them.
+
+    Raises:
+        SpecError: one does.
+    """
+    for hook in spec.hooks:
+        if "metric" in hook.config:
+            raise SpecError(
+                f"the hook {hook.name} goes by what nodes measure, and under differential privacy nothing leaves but trained "
+                "parameters: leave it out, and measure the model on data of your own"
+            )
+
+
 def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
     """Refuse what is more than the mean of updates with noise on them."""
     check_whole_nodes(protocol.name)
+    _check_hooks(spec)
     if spec.aggregator is not None and spec.aggregator.name == "sum":
         raise SpecError(
             "under NodeDP all nodes weigh alike in a mean: leave aggregator out, or use plain_mean"

@@ -268,6 +268,23 @@ class JobView(ObservedJob):
         position = position or self._position or self._stored_position()
         return participation_of(self._spec, self.record, position)
 
+    def plot_participation(self, path: str | Path | None = None) -> Any:
+        """Draw who took part in which round: a row for each node, a column for each round.
+
+        Args:
+            path: also save a PNG there.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            SpecError: no round has been completed.
+        """
+        from fedjob.researcher.results.plot_participation import RoundPart, plot_participation
+
+        parts = {number: RoundPart(each.replied, each.dropped) for number, each in self.rounds.items()}
+        return plot_participation(parts, sorted(self._spec.datasets), path)
+
     @property
     def result(self) -> JobResult:
         """The result of the completed job.

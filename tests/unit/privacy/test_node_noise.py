@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from fedjob import NodeDP, Protect, SecAgg
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import SpecError
+from fedjob.messaging.messages import Task, work_key
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, cost_of
 from fedjob.privacy.secagg.masked_vector import TensorFile, added_up
@@ -157,6 +158,19 @@ def test_a_sum_without_the_noise_of_the_job_and_noise_without_such_a_job_are_ref
     for terms, protect in ((bare, PROTECT), (terms_for(), Protect(secagg=SecAgg()))):
         with pytest.raises(SpecError, match="has noise where the job has NodeDP"):
             asked(terms, protect)
+
+
+def test_what_was_charged_for_is_the_work_that_is_masked_and_keys_ahead_are_no_part_of_it() -> None:
+    """A node masks what the key of the step's own task names: one with other rounds or another promise is other work."""
+    task = Task(dataset="d", protocol="fedavg", protect=PROTECT.to_plain(), rounds=10)
+
+    def key(**changes: Any) -> str:
+        return work_key(job="j", round_=1, step="train", node="n", task=replace(task, **changes))
+
+    weaker = Protect(secagg=SecAgg(), dp=NodeDP(epsilon=40.0, delta=1e-5)).to_plain()
+    bare = Protect(secagg=SecAgg()).to_plain()
+    assert len({key(), key(rounds=1), key(protect=weaker), key(protect=bare)}) == 4
+    assert key(ahead={"any": "terms"}) == key()
 
 
 @pytest.mark.parametrize("rule", ["weighted", "sum"])
