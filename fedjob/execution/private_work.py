@@ -96,6 +96,11 @@ def private_work(
     if isinstance(dp, NodeDP):
         return _of_whole_node(wanted, dp, step)
     check_private(wanted.protocol, wanted.preprocess, wanted.items)
+    if dp.delta * num_rows >= 1:
+        raise SpecError(
+            f"a delta of {dp.delta:g} would let one of {num_rows} records be told: ask for less than one by the number of "
+            "records, such as delta=1e-5"
+        )
     if wanted.protocol == STATISTICS:
         return _statistics(wanted, dp, num_rows, step)
     return _training(wanted, dp, num_rows, step)

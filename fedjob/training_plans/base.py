@@ -132,6 +132,13 @@ class LoadedExamples(ABC):
         args, private = self.training_args, self.ctx.private
         self.dataset, self._test = dataset, None
         self._tests_withheld, self._known_sets = None, {}
+        if private is not None and dataset is not None and not dataset.num_rows:
+            self._data, self._train_rows = (
+                None,
+                np.arange(0),
+            )  # as many as a filter leaves, or none: nobody learns it
+            self._loaded, self._test_rows = dict(args.raw), self._train_rows
+            return
         unloaded = None if private is None else self._unloaded()
         with seeded(self.seed_of("data", every_round=False)):
             self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
@@ -151,14 +158,16 @@ class LoadedExamples(ABC):
         else:
             self._test_rows = np.arange(self._num_rows(self._test))
 
-    def _unloaded(self) -> Self:
-        """Return another plan with the same attributes, which loads some of the records apart.
+    def _unloaded(self) -> Self | None:
+        """Return another plan with the same attributes, which loads some of the records apart; None of a single one.
 
         Raises:
-            NotPrivate: there are no records.
+            NotPrivate: there is no dataset.
         """
-        if self.dataset is None or self.dataset.num_rows < 2:
-            raise NotPrivate("differential privacy is of the records of a dataset, and needs two or more")
+        if self.dataset is None:
+            raise NotPrivate("differential privacy is of the records of a dataset, and there is none")
+        if self.dataset.num_rows < 2:
+            return None
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         return twin
@@ -401,7 +410,7 @@ class TrainingPlan(LoadedExamples):
             NodeFailure: no data, or the loss or the parameters are not finite.
         """
         started = time.perf_counter()
-        if self._data is None:
+        if self._data is None and (self.ctx.private is None or self.dataset is None):
             raise PlanError("the data is not loaded: call load_data before train")
         private = self.ctx.private
         with seeded(self.seed_of("train") if private is None else private.draws.seed()):
@@ -444,12 +453,8 @@ class TrainingPlan(LoadedExamples):
         """Take the steps of a training with differential privacy; the outcome has public numbers alone."""
         self.check_private()
         check_training_args(self.training_args.raw)
-        if not len(self._train_rows):
-            raise self.fail("no_data", "training_data gave no examples to train on")
-        if self.ctx.rows is not None and len(self._train_rows) < self.ctx.rows.min_rows:
-            raise self.fail(
-                "min_rows", "there are fewer examples to train on than the owner's minimum of rows"
-            )
+        if self.ctx.rows is not None and private.terms.num_rows < self.ctx.rows.min_rows:
+            raise self.fail("min_rows", "the dataset has fewer rows than the owner's minimum of rows")
         self._take_private_steps(private, adjust)
         return TrainOutcome(private.terms.num_rows, private.terms.steps, math.nan)
 

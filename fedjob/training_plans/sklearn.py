@@ -163,9 +163,10 @@ class SklearnPlan(TrainingPlan):
     def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
         from fedjob.training_plans.private.linear_steps import LinearSteps
 
-        assert self._data is not None
+        nothing = np.zeros((0, self._fitted.num_features)), np.zeros(0)
         steps = LinearSteps(self._fitted, private.terms.max_grad_norm)
-        steps.run(private, self._train_rows, *self._data, private.sample_size)
+        inputs, targets = self._data or nothing
+        steps.run(private, self._train_rows, inputs, targets, private.sample_size)
 
     @property
     def _takes_all(self) -> bool:
@@ -336,6 +337,22 @@ class SklearnPlan(TrainingPlan):
         if self._own_seed is None and hasattr(self._learner, "random_state"):
             self._learner.random_state = self.seed_of("estimator") % 2**32
 
+    def _as_usable(self, inputs: Array, targets: Array) -> tuple[Array, Array]:
+        """Return examples of which those that can't be trained on are NaN: their gradients count as zero.
+
+        Under differential privacy none may be an error: whether there is an error would tell of a record.
+        """
+        classes = self._fitted.classes
+        usable: Any = np.isfinite(inputs).all(axis=1)
+        if targets.dtype.kind == "f":
+            usable = usable & np.isfinite(targets)
+        if classes is not None:
+            usable = usable & np.isin(targets, classes)
+        kind, filler = (np.dtype(np.float64), 0.0) if classes is None else (classes.dtype, classes[0])
+        known = np.full(len(targets), filler, dtype=kind)
+        known[usable] = targets[usable].astype(kind)
+        return np.where(usable[:, None], inputs, np.nan), known
+
     def _as_examples(self, data: Any, method: str) -> tuple[Array, Array]:
         """Check what the user's method returned.
 
@@ -362,6 +379,8 @@ class SklearnPlan(TrainingPlan):
                 f"{where} returned arrays of shape {list(inputs.shape)} and {list(targets.shape)}; expected "
                 f"[rows, {num_features}] and [rows]"
             )
+        if self.ctx.private is not None:
+            return self._as_usable(inputs, targets)
         if not np.isfinite(inputs).all() or (targets.dtype.kind == "f" and not np.isfinite(targets).all()):
             raise self.fail("not_finite", f"{where} gave missing or infinite values: fill or drop them")
         classes = self._fitted.classes

@@ -118,7 +118,7 @@ class PrivateTorch(TorchParameters):
 
     def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
         examples = self._data
-        assert isinstance(examples, Examples)
+        assert examples is None or isinstance(examples, Examples)
         if adjust is not None:
             check_parameter_names(self.model)
         self.model.train()
@@ -129,7 +129,9 @@ class PrivateTorch(TorchParameters):
                 optimizer=self.optimizer,
                 loss=lambda model, batch: _scalar(self, self.training_step(model, batch)),
                 rows=self._train_rows,
-                records=lambda rows: (to_device(batch, self.device) for batch in examples.batches(rows)),
+                records=lambda rows: (
+                    to_device(batch, self.device) for batch in (examples.batches(rows) if examples else ())
+                ),
                 sample_size=private.sample_size,
                 adjust=adjust,
                 watch=Watch(self, own_modules(self.model)),

@@ -179,6 +179,12 @@ def _count_of(state: Any) -> float:
     return number if math.isfinite(number) else 0.0
 
 
+_UNTOLD = (
+    "the work failed at the node, and why is in the node's log alone: under differential privacy nothing leaves but what has "
+    "noise. Try the plan on the node's mock (use='mock'), or on data of your own (nodes='local')"
+)
+
+
 def _ask(config: NodeConfig) -> str:
     return f"; ask {whom}" if (whom := contacts_text(config.contacts)) else ""
 
@@ -187,6 +193,8 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     """Return what to answer where the plan failed: as much of the error as the owner allows.
 
     The words are the worker's, so that they have a limit here, too, and its reason counts only if there is such a one.
+    Where a plan has seen records under differential privacy, neither leaves, whatever the worker calls it; that it
+    failed is known, so the task is paid for.
     """
     found = replace(
         found,
@@ -197,16 +205,16 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     )
     detail = found.detail
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
-    protect = task_of(row).protect
-    if found.message and (is_mock or (config.errors == "full" and dp_of(protect) is None)):
+    is_private = dp_of(task_of(row).protect) is not None and not is_mock
+    if found.message and (is_mock or (config.errors == "full" and not is_private)):
         detail = f"{detail}: {found.message}"
     if found.reason == "min_rows":
         detail += _ask(config)
-    if is_noised(protect) and not is_mock:
-        detail = "why is in the node's log alone: under NodeDP nothing leaves but updates with noise"
     failed = failure(row.key, found.reason, detail)
+    if is_private and task_of(row).plan is not None:
+        failed = failure(row.key, "privacy", _UNTOLD)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
-    return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=False)
+    return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=is_private)
 
 
 def _put_params(row: TaskRow, to: Destination) -> Ref:

@@ -477,9 +477,13 @@ def test_examples_that_come_from_one_record_each_are_taken(name: str) -> None:
 def test_a_plan_without_a_dataset_has_no_records_to_protect() -> None:
     with pytest.raises(NotPrivate, match="records of a dataset"):
         built(Classes(), None)
-    one = points(1, classes=1)
-    with pytest.raises(NotPrivate, match="two or more"):
-        built(Classes(), Rows(one.inputs, one.targets))
+
+
+@pytest.mark.parametrize("num_rows", [0, 1])
+def test_a_filter_that_leaves_one_record_or_none_is_trained_on_like_any_other(num_rows: int) -> None:
+    few = points(1, classes=1)
+    plan = built(Classes(), Rows(few.inputs[:num_rows], few.targets[:num_rows]))
+    assert plan.train().num_updates == 3
 
 
 def test_test_data_are_not_even_loaded() -> None:
