@@ -161,12 +161,21 @@ def test_a_plain_task_ends_when_its_dataset_gets_a_budget(federation: Federation
     assert (ended.ok, ended.reason) == (False, "budget")
 
 
-def test_what_failed_before_anything_left_costs_nothing(federation: Federation, node: Node) -> None:
+def test_what_fails_in_its_worker_is_paid_for_and_says_no_more_than_that(
+    federation: Federation, node: Node
+) -> None:
     ann = federation.ann
-    failed = ann.result("node1", replace(private(ann), entry="Missing"))
-    assert not failed.ok
-    assert [one.state for one in charges(node)] == ["returned"]
-    assert ann.result("node1", private(ann), round_=2).privacy["epsilon"] < 2.0
+    telling = ADD_ONE.replace(
+        'print("the data are loaded")', "raise type(str(dataset.num_rows), (Exception,), {})"
+    )
+    said = []
+    for plan in (telling, ADD_ONE.replace('print("the data are loaded")', "1 / 0")):
+        failed = ann.result("node1", replace(private(ann), plan=ann.plan(plan)))
+        said.append((failed.ok, failed.reason, failed.detail, failed.trace))
+        ann.job = new_job_id()
+    assert said[0] == said[1]
+    assert said[0][:2] == (False, "privacy")
+    assert [one.state for one in charges(node)] == ["spent", "spent"]
 
 
 @pytest.mark.parametrize(
