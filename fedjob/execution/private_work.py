@@ -18,7 +18,7 @@ from fedjob.messaging.messages import Offer, Task
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, Mechanism
 from fedjob.privacy.protect import NodeDP, RecordDP
-from fedjob.training_plans.private_terms import terms_of
+from fedjob.training_plans.private_terms import check_one_table, terms_of
 from fedjob.training_plans.training_args import merged_args
 
 TRAIN = "train"
@@ -80,7 +80,12 @@ class PrivateWork:
 
 
 def private_work(
-    wanted: Task | Offer, dp: RecordDP | NodeDP, *, num_rows: int, step: str = TRAIN
+    wanted: Task | Offer,
+    dp: RecordDP | NodeDP,
+    *,
+    num_rows: int,
+    step: str = TRAIN,
+    assets: Sequence[str] = (),
 ) -> PrivateWork:
     """Return the noise and the cost of a task, or of the tasks that an offer is about.
 
@@ -89,6 +94,7 @@ def private_work(
         dp: the epsilon and delta that hold at this node, for all rounds of the job.
         num_rows: of the dataset, as its owner registered it.
         step: of the task.
+        assets: names of the tables and files of a dataset that has several.
 
     Raises:
         SpecError: it can't be done with differential privacy, or no noise is enough.
@@ -103,6 +109,7 @@ def private_work(
         )
     if wanted.protocol == STATISTICS:
         return _statistics(wanted, dp, num_rows, step)
+    check_one_table(assets)
     return _training(wanted, dp, num_rows, step)
 
 

@@ -13,6 +13,9 @@ from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import BITS
 from fedjob.privacy.secagg.terms import MIN_NODES, least_threshold, usual_threshold
 
+LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
+"""Bounds on a norm that are taken: near the ends of what a float can be, rounding would be more than the noise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecAgg:
@@ -69,7 +72,7 @@ class RecordDP:
     Args:
         epsilon: above 0; 1 is strong, 10 is weak.
         delta: above 0 and below 1, far below one by the number of records.
-        max_grad_norm: the bound on the norm of one record's gradient, in training.
+        max_grad_norm: the bound on the norm of one record's gradient, in training; from 1e-6 to 1e6.
     """
 
     epsilon: float
@@ -79,8 +82,7 @@ class RecordDP:
     def __post_init__(self) -> None:
         check_kinds(self)
         _check_promise("RecordDP", self.epsilon, self.delta)
-        if not (math.isfinite(self.max_grad_norm) and self.max_grad_norm > 0):
-            raise SpecError(f"RecordDP(max_grad_norm=...) is a number above 0, found {self.max_grad_norm}")
+        _check_norm("RecordDP(max_grad_norm=...)", self.max_grad_norm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +94,7 @@ class NodeDP:
 
     Args:
         epsilon, delta: of all rounds of the job together, for whatever one node holds.
-        clip_norm: the bound on the norm of one node's change of all parameters in a round.
+        clip_norm: the bound on the norm of one node's change of all parameters in a round; from 1e-6 to 1e6.
     """
 
     epsilon: float
@@ -102,8 +104,7 @@ class NodeDP:
     def __post_init__(self) -> None:
         check_kinds(self)
         _check_promise("NodeDP", self.epsilon, self.delta)
-        if not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
-            raise SpecError(f"NodeDP(clip_norm=...) is a number above 0, found {self.clip_norm}")
+        _check_norm("NodeDP(clip_norm=...)", self.clip_norm)
 
 
 def _check_promise(name: str, epsilon: float, delta: float) -> None:
@@ -111,6 +112,11 @@ def _check_promise(name: str, epsilon: float, delta: float) -> None:
         raise SpecError(f"{name}(epsilon=...) is a number above 0, found {epsilon}")
     if not 0 < delta < 1:
         raise SpecError(f"{name}(delta=...) lies between 0 and 1, such as 1e-5, found {delta}")
+
+
+def _check_norm(name: str, bound: float) -> None:
+    if not LEAST_NORM <= bound <= LARGEST_NORM:  # NaN is not, either
+        raise SpecError(f"{name} is a number from {LEAST_NORM:g} to {LARGEST_NORM:g}, found {bound}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

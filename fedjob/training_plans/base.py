@@ -9,9 +9,9 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import NodeFailure, NotPrivate, PlanError, SpecError
 from fedjob.common.seeds import seed_for
@@ -21,7 +21,7 @@ from fedjob.metrics.states import add_all, is_state, mean_state, values
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
-from fedjob.training_plans.private_terms import check_training_args
+from fedjob.training_plans.private_terms import check_one_table, check_training_args
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import TrainingArgs
 
@@ -132,21 +132,19 @@ class LoadedExamples(ABC):
         args, private = self.training_args, self.ctx.private
         self.dataset, self._test = dataset, None
         self._tests_withheld, self._known_sets = None, {}
-        if private is not None and dataset is not None and not dataset.num_rows:
-            self._data, self._train_rows = (
-                None,
-                np.arange(0),
-            )  # as many as a filter leaves, or none: nobody learns it
-            self._loaded, self._test_rows = dict(args.raw), self._train_rows
-            return
-        unloaded = None if private is None else self._unloaded()
+        if private is not None:
+            self._check_one_table(dataset)
+            if not dataset.num_rows:  # as many as a filter leaves, or none: nobody learns it
+                self._data, self._train_rows = None, np.arange(0)
+                self._loaded, self._test_rows = dict(args.raw), self._train_rows
+                return
         with seeded(self.seed_of("data", every_round=False)):
-            self._data = self._as_examples(self.training_data(dataset, args.for_user()), "training_data")
+            self._data = self._as_examples(self._given(), "training_data")
             given = None if private is not None else self.testing_data(dataset, args.for_user())
             if given is not None:
                 self._test = self._as_examples(given, "testing_data")
-        if unloaded is not None and private is not None:
-            self._check_made_alone(unloaded, private)
+        if private is not None and dataset.num_rows > 1:
+            self._check_made_alone(private)
         self._loaded = dict(args.raw)
         self._train_rows = np.arange(self._num_rows(self._data))
         if self._test is None:
@@ -158,52 +156,59 @@ class LoadedExamples(ABC):
         else:
             self._test_rows = np.arange(self._num_rows(self._test))
 
-    def _unloaded(self) -> Self | None:
-        """Return another plan with the same attributes, which loads some of the records apart; None of a single one.
+    def _check_one_table(self, dataset: Any) -> None:
+        """Refuse to load without a dataset, or more than one table.
 
         Raises:
-            NotPrivate: there is no dataset.
+            NotPrivate: there is no dataset, or it has further tables.
         """
-        if self.dataset is None:
+        if dataset is None:
             raise NotPrivate("differential privacy is of the records of a dataset, and there is none")
-        if self.dataset.num_rows < 2:
-            return None
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
+        check_one_table(getattr(dataset, "assets", ()))
 
-    def _check_made_alone(self, other: LoadedExamples, private: PrivateTraining) -> None:
+    def _given(self) -> Any:
+        """Return what `training_data` gives; under differential privacy it changes nothing."""
+        args = self.training_args.for_user()
+        if self.ctx.private is None:
+            return self.training_data(self.dataset, args)
+        with self._unchanged():
+            return self.training_data(self.dataset, args)
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse that what runs inside keeps something.
+
+        Raises:
+            NotPrivate: it names what was changed.
+        """
+        from fedjob.training_plans.private.unchanged import DATA, Watch
+
+        watch = Watch(self, {}, DATA)
+        yield
+        watch.check()
+
+    def _check_made_alone(self, private: PrivateTraining) -> None:
         """Check that each example comes from one record alone, by loading half of the records apart.
-
-        Args:
-            other: a copy of this plan from before it loaded anything.
 
         Raises:
             NotPrivate: what an example is, or what the plan keeps, depends on other records.
         """
-        from fedjob.training_plans.private.record_by_record import check_same_attributes, set_attributes
-
-        before, dataset = dict(vars(other)), self.dataset
+        dataset = self.dataset
         places = private.half(dataset.num_rows)
-        other.dataset = dataset.take(places)
+        self.dataset = dataset.take(places)
         try:
             with seeded(self.seed_of("data", every_round=False)):
-                given = other.training_data(other.dataset, self.training_args.for_user())
-                other._data = other._as_examples(given, "training_data")
-        except NodeFailure:
+                apart = self._as_examples(self._given(), "training_data")
+        except (NodeFailure, NotPrivate):
             raise
         except Exception as error:
             raise NotPrivate(
                 f"training_data raises {type(error).__name__} when some of the records are missing: under differential "
                 "privacy each example comes from one record alone"
             ) from error
-        self._check_same_examples(other._data, places, dataset.num_rows)
-        apart = ("_data", "dataset")
-        one, all_ = (
-            {name: item for name, item in set_attributes(before, vars(plan)).items() if name not in apart}
-            for plan in (other, self)
-        )
-        check_same_attributes(one, all_)
+        finally:
+            self.dataset = dataset
+        self._check_same_examples(apart, places, dataset.num_rows)
 
     def _check_same_examples(self, apart: Any, places: Sequence[int], num_rows: int) -> None:
         """Check that examples of the records at some places are what they are among those of all `num_rows` records.

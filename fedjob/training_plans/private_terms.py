@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import NotPrivate, SpecError
 from fedjob.privacy.dp.terms import TrainingTerms, training_terms
 from fedjob.privacy.protect import RecordDP
 from fedjob.training_plans.example_order import num_updates
@@ -40,6 +40,23 @@ def check_training_args(training_args: Mapping[str, Any]) -> None:
     if moving := [name for name in FIXED if is_schedule(training_args.get(name))]:
         raise SpecError(
             f"under differential privacy {moving[0]} is the same in all rounds: the noise depends on it"
+        )
+
+
+def check_one_table(assets: Collection[str]) -> None:
+    """Refuse a dataset of named tables or files, of which a plan sees more than the rows that the noise is for.
+
+    Args:
+        assets: their names; empty for a dataset that is one table, folder or file.
+
+    Raises:
+        NotPrivate: there are some; they are named.
+    """
+    if assets:
+        raise NotPrivate(
+            f"under differential privacy dataset.assets has no place, and this dataset has {', '.join(assets)[:200]}: epsilon "
+            f"is for the rows of its first asset, and rows of others would have none. Have its owner register one table by "
+            "itself, with a row for each record"
         )
 
 

@@ -30,15 +30,11 @@ from fedjob.training_plans.batches import (
 from fedjob.training_plans.example_order import Passes, num_updates, training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
 from fedjob.training_plans.plan_checks import check_driven, overrides
-from fedjob.training_plans.private.torch_checks import (
-    check_model,
-    own_modules,
-    trained_parameters,
-)
+from fedjob.training_plans.private.torch_checks import HeldTensors, check_model, trained_parameters
 from fedjob.training_plans.private.torch_data import check_apart, check_examples
 from fedjob.training_plans.private.torch_steps import train_privately
 from fedjob.training_plans.private.training import PrivateTraining
-from fedjob.training_plans.private.unchanged import Watch
+from fedjob.training_plans.private.unchanged import DATA, Watch
 from fedjob.training_plans.randomness import seeded
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
 
@@ -116,6 +112,13 @@ class PrivateTorch(TorchParameters):
         check_examples(self._data, self.training_args)
         check_apart(apart, self._data, places, num_rows)
 
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        watch, held = Watch(self, dict(self.model.named_modules()), DATA), HeldTensors(self.model, DATA)
+        yield
+        held.check()
+        watch.check()
+
     def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
         examples = self._data
         assert examples is None or isinstance(examples, Examples)
@@ -134,7 +137,7 @@ class PrivateTorch(TorchParameters):
                 ),
                 sample_size=private.sample_size,
                 adjust=adjust,
-                watch=Watch(self, own_modules(self.model)),
+                watch=Watch(self, dict(self.model.named_modules())),
             )
 
 

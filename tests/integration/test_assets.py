@@ -13,8 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from fedjob import FedAvg, Job, Select, TorchPlan
-from fedjob.common.errors import SpecError
+from fedjob import FedAvg, Job, RecordDP, Select, TorchPlan
+from fedjob.common.errors import FedjobError, SpecError
 from fedjob.data.loader import open_dataset
 from fedjob.identity.keys import Identity
 from fedjob.node.cli.data import data
@@ -267,3 +267,25 @@ def test_an_asset_that_there_is_not_is_named_with_those_that_there_are(tmp_path:
     info = {"path": tmp_path / "t.csv", "name": "c", "assets": [{"name": "a", "path": tmp_path / "t.csv"}]}
     with pytest.raises(SpecError, match="dataset c has no asset 'b'; it has a"):
         open_dataset(info).assets["b"]
+
+
+def test_a_private_training_is_refused_before_its_plan_sees_several_tables(
+    node: Node, session: Session, tmp_path: Path
+) -> None:
+    """Rows of further tables would have no epsilon, and loading half of the patients would not show it."""
+    add_cohort(node)
+    found = tables(tmp_path / "tables")
+    local = {"assets": {"patients": {"path": found["patients"]}, "visits": {"path": found["codes"]}}}
+    for about in (
+        {"data": "node1/cohort", "session": session},
+        {"data": {"node1": local}, "nodes": "local", "home": tmp_path},
+    ):
+        job = Job(
+            FedAvg(),
+            training_plan=CostOfVisits,
+            training_args={"num_updates": 1, "batch_size": 1},
+            protect=RecordDP(epsilon=8.0, delta=1e-3),
+            **about,  # type: ignore[arg-type]
+        )
+        with pytest.raises(FedjobError, match=r"dataset\.assets has no place.*patients, visits"):
+            job.run(progress=False)

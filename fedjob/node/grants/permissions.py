@@ -222,7 +222,7 @@ class Permissions:
             return None
         dataset = self._datasets.find(task.dataset) if task.dataset else None
         dp = lowered(dp, self.limits_of(row).protections)
-        return private_work(task, dp, num_rows=_rows_of(dataset), step=row.step)
+        return private_work(task, dp, num_rows=_rows_of(dataset), step=row.step, assets=_assets_of(dataset))
 
     def pay(self, row: TaskRow, work: PrivateWork) -> str:
         """Charge for a private task before it begins; return why it can't be paid, empty where it is."""
@@ -299,7 +299,7 @@ def quote_of(
     Raises:
         SpecError: it can't be done with differential privacy.
     """
-    work = private_work(wanted, dp, num_rows=_rows_of(dataset))
+    work = private_work(wanted, dp, num_rows=_rows_of(dataset), assets=_assets_of(dataset))
     return accounts.quote(_wanted(wanted, job, researcher, work.whole, dp))
 
 
@@ -338,6 +338,10 @@ def _rows_of(dataset: RegisteredDataset | None) -> int:
             "differential privacy is of the records of a node's dataset, and this job uses none of them"
         )
     return dataset.num_rows
+
+
+def _assets_of(dataset: RegisteredDataset | None) -> list[str]:
+    return [] if dataset is None else [asset.name for asset in dataset.assets]
 
 
 def _wanted(

@@ -225,7 +225,8 @@ class LocalFederation(Federation):
         if dp is None:
             return None
         try:
-            return private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step)
+            assets = [str(asset["name"]) for asset in self._datasets[node].get("assets") or ()]
+            return private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step, assets=assets)
         except SpecError as error:
             raise NodeFailure(node, "privacy", str(error)) from error
 

@@ -86,7 +86,9 @@ def _at_site(spec: JobSpec, node: str) -> PrivacyEstimate:
     assert dp is not None
     try:
         offer = offer_for(spec, node, None, Enclosed())
-        work = private_work(offer, dp, num_rows=int(spec.datasets[node].get("num_rows") or 0))
+        info = spec.datasets[node]
+        assets = [str(asset["name"]) for asset in info.get("assets") or ()]
+        work = private_work(offer, dp, num_rows=int(info.get("num_rows") or 0), assets=assets)
     except SpecError as error:
         return PrivacyEstimate(node=node, epsilon=dp.epsilon, delta=dp.delta, problem=str(error))
     cost = round(cost_of(work.whole, dp.delta), 6)

@@ -104,7 +104,7 @@ class LinearSteps:
         with np.errstate(over="ignore", invalid="ignore"):
             slopes = self._slopes(inputs, targets)
             constant = 1.0 if self._estimator.fit_intercept else 0.0
-            norms = np.sqrt((slopes**2).sum(axis=1) * ((inputs**2).sum(axis=1) + constant))
+            norms = _norms(slopes) * np.hypot(_norms(inputs), constant)
         kept = np.isfinite(norms)
         slopes, inputs, norms = slopes[kept], inputs[kept], norms[kept]
         bounded = slopes * (self._bound / np.maximum(norms, self._bound))[:, None]
@@ -157,6 +157,13 @@ class LinearSteps:
         own = np.array([given.get(label, 1.0) for label in self._classes.tolist()])
         of_record = own[np.searchsorted(self._classes, targets)][:, None]
         return of_record if signs.shape[1] == 1 else np.where(signs > 0, of_record, 1.0)
+
+
+def _norms(rows: Array) -> Array:
+    """Return the norm of each row, by its largest number: squares of tiny or huge ones would be lost."""
+    peaks = np.abs(rows).max(axis=1, initial=0.0)
+    by = np.where(peaks > 0, peaks, 1.0)
+    return np.asarray(np.sqrt(((rows / by[:, None]) ** 2).sum(axis=1)) * by)
 
 
 def _hinge(least: float) -> Callable[[Array, Array, float], Array]:

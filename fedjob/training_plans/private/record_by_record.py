@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fedjob.common.errors import NotPrivate
-from fedjob.training_plans.private.unchanged import marks_of
 
 NUM_LOOKED_AT = 16
 """Examples that are compared."""
@@ -49,30 +48,6 @@ def check_same_examples(
         )
         if not close.any():
             raise NotPrivate(_COUPLED)
-
-
-def check_same_attributes(apart: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
-    """Check that what `training_data` keeps on a plan does not depend on the records.
-
-    Args:
-        apart, whole: name -> value, of the attributes that it set when it was given some records, and all.
-
-    Raises:
-        NotPrivate: one does; it is named.
-    """
-    for name in sorted(apart.keys() | whole.keys()):
-        if name not in apart or name not in whole or not alike(apart[name], whole[name]):
-            raise NotPrivate(
-                f"training_data keeps self.{name}, which depends on the records: under differential privacy a step may "
-                "use nothing of the data but the record it is given. Give it as one of model_args or training_args"
-            )
-
-
-def set_attributes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a plan that are new or changed."""
-    old, new = marks_of(before), marks_of(now)
-    own = {name: value for name, value in now.items() if not name.startswith("_fedjob")}
-    return {name: value for name, value in own.items() if name in new and old.get(name) != new[name]}
 
 
 def alike(a: Any, b: Any, depth: int = 5) -> bool:

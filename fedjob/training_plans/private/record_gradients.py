@@ -123,8 +123,7 @@ class RecordGradients:
 
     def _bounded(self, sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
         """Add gradients, records first, each scaled to the bound."""
-        squares = [g.detach().flatten(1).double().square().sum(1) for g in found.values()]
-        norms = torch.stack([square.to(squares[0].device) for square in squares]).sum(0).sqrt()
+        norms = _norms([g.detach().flatten(1).double() for g in found.values()])
         finite = torch.isfinite(norms)
         factors = self._bound / norms.clamp(min=self._bound)
         kept = finite.nonzero().flatten()
@@ -133,6 +132,19 @@ class RecordGradients:
             rows = g.detach().flatten(1) if len(kept) == len(finite) else g.detach().flatten(1)[kept]
             weights = factors[kept].to(rows.device)
             sums[name] += (weights @ rows.double()).reshape(sums[name].shape)
+
+
+def _norms(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return the norm of each row over all parts, by its largest number: squares of tiny or huge ones would be lost."""
+    device = parts[0].device
+    peaks = torch.stack([_peaks(part).to(device) for part in parts]).amax(0)
+    by = torch.where(peaks > 0, peaks, 1.0)
+    squares = [(part / by.to(part.device)[:, None]).square().sum(1).to(device) for part in parts]
+    return torch.stack(squares).sum(0).sqrt() * by
+
+
+def _peaks(part: torch.Tensor) -> torch.Tensor:
+    return part.abs().amax(1) if part.shape[1] else part.new_zeros(len(part))
 
 
 def _stacked(part: list[Any]) -> Any:

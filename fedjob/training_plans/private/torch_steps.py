@@ -15,12 +15,9 @@ import torch
 
 from fedjob.privacy.dp.secure_draws import SecureDraws
 from fedjob.training_plans.private.record_gradients import Loss, RecordGradients
-from fedjob.training_plans.private.torch_checks import MEAN, HeldTensors, reduction_of, trained_parameters
+from fedjob.training_plans.private.torch_checks import HeldTensors, trained_parameters
 from fedjob.training_plans.private.training import PrivateTraining
 from fedjob.training_plans.private.unchanged import Watch
-
-_LOOKED_AT = 12
-"""Records whose losses are compared with that of all of them together."""
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -33,8 +30,8 @@ class PrivateSteps:
         trained: name -> parameter.
         rows: of the training split.
         records: returns batches of one record each, for rows in their order.
-        sample_size: expected.
-        reduction: what the plan's loss is over the records of a batch.
+        sample_size: expected; the sum is divided by it whatever the plan's loss does with a batch, because the loss of one
+            record is its mean and its sum, and a divisor that was found by looking at losses would tell of them.
         adjust: called with the model when it has its noisy gradients; None for nothing.
         held: the model as the last step left it.
         watch: refuses steps that change what they must not.
@@ -47,7 +44,6 @@ class PrivateSteps:
     rows: Rows
     records: Callable[[Iterable[Rows]], Iterator[Any]]
     sample_size: float
-    reduction: str
     adjust: Callable[[Any], None] | None
     held: HeldTensors
     watch: Watch
@@ -63,9 +59,11 @@ class PrivateSteps:
         records = self.records(row.reshape(1) for sample in samples for row in sample)
         held = self.held
         for number, sample in enumerate(samples, 1):
-            total = self.gradients.total(records, len(sample))
-            held.check()
-            self.watch.check()
+            try:
+                total = self.gradients.total(records, len(sample))
+            finally:  # what was changed is the cause of what else is wrong
+                held.check()
+                self.watch.check()
             self._give(total, draws, terms.noise * terms.max_grad_norm)
             if self.adjust is not None:
                 self.adjust(self.model)
@@ -77,9 +75,8 @@ class PrivateSteps:
     def _give(self, total: Mapping[str, torch.Tensor], draws: SecureDraws, deviation: float) -> None:
         """Give the model the gradients of a step, with noise."""
         self.model.zero_grad(set_to_none=True)
-        divisor = self.sample_size if self.reduction == MEAN else 1.0
         for name, parameter in self.trained.items():
-            noisy = draws.noisy(total[name].flatten().cpu().numpy(), deviation) / divisor
+            noisy = draws.noisy(total[name].flatten().cpu().numpy(), deviation) / self.sample_size
             gradient = torch.from_numpy(noisy).reshape(parameter.shape)
             parameter.grad = gradient.to(parameter.device, parameter.dtype)
 
@@ -96,23 +93,15 @@ def train_privately(
     adjust: Callable[[Any], None] | None,
     watch: Watch,
 ) -> None:
-    """Take the steps of a private training, see `PrivateSteps`, after a look at a few records whether they can be taken.
+    """Take the steps of a private training, see `PrivateSteps`.
 
     Args:
         records: returns batches, for arrays of rows in their order.
 
     Raises:
-        NotPrivate: the loss depends on what else is in a batch, or a step changed what it must not.
+        NotPrivate: a step changed what it must not.
     """
-    draws, trained = private.draws, trained_parameters(model, optimizer)
-    looked_at = draws.chosen(rows, min(1.0, _LOOKED_AT / len(rows)))[: 2 * _LOOKED_AT]
-    seeds = draws.seed(), draws.seed()
-    held = HeldTensors(model)
-    try:
-        reduction = reduction_of(model, loss, lambda some: next(records([some])), looked_at, seeds)
-    finally:  # what was changed is the cause of what else is wrong
-        held.check()
-        watch.check()
+    trained = trained_parameters(model, optimizer)
     PrivateSteps(
         model=model,
         optimizer=optimizer,
@@ -121,8 +110,7 @@ def train_privately(
         rows=rows,
         records=records,
         sample_size=sample_size,
-        reduction=reduction,
         adjust=adjust,
-        held=held,
+        held=HeldTensors(model),
         watch=watch,
     ).run(private)

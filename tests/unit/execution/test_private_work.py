@@ -14,7 +14,7 @@ from fedjob.messaging.messages import Offer, Task
 from fedjob.privacy.dp.mechanisms import Gaussian, Pure, cost_of
 from fedjob.privacy.dp.sum_terms import SumTerms
 from fedjob.privacy.dp.terms import TrainingTerms
-from fedjob.privacy.protect import RecordDP
+from fedjob.privacy.protect import NodeDP, RecordDP
 from fedjob.protocols import PROTOCOLS
 
 WANTED = RecordDP(epsilon=2.0, delta=1e-5)
@@ -92,6 +92,22 @@ def test_private_work_that_tells_of_single_records_or_nothing_is_refused(
         private_work(
             asked, WANTED, num_rows=rows, step="noised" if asked.protocol == "statistics" else "train"
         )
+
+
+def test_a_training_on_several_tables_is_refused_by_their_names_and_statistics_are_of_the_first() -> None:
+    tables = ["patients", "visits"]
+    for wanted in (task(), Offer(dataset="cohort", protocol="fedavg", rounds=3)):
+        with pytest.raises(SpecError, match=r"dataset\.assets has no place.*patients, visits"):
+            private_work(wanted, WANTED, num_rows=ROWS, assets=tables)
+    assert private_work(statistics(MEANS), WANTED, num_rows=ROWS, step="noised", assets=tables).mechanisms
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, 1e-7, 1e-300, 2e6, float("inf"), float("nan")])
+def test_a_bound_on_a_norm_is_neither_tiny_nor_huge(bound: float) -> None:
+    with pytest.raises(SpecError, match=r"max_grad_norm=...\) is a number from 1e-06 to 1e\+06"):
+        RecordDP(epsilon=2.0, delta=1e-5, max_grad_norm=bound)
+    with pytest.raises(SpecError, match=r"clip_norm=...\) is a number from 1e-06 to 1e\+06"):
+        NodeDP(epsilon=2.0, delta=1e-5, clip_norm=bound)
 
 
 def test_every_protocol_is_private_or_refused_with_what_to_use_instead() -> None:

@@ -122,6 +122,26 @@ def test_one_record_more_moves_the_sum_by_the_bound_at_most(name: str) -> None:
     assert np.linalg.norm(change) <= 0.3 * (1 + 1e-9)
 
 
+def test_tiny_inputs_with_a_huge_slope_are_bounded_too() -> None:
+    plan = plan_of(lambda: SGDRegressor(fit_intercept=False, **STEADY))
+    found = LinearSteps(plan._fitted, 0.3).total(np.full((1, 3), 1e-165), np.array([-1e200]))
+    assert np.linalg.norm(found) == pytest.approx(0.3)
+
+
+def test_training_data_leave_the_estimator_alone() -> None:
+    class Started(SklearnPlan):
+        def init_estimator(self, model_args: Any) -> Any:
+            return SGDRegressor(**STEADY)
+
+        def training_data(self, dataset: Any, training_args: Any) -> Any:
+            inputs, targets = dataset.arrays()
+            self.model.coef_[...] = inputs.mean(0)
+            return inputs, targets
+
+    with pytest.raises(NotPrivate, match=r"training_data changes self\._fitted"):
+        built(Started(), points(), model_args={"num_features": 3})
+
+
 def test_weights_of_classes_are_those_that_the_user_gave() -> None:
     weights = {0: 1.0, 1: 4.0}
     plain = plan_of(lambda: SGDClassifier(loss="log_loss", **STEADY), classes=2)

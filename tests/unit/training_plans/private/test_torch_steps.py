@@ -51,7 +51,7 @@ class Adam(Line):
     settings = {"betas": (0.8, 0.95), "eps": 1e-6}  # noqa: RUF012
 
 
-def by_hand(data: Rows, start: dict[str, np.ndarray], draws: SecureDraws, *, summed: bool) -> Any:
+def by_hand(data: Rows, start: dict[str, np.ndarray], draws: SecureDraws) -> Any:
     """Yield the noisy gradient of each step at the point that is sent back, by the formulas alone."""
     agreed, point = terms(), {name: array.astype(np.float64) for name, array in start.items()}
     samples = [draws.chosen(np.arange(len(data.inputs)), agreed.rate) for _ in range(agreed.steps)]
@@ -65,7 +65,7 @@ def by_hand(data: Rows, start: dict[str, np.ndarray], draws: SecureDraws, *, sum
             for name, part in gradient.items():
                 sums[name] += part * min(1.0, agreed.max_grad_norm / norm)
         deviation = agreed.noise * agreed.max_grad_norm
-        divisor = 1.0 if summed else agreed.rate * agreed.num_rows
+        divisor = agreed.rate * agreed.num_rows
         noisy = {
             name: draws.noisy(part.ravel(), deviation).reshape(part.shape) for name, part in sums.items()
         }
@@ -99,10 +99,8 @@ def test_a_training_is_what_the_formulas_give_with_the_same_draws(kind: type[Lin
     draws = SecureDraws(same_bytes("a"))
     draws.chosen(np.arange(80), 0.5)  # half of the records are loaded apart
     draws.seed()  # of what the plan's own code draws
-    draws.chosen(np.arange(80), 12 / 80)  # records whose losses are looked at
-    draws.seed(), draws.seed()
     outcome = plan.train()
-    steps, memory = by_hand(data, point, draws, summed=kind is Summed), {}  # type: ignore[var-annotated]
+    steps, memory = by_hand(data, point, draws), {}  # type: ignore[var-annotated]
     gradient = next(steps)
     for number in range(1, 4):
         point = stepped(kind.__name__, point, gradient, memory, number)
@@ -112,6 +110,44 @@ def test_a_training_is_what_the_formulas_give_with_the_same_draws(kind: type[Lin
         assert np.allclose(tensor.numpy(), point[name], atol=2e-5)
     assert (outcome.num_examples, outcome.num_updates, outcome.metrics) == (80, 3, {})
     assert math.isnan(outcome.loss)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_size_of_the_noise_is_the_same_whatever_the_losses_are(reduction: str) -> None:
+    class Masked(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            losses = model(batch[0]) * batch[1]
+            return losses.sum() if reduction == "sum" else losses.mean()
+
+    found = []
+    for targets in (0.0, 1.0):
+        data = points()
+        plan = built(Masked(), Rows(data.inputs, np.full_like(data.targets, targets)), noise=1000.0)
+        plan.train()
+        found.append(torch.cat([tensor.flatten() for tensor in plan.get_params().values()]))
+    assert (found[0] - found[1]).abs().max() < 0.5  # of the records; one by the noise would be above 10
+
+
+def test_losses_whose_sum_is_too_large_for_a_float_train_like_others() -> None:
+    plan = built(Summed(), points())
+    plan.set_params({"weight": torch.full((1, 3), 8e18), "bias": torch.zeros(1)})
+    assert plan.train().num_updates == 3
+
+
+def test_a_tiny_gradient_is_bounded_too() -> None:
+    model = torch.nn.Linear(3, 1).double()
+    inputs, targets = torch.full((2, 3), 1e-165, dtype=torch.float64), torch.ones(2, 1).double()
+
+    def loss(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        found: torch.Tensor = (model(batch[0]) - batch[1]).sum()
+        return found
+
+    trained = {"weight": model.weight}
+    for records in ([0], [0, 1]):
+        gradients = RecordGradients(model, trained, loss, 1e-200)
+        found = gradients.total(iter([records_of(inputs, targets)[row] for row in records]), len(records))
+        assert found["weight"].abs().max() * math.sqrt(3) <= 1e-200 * len(records) * (1 + 1e-9)
+        assert found["weight"].abs().max() > 0
 
 
 def test_an_empty_sample_is_a_step_of_noise_alone() -> None:
