@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
 from fedjob.privacy.secagg.node_noise import noise_terms
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
-from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder
+from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder, bound_to
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
 
@@ -84,7 +85,9 @@ class SumNode:
         self.sessions.put(answer.session)
         if answer.vector is None:
             return answer.value
-        return masked(self._with_noise(answer.vector), answer.vector.masks)
+        session, order = bound_to(answer.vector, answer.session, sha256(self.vector.tobytes()).hexdigest())
+        self.sessions.put(session)
+        return masked(self._with_noise(order), order.masks)
 
     def _with_noise(self, order: VectorOrder) -> np.ndarray:
         found = self.vector.copy()

@@ -100,6 +100,12 @@ class SpecError(FedjobError, ValueError):
     reason = "spec"
 
 
+class OtherContribution(SpecError):
+    """A node was asked to mask another contribution with the keys that it has masked one with."""
+
+    reason = "other_contribution"
+
+
 class WrongArguments(SpecError, TypeError):
     """A class or function was called with arguments that it does not take; the message names the nearest."""
 

@@ -56,6 +56,7 @@ REASONS: Mapping[str, str] = {
     "object_corrupt": "bytes do not have the hash that they are named by",
     "object_missing": "the repository no longer holds an object of the job's",
     "object_too_large": "an object is larger than its limit",
+    "other_contribution": "a node has masked another contribution with the keys of this attempt at a secure sum",
     "out_of_memory": "it needed more memory than a worker may have",
     "outside_hours": "nodes are outside their working hours",
     "pending": "an owner has yet to decide",

@@ -52,7 +52,13 @@ from fedjob.node.daemon.status import pong
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import Ensured, FetchedBytes, TransferEvent, VectorStored
+from fedjob.node.execution.transfers import (
+    ContributionRead,
+    Ensured,
+    FetchedBytes,
+    TransferEvent,
+    VectorStored,
+)
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
@@ -275,7 +281,7 @@ class Daemon:
 
     def _guarded(self, turn: Turn, action: Callable[[Turn, Any], None], what: object) -> bool:
         """Run a handler; whatever it raises costs its message and not the node."""
-        book = turn.book
+        book, sums = turn.book, dict(turn.sums)
         lists: tuple[list[Any], ...] = (turn.commands, turn.outgoing, turn.rows, turn.after)
         lengths = [len(grown) for grown in lists]
         try:
@@ -285,7 +291,7 @@ class Daemon:
         except Exception:
             log.exception("a message or report could not be handled")
             self._endpoint.counters["unhandled"] += 1
-            turn.book = book
+            turn.book, turn.sums = book, sums
             for grown, length in zip(lists, lengths, strict=True):
                 del grown[length:]
             return False
@@ -354,7 +360,7 @@ class Daemon:
             case Checked():
                 for message in self._verification.take(turn, report):
                     self._act_on(turn, message, report)
-            case Ensured() | VectorStored():
+            case Ensured() | VectorStored() | ContributionRead():
                 self._task_handler.take(turn, report)
             case _:
                 self._attempts.take(turn, report)

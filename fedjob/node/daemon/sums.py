@@ -13,16 +13,17 @@ from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Message, Result, Task, shared_inputs, work_key
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import VectorStored
+from fedjob.node.execution.transfers import ContributionRead, VectorStored
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.policy import Permission
-from fedjob.node.protection.sum_sessions import SumSessions
+from fedjob.node.protection.sum_sessions import SessionsOfTurn, SumSessions
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
 from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.protections import least_nodes
 from fedjob.privacy.secagg.key_agreement import IsSignedBy
-from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, read_step
+from fedjob.privacy.secagg.node_session import NodeSession
+from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, VectorOrder, bound_to, read_step
 
 MAX_MASKING = 50
 """Vectors that are masked and stored at once; of more the researcher asks again."""
@@ -39,7 +40,8 @@ class SumHandler:
         self._context = context
         self._federation = federation
         self._sessions = SumSessions(context.database)
-        self._steps = SumSteps(context.node, identity.sign, signed_by_nodes_of(roster), self._sessions)
+        self._identity = identity
+        self._is_signed_by = signed_by_nodes_of(roster)
         self._masking: dict[str, tuple[Message, SumAnswer]] = {}  # by message id
 
     def handle(self, turn: Turn, message: Message, task: Task, verdict: Permission) -> None:
@@ -52,15 +54,51 @@ class SumHandler:
         except FedjobError as error:
             self._reply(turn, message, task, failure("", error.reason, str(error)))
             return
-        turn.rows.append(lambda: self._sessions.put(answer.session))
+        self._put(turn, answer.session)
         if answer.vector is None:
             self._reply(turn, message, task, Result(of="", key="", ok=True, value=answer.value))
             return
-        row, order = turn.book.tasks[answer.vector.of], answer.vector
+        self._mask(turn, message, answer, answer.vector)
+
+    def bind(self, turn: Turn, read: ContributionRead) -> None:
+        """Bind a session to the contribution that was read for it, and mask that when it is on the disk."""
+        found = self._masking.get(read.message)
+        if found is None or not isinstance(found[0].body, Task) or found[1].vector is None:
+            return
+        (message, answer), task = found, found[0].body
+        try:
+            _check_runner(turn, message)
+            session = self._sessions_of(turn).find(found[1].vector.terms)
+            if session is None or found[1].vector.of not in turn.book.tasks:
+                raise SpecError("this node takes no part in that sum any more, or in another attempt at it")
+            session, order = bound_to(found[1].vector, session, read.digest)
+        except FedjobError as error:
+            turn.keep(self._masking)
+            del self._masking[read.message]
+            self._reply(turn, message, task, failure("", error.reason, str(error)))
+            return
+        self._put(turn, session)
+        self._mask(turn, message, replace(answer, session=session, vector=order), order)
+
+    def _mask(self, turn: Turn, message: Message, answer: SumAnswer, order: VectorOrder) -> None:
+        """Let a vector be masked and stored after the commit."""
+        row = turn.book.tasks[order.of]
         min_rows = self._context.permissions.limits_of(row).min_rows
         turn.keep(self._masking)
         self._masking[message.id] = (message, answer)
         turn.after.append(lambda: self._context.transfers.mask(row, message.id, order, min_rows=min_rows))
+
+    def _put(self, turn: Turn, session: NodeSession) -> None:
+        """Keep a session with the commit; whatever comes in the same turn finds it."""
+        turn.sums[session.terms.digest] = session
+        turn.rows.append(lambda: self._sessions.put(session))
+
+    def _sessions_of(self, turn: Turn) -> SessionsOfTurn:
+        return SessionsOfTurn(self._sessions, turn.sums)
+
+    def _steps(self, turn: Turn) -> SumSteps:
+        sign, sessions = self._identity.sign, self._sessions_of(turn)
+        return SumSteps(self._context.node, sign, self._is_signed_by, sessions)
 
     def take(self, turn: Turn, stored: VectorStored) -> None:
         """Answer with a vector that was stored."""
@@ -81,22 +119,23 @@ class SumHandler:
 
     def end_job(self, turn: Turn, job: str) -> None:
         """Forget the secrets of a job's sums; of a contribution with noise on it there is no second sum, ever."""
+        turn.ended.add(job)
         turn.rows.append(lambda: self._sessions.end_job(job))
 
     def with_keys(self, turn: Turn, row: TaskRow, result: Result) -> Result:
         """Return the answer to a computation with the node's keys for its sum, which nobody has to wait for then."""
         task = task_of(row)
-        if not (task.ahead and result.ok and isinstance(result.value, dict)):
+        if row.job in turn.ended or not (task.ahead and result.ok and isinstance(result.value, dict)):
             return result
         about = (self._federation, row.job, row.round, row.step)
         plain = {"step": "keys", "terms": task.ahead}
         try:
             protect = protect_of(task.protect)
             wanted = read_step(plain, protect, task.rounds, shared_inputs(task), *about)
-            answer = self._steps.answer(wanted, SecAgg(), min_nodes=0)
+            answer = self._steps(turn).answer(wanted, SecAgg(), min_nodes=0)
         except FedjobError:  # the step by itself, which follows, says why
             return result
-        turn.rows.append(lambda: self._sessions.put(answer.session))
+        self._put(turn, answer.session)
         keys = {"keys": answer.value["keys"], "terms": wanted.terms.digest}
         return replace(result, value={**result.value, **keys})
 
@@ -108,7 +147,7 @@ class SumHandler:
         about = (self._federation, message.job, message.round, message.step)
         wanted = read_step(task.sum, protect, task.rounds, shared_inputs(task), *about)
         least = max(least_nodes(limits.protections), settings.min_nodes)
-        answer = self._steps.answer(wanted, settings, min_nodes=least)
+        answer = self._steps(turn).answer(wanted, settings, min_nodes=least)
         if answer.vector is not None:
             self._check_held(turn, message, task, answer.vector.of)
         if len(self._masking) >= MAX_MASKING:
@@ -164,6 +203,7 @@ def _check_runner(turn: Turn, message: Message) -> None:
         job.researcher != message.sender
         or message.epoch < job.epoch
         or (job.ended and message.epoch == job.epoch)
+        or message.job in turn.ended
     ):
         raise FedjobError(
             "the job has ended, another runner has taken it over, or it is another researcher's"

@@ -18,7 +18,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.preload import lacking_libraries
-from fedjob.node.execution.transfers import Ensured, VectorStored
+from fedjob.node.execution.transfers import ContributionRead, Ensured, VectorStored
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
@@ -153,8 +153,11 @@ class TaskHandler:
             self._buckets[researcher] = bucket
         return bucket.take(now)
 
-    def take(self, turn: Turn, report: Ensured | VectorStored) -> None:
-        """Take what a thread did for a task: it looked after an old result, or masked a contribution."""
+    def take(self, turn: Turn, report: Ensured | VectorStored | ContributionRead) -> None:
+        """Take what a thread did for a task: it looked after an old result, or read or masked a contribution."""
+        if isinstance(report, ContributionRead):
+            self.sums.bind(turn, report)
+            return
         if isinstance(report, VectorStored):
             self.sums.take(turn, report)
             return

@@ -12,6 +12,7 @@ from fedjob.node.grants.permissions import Charge
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.task_machine import step
+from fedjob.privacy.secagg.node_session import NodeSession
 
 
 @dataclass
@@ -26,6 +27,8 @@ class Turn:
         rows: further changes of the database.
         after: what is done when the commit is through.
         predicted: grant -> predictions that are counted with this commit.
+        sums: digest of its terms -> session of a secure sum, as it will be.
+        ended: jobs whose secure sums are forgotten with the commit.
         kept: maps that the handlers have changed, with what was in them before.
     """
 
@@ -37,6 +40,8 @@ class Turn:
     rows: list[Callable[[], None]] = field(default_factory=list)
     after: list[Callable[[], object]] = field(default_factory=list)
     predicted: dict[str, int] = field(default_factory=dict)
+    sums: dict[bytes, NodeSession] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
     kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
 
     def step(self, event: events.Event) -> list[events.Command]:

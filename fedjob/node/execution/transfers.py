@@ -28,7 +28,7 @@ from fedjob.node.execution.outputs import Destination, StoredResult, held_of, st
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of, without_places
 from fedjob.node.storage.spool import Spool
-from fedjob.privacy.secagg.steps import VectorOrder, write_masked
+from fedjob.privacy.secagg.steps import VectorOrder, digest_of, write_masked
 from fedjob.repository.base import Repository
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,21 @@ class VectorStored:
     detail: str = ""
 
 
-TransferEvent = Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured | VectorStored
+@dataclass(frozen=True, slots=True)
+class ContributionRead:
+    """The sha256 of a contribution that is to be masked; nothing of it is masked before that is on the disk.
+
+    Args:
+        message: id of the message that asked for it.
+    """
+
+    message: str
+    digest: str
+
+
+TransferEvent = (
+    Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured | VectorStored | ContributionRead
+)
 
 
 class Transfers:
@@ -171,7 +185,10 @@ class Transfers:
         self._pool.submit(self.repository.forget_keys, job)
 
     def mask(self, row: TaskRow, message: str, order: VectorOrder, *, min_rows: int) -> None:
-        """Mask the contribution of a finished task and store the vector; ends in `VectorStored`."""
+        """Mask the contribution of a finished task and store the vector; ends in `VectorStored`.
+
+        Where the order is bound to no contribution yet, nothing is masked: that ends in `ContributionRead`.
+        """
         self._pool.submit(self._mask, row, message, order, min_rows)
 
     def later(self, action: Callable[[], None]) -> None:
@@ -273,6 +290,9 @@ class Transfers:
             origin = (
                 None if began_with is None or not order.outline.relative else self._spool.fetch(began_with)
             )
+            if not order.contribution:
+                self._notify(ContributionRead(message, digest_of(order, held, origin)))
+                return
             write_masked(path, order, held, origin)
             ref = self._put_patiently(path, row)
         except FedjobError as error:

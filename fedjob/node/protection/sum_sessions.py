@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from fedjob.common.codec import pack, unpack
 from fedjob.node.storage.database import Database
 from fedjob.privacy.secagg.node_session import NodeSession
@@ -66,6 +69,38 @@ class SumSessions:
                 )
             else:
                 self._database.execute("DELETE FROM secure_sums WHERE session = ?", (row["session"],))
+
+
+class SessionsOfTurn:
+    """The sessions as they will be after a commit: of two messages in one turn the second finds what the first left.
+
+    Args:
+        changed: digest of the terms -> session, of those that the commit will put.
+    """
+
+    def __init__(self, kept: SumSessions, changed: Mapping[bytes, NodeSession]) -> None:
+        self._kept = kept
+        self._changed = changed
+
+    def find(self, terms: Terms) -> NodeSession | None:
+        """Return the session of these very terms."""
+        found = self._changed.get(terms.digest) or self._kept.find(terms)
+        newer = any(one.terms.attempt > terms.attempt for one in self._of_ask(terms))
+        return None if found is not None and newer and not found.revealed else found
+
+    def newest(self, terms: Terms) -> Newest:
+        """Return what the node has done of this ask."""
+        newest = self._kept.newest(terms)
+        for one in self._of_ask(terms):
+            is_over = newest.is_over or one.revealed
+            if one.terms.attempt >= newest.attempt:
+                newest = Newest(attempt=one.terms.attempt, is_over=is_over, session=one)
+            else:
+                newest = replace(newest, is_over=is_over)
+        return newest
+
+    def _of_ask(self, terms: Terms) -> list[NodeSession]:
+        return [one for one in self._changed.values() if one.terms.ask == terms.ask]
 
 
 def _session(body: bytes) -> NodeSession | None:

@@ -6,6 +6,7 @@ order of their names, and `numbers`, the wide numbers as bytes. Memory is a chun
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import DecodeError, SpecError
+from fedjob.common.codec import pack
+from fedjob.common.errors import DecodeError, OtherContribution, SpecError
 from fedjob.parameters.safetensors_header import Schema, Span, read_spans
 from fedjob.privacy.secagg.fixed_point import LIMBS, WIDE_BYTES, FixedPoint, numbers_of, wide_of, wide_total
 from fedjob.privacy.secagg.mask_stream import CHUNK, MaskStream
@@ -106,35 +108,80 @@ class TensorFile:
         return np.memmap(self.path, dtype=dtype, mode="r", offset=span.start, shape=(size,))
 
 
-def write_vector(
-    path: Path,
-    own: TensorFile | None,
-    origin: TensorFile | None,
-    relative: Collection[str],
-    factor: float,
-    numbers: Sequence[Any],
-    fixed: FixedPoint,
-    masks: Sequence[Mask],
-    count_at: int,
-    noise: OwnNoise | None = None,
-) -> None:
-    """Write `masks + factor * (own - origin)` and the masked numbers to a new file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnmaskedVector:
+    """All that goes into a vector, before it is rounded: `factor * (own - origin)`, and numbers beside that.
 
     Args:
-        own: the contribution's tensors; None for none.
+        own: its tensors; None for none.
         origin: what tensors of the names in `relative` are measured from; all others are measured from zero.
         count_at: the place among the numbers where it is counted how many of the tensors' numbers were clipped.
-        noise: what is added before the masks, of vectors whose norm is bounded; nothing is counted then.
+        is_noised: noise is added before the masks, of vectors whose norm is bounded; nothing is counted then.
+    """
+
+    own: TensorFile | None
+    origin: TensorFile | None
+    relative: Collection[str]
+    factor: float
+    numbers: Sequence[Any]
+    count_at: int
+    is_noised: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its tensors in fixed point, in their order."""
+        return [] if self.own is None else float_names(self.own.schema, noised=self.is_noised)
+
+    @property
+    def length(self) -> int:
+        """How many numbers those have."""
+        return 0 if self.own is None else length_of(self.own.schema, noised=self.is_noised)
+
+    @property
+    def outside(self) -> bytes:
+        """Everything of it but the numbers of the tensors."""
+        shapes = [] if self.own is None else [[name, list(self.own.spans[name].shape)] for name in self.names]
+        numbers = [repr(number) for number in self.numbers]
+        about = [shapes, sorted(self.relative), repr(self.factor), numbers, self.count_at, self.is_noised]
+        return pack(["fedjob secure sum: contribution 1", *about])
+
+
+def contribution_digest(contribution: UnmaskedVector) -> str:
+    """Return the sha256 of all that goes into a vector.
 
     Raises:
+        SpecError: it can't be added.
+    """
+    changes = _Changes(contribution)
+    digest = changes.started()
+    for chunk in changes.read():
+        digest.update(chunk.tobytes())
+    return digest.hexdigest()
+
+
+def write_vector(
+    path: Path,
+    contribution: UnmaskedVector,
+    bound: str,
+    fixed: FixedPoint,
+    masks: Sequence[Mask],
+    noise: OwnNoise | None = None,
+) -> None:
+    """Write a contribution with its noise and its masks to a new file, which is of no use where this raises.
+
+    Args:
+        bound: the `contribution_digest` that the masks were promised to; whatever is read is held against it.
+
+    Raises:
+        OtherContribution: it is another one.
         SpecError: a number is not finite, or too large to be added.
         DecodeError: a file is malformed.
     """
     import numpy as np
 
-    names = [] if own is None else float_names(own.schema, noised=noise is not None)
-    length = 0 if own is None else length_of(own.schema, noised=noise is not None)
-    changes = _Changes(own, origin, relative, names)
+    numbers, count_at, factor = contribution.numbers, contribution.count_at, contribution.factor
+    length = contribution.length
+    changes = _Changes(contribution, bound)
     if noise is not None:
         changes = replace(changes, noise=noise, factor=changes.factor_within(noise.clip, noise.clip_norm))
     layers = _Layers([MaskStream(mask.tensors, mask.sign) for mask in masks], noise)
@@ -194,15 +241,13 @@ class _Changes:
     """What a node adds, before it is rounded.
 
     Args:
-        names: of the tensors, in their order.
+        bound: the digest that every pass over it is held against.
         noise: what bounds it; None for no bound.
         factor: by which it is within the bound, see `factor_within`.
     """
 
-    own: TensorFile | None
-    origin: TensorFile | None
-    relative: Collection[str]
-    names: list[str]
+    contribution: UnmaskedVector
+    bound: str = ""
     noise: OwnNoise | None = None
     factor: float = 1.0
 
@@ -238,12 +283,29 @@ class _Changes:
         most *= 1 - 1e-9  # far more than the rounding of doubles
         return 1.0 if norm <= most else most / norm
 
+    def started(self) -> hashlib._Hash:
+        """Return the hash that the numbers of the tensors are to be added to."""
+        return hashlib.sha256(self.contribution.outside)
+
     def _whole(self) -> Iterator[np.ndarray]:
-        own, origin = self.own, self.origin
+        """Yield all that is read; raise at the end where it was not what the masks were promised to."""
+        digest = self.started()
+        for chunk in self.read():
+            digest.update(chunk.tobytes())
+            yield chunk
+        if digest.hexdigest() != self.bound:
+            raise OtherContribution(
+                "this node holds another contribution than the one that it has masked with the keys of this attempt: a "
+                "new attempt is needed, with fresh ones"
+            )
+
+    def read(self) -> Iterator[np.ndarray]:
+        """Yield the numbers of the tensors as they are in the files."""
+        own, origin = self.contribution.own, self.contribution.origin
         if own is None:
             return
-        for name in self.names:
-            if name not in self.relative:
+        for name in self.contribution.names:
+            if name not in self.contribution.relative:
                 yield from own.chunks(name)
                 continue
             if origin is None or name not in origin.spans:

@@ -234,7 +234,7 @@ def key_for(secret: bytes, of: str, threshold: int) -> bytes:
 
     Args:
         secret: of the node, for the ask.
-        of: key of the computation that it is of.
+        of: what tells the contribution from all others: the key of its computation, and its own sha256.
     """
     return derived(secret, b"contribution", of.encode(), threshold.to_bytes(4, "big"))
 

@@ -13,7 +13,9 @@ Privacy-Preserving Machine Learning", figure 4 with the consistency check, https
              of U2 that are not; never both of one node
 
 A node sends one masked vector, signs one U3, and reveals once. The caller writes a session to disk before it sends
-what the session's step returned, and refuses further attempts at an ask after it has revealed in one.
+what the session's step returned, and refuses further attempts at an ask after it has revealed in one. A session is bound
+to the sha256 of the contribution that is masked in it before any of that is sent: what is computed again under the same
+key may be another one, and two of them under the same masks would tell their difference.
 
 An attempt that a node has sent a vector in can be revealed without it, by `threshold` others. With its keys for a further
 attempt each node has signed that it reveals nothing of the earlier ones any more; so a node shares its secrets for a
@@ -29,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import OtherContribution, SpecError
 from fedjob.privacy.secagg.key_agreement import (
     IsSignedBy,
     Sign,
@@ -74,6 +76,7 @@ class NodeSession:
         sealed: node -> what this one sent it there.
         held: node -> its two shares, of the own mask's secret and of the mask key, from the step `mask` on.
         masked: what was masked, and for whom; another vector is refused.
+        contribution: sha256 of all that was masked, see `masked_vector.contribution_digest`; empty before that is known.
         survivors: that it signed.
         revealed: it has shown its shares.
         earlier: the attempts before this one in which it has sent a vector.
@@ -89,6 +92,7 @@ class NodeSession:
     sealed: dict[str, bytes] = field(default_factory=dict, repr=False)
     held: dict[str, bytes] = field(default_factory=dict, repr=False)
     masked: str = ""
+    contribution: str = ""
     survivors: list[str] = field(default_factory=list)
     revealed: bool = False
     earlier: list[EarlierAttempt] = field(default_factory=list)
@@ -231,6 +235,25 @@ def masked(session: NodeSession, sealed: Mapping[str, bytes], what: str) -> tupl
     return session, masks
 
 
+def bound(session: NodeSession, contribution: str) -> NodeSession:
+    """Return the session, in which this contribution and no other is masked from now on.
+
+    Args:
+        contribution: sha256 of all that goes into the vector.
+
+    Raises:
+        OtherContribution: it is bound to another one.
+        SpecError: nothing of that step was asked for yet.
+    """
+    _need(session.masked and contribution, "it was asked for no vector yet")
+    if session.contribution not in ("", contribution) or (session.revealed and not session.contribution):
+        raise OtherContribution(
+            "this node has masked another contribution with the keys of this attempt: a new attempt is needed, with fresh "
+            "ones"
+        )
+    return replace(session, contribution=contribution)
+
+
 def agreed(session: NodeSession, survivors: Collection[str], sign: Sign) -> tuple[NodeSession, bytes]:
     """Return the session, and the node's signature of those whose vectors are added.
 
@@ -238,7 +261,7 @@ def agreed(session: NodeSession, survivors: Collection[str], sign: Sign) -> tupl
         SpecError: they are too few, this node is not among them, or it signed others before.
     """
     chosen = sorted(set(survivors))
-    _need(session.masked, "it has masked no vector yet")
+    _need(session.masked and session.contribution, "it has masked no vector yet")
     _check_subset(chosen, sorted(session.held), session.terms.threshold, "sent a masked vector")
     if session.node not in chosen:
         raise SpecError("a node agrees to sums that it is part of")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,14 @@ from fedjob.privacy.secagg.contribution_numbers import (
     noised_numbers,
 )
 from fedjob.privacy.secagg.key_agreement import IsSignedBy, Sign, read_keys
-from fedjob.privacy.secagg.masked_vector import TensorFile, float_names, length_of, write_vector
+from fedjob.privacy.secagg.masked_vector import (
+    TensorFile,
+    UnmaskedVector,
+    contribution_digest,
+    float_names,
+    length_of,
+    write_vector,
+)
 from fedjob.privacy.secagg.node_noise import OwnNoise, key_for
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.terms import Terms
@@ -71,13 +78,19 @@ class SumStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorOrder:
-    """A vector that is to be masked; `of` is the key of the computation that it comes from."""
+    """A vector that is to be masked.
+
+    Args:
+        of: key of the computation that it comes from.
+        contribution: sha256 of the only contribution that may be; empty where the session is to be bound to it first.
+    """
 
     of: str
     terms: Terms
     outline: Outline
     masks: list[Mask]
     noise: OwnNoise | None = None
+    contribution: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +99,7 @@ class SumAnswer:
 
     Args:
         value: plain data.
-        vector: what is to be written and stored before that, for the step `mask`.
+        vector: what is to be written and stored before that, for the step `mask`; see `bound_to`.
     """
 
     session: NodeSession
@@ -242,13 +255,30 @@ class SumSteps:
         outline = Outline.from_plain(wanted.body.get("outline"))
         what = f"{wanted.of} {outline.digest}"
         session, masks = node_session.masked(session, _bytes(wanted.body.get("sealed")), what)
-        noise = own_noise(session, wanted.of)
-        order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks, noise=noise)
-        return SumAnswer(session=session, value={}, vector=order)
+        order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks)
+        return SumAnswer(session=session, value={}, vector=_bound(order, session))
 
 
-def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> None:
-    """Write the masked vector of a held contribution to a new file.
+def bound_to(order: VectorOrder, session: NodeSession, contribution: str) -> tuple[NodeSession, VectorOrder]:
+    """Return a session that is bound to a contribution, which is kept before anything is sent, and the order for that.
+
+    Args:
+        session: as it is kept now.
+        contribution: see `digest_of`.
+
+    Raises:
+        OtherContribution: it is bound to another one.
+    """
+    session = node_session.bound(session, contribution)
+    return session, _bound(order, session)
+
+
+def _bound(order: VectorOrder, session: NodeSession) -> VectorOrder:
+    return replace(order, noise=own_noise(session, order.of), contribution=session.contribution)
+
+
+def digest_of(order: VectorOrder, held: HeldContribution, origin: Path | None) -> str:
+    """Return the sha256 of all that goes into the vector of a held contribution.
 
     Args:
         origin: file of the parameters that the round began with.
@@ -256,20 +286,36 @@ def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin:
     Raises:
         FedjobError: it can't be added.
     """
+    return contribution_digest(_contribution(order, held, origin))
+
+
+def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> None:
+    """Write the masked vector of a held contribution to a new file, which nobody may see where this raises.
+
+    Args:
+        order: bound to its contribution.
+        origin: file of the parameters that the round began with.
+
+    Raises:
+        OtherContribution: the session is bound to another contribution, or to none yet.
+        FedjobError: it can't be added.
+    """
+    found = _contribution(order, held, origin)
+    write_vector(path, found, order.contribution, order.terms.fixed_point, order.masks, order.noise)
+
+
+def _contribution(order: VectorOrder, held: HeldContribution, origin: Path | None) -> UnmaskedVector:
     terms = order.terms
     if terms.noise is not None:
         _check_noised(order, held, terms.noise.length)
-    write_vector(
-        path,
-        held.tensors,
-        None if origin is None else TensorFile(origin),
-        order.outline.relative,
-        factor_of(held.weight, terms),
-        by_rule(held.numbers, order.outline, terms),
-        terms.fixed_point,
-        order.masks,
-        order.outline.names.index(CLIPPED),
-        order.noise,
+    return UnmaskedVector(
+        own=held.tensors,
+        origin=None if origin is None else TensorFile(origin),
+        relative=order.outline.relative,
+        factor=factor_of(held.weight, terms),
+        numbers=by_rule(held.numbers, order.outline, terms),
+        count_at=order.outline.names.index(CLIPPED),
+        is_noised=order.noise is not None,
     )
 
 
@@ -294,13 +340,13 @@ def own_noise(session: NodeSession, of: str) -> OwnNoise | None:
     """Return the noise of a contribution in a session's sum; None for none.
 
     Args:
-        of: key of the computation that it is of.
+        of: key of the computation that it is of. Another contribution under the same key has another noise.
     """
     terms = session.terms
     if terms.noise is None or terms.share is None:
         return None
     return OwnNoise(
-        key=key_for(session.noise_secret, of, terms.threshold),
+        key=key_for(session.noise_secret, f"{of} {session.contribution}", terms.threshold),
         share=terms.share,
         dtype=terms.fixed_point.dtype,
         clip=terms.clip,

@@ -18,6 +18,8 @@ from fedjob.privacy.secagg.steps import (
     HeldContribution,
     Newest,
     SumSteps,
+    bound_to,
+    digest_of,
     held_contribution,
     read_step,
     write_masked,
@@ -130,8 +132,11 @@ class LocalSums:
         held = self._held.get(answer.vector.of)
         if held is None:
             raise SpecError("this site holds no contribution to that ask")
-        origin = files.get("params")
-        write_masked(path, answer.vector, held, origin if isinstance(origin, Path) else None)
+        params = files.get("params")
+        origin = params if isinstance(params, Path) else None
+        session, order = bound_to(answer.vector, answer.session, digest_of(answer.vector, held, origin))
+        sessions.found[session.terms.digest] = session
+        write_masked(path, order, held, origin)
         stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path))
         return Arrival(node=node, result=stored, params=FileParams(path))
 

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedjob.common.errors import SpecError
-from fedjob.node.protection.sum_sessions import SumSessions
+from fedjob.common.errors import OtherContribution, SpecError
+from fedjob.node.protection.sum_sessions import SessionsOfTurn, SumSessions
 from fedjob.node.storage.database import Database
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import plain_keys, read_keys
-from fedjob.privacy.secagg.steps import SumAnswer, SumStep, SumSteps
+from fedjob.privacy.secagg.node_session import NodeSession, bound
+from fedjob.privacy.secagg.steps import SumAnswer, SumStep, SumSteps, bound_to
 from fedjob.privacy.secagg.terms import Terms
 from tests.secure_sums import LENGTH, NOISE, OUTLINE, SumNode, nodes, terms_for
 
@@ -70,7 +71,16 @@ class Disk:
         for name in ("n1", "n2", "n3"):
             found = self.others[name].ask("shares", terms, settings=settings, keys=plain_keys(keys))
             sealed[name] = found["sealed"]["n0"]
-        return self.vector(done("mask", outline=OUTLINE, sealed=sealed))
+        return self.vector(self.bind(done("mask", outline=OUTLINE, sealed=sealed)))
+
+    def bind(self, answer: SumAnswer, contribution: str = "what it holds") -> SumAnswer:
+        """Bind a session to a contribution, as the daemon does once that has been read."""
+        assert answer.vector is not None
+        session = self.sessions.find(answer.vector.terms)
+        assert session is not None
+        session, order = bound_to(answer.vector, session, contribution)
+        self.write(replace(answer, session=session))
+        return replace(answer, session=session, vector=order)
 
     def vector(self, answer: SumAnswer) -> np.ndarray:
         """Return the noise of the vector of an answer."""
@@ -118,6 +128,40 @@ def test_a_further_attempt_has_the_noise_of_the_first_after_a_restart_too(disk: 
     again = disk.up_to_vector(replace(disk.terms, attempt=2))
     assert (again == noise).all()
     assert len(disk.rows()) == 1  # the secrets of the first attempt are gone
+
+
+@pytest.mark.parametrize("noise", [None, NOISE], ids=["plain", "noise"])
+def test_after_a_restart_a_session_is_bound_to_the_contribution_of_before(tmp_path: Path, noise: Any) -> None:
+    disk = Disk(tmp_path / "node.sqlite", noise=noise)
+    disk.up_to_vector(disk.terms)
+    disk.restart()
+    session = disk.sessions.find(disk.terms)
+    assert session is not None
+    assert session.contribution == "what it holds"
+    with pytest.raises(OtherContribution, match="a new attempt is needed"):
+        bound(session, "what was computed again")
+
+
+def test_of_two_steps_in_one_turn_the_second_finds_what_the_first_left(disk: Disk) -> None:
+    disk.up_to_vector(disk.terms)
+    changed: dict[bytes, NodeSession] = {}
+    of_turn = SessionsOfTurn(disk.sessions, changed)
+    session = of_turn.find(disk.terms)
+    assert session is not None
+    changed[disk.terms.digest] = replace(session, survivors=["n0", "n1", "n2"])
+    steps = SumSteps("n0", disk.node.identity.sign, disk.node._is_signed_by, of_turn)
+    with pytest.raises(SpecError, match="agrees to one sum"):
+        steps.answer(
+            SumStep(step="agree", terms=disk.terms, body={"survivors": ["n0", "n1", "n3"]}),
+            SecAgg(threshold=2),
+            min_nodes=3,
+        )
+    second = replace(disk.terms, attempt=2)
+    changed[second.digest] = replace(session, terms=second)
+    assert of_turn.find(disk.terms) is None  # forfeited
+    assert of_turn.newest(disk.terms).attempt == 2
+    changed[disk.terms.digest] = replace(session, revealed=True)
+    assert of_turn.newest(disk.terms).is_over
 
 
 def test_a_job_that_has_ended_and_comes_back_is_given_no_second_sum(disk: Disk) -> None:

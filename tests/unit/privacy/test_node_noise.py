@@ -15,14 +15,21 @@ from safetensors.numpy import save_file
 
 from fedjob import NodeDP, Protect, SecAgg
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import OtherContribution, SpecError
 from fedjob.messaging.messages import Task, work_key
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, cost_of
 from fedjob.privacy.secagg.masked_vector import TensorFile, added_up
 from fedjob.privacy.secagg.node_noise import NoiseTerms, key_for, noise_terms, share_of, tau_of
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
-from fedjob.privacy.secagg.steps import VectorOrder, held_contribution, own_noise, read_step, write_masked
+from fedjob.privacy.secagg.steps import (
+    VectorOrder,
+    digest_of,
+    held_contribution,
+    own_noise,
+    read_step,
+    write_masked,
+)
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Outline
 
@@ -259,9 +266,14 @@ def order_for(terms: Terms, of: str = "work", secret: bytes = b"s" * 32, **chang
     return replace(order, **changes)
 
 
+def write_bound(path: Path, order: VectorOrder, held: Any, origin: Path) -> None:
+    """Write a vector of whatever is held."""
+    write_masked(path, replace(order, contribution=digest_of(order, held, origin)), held, origin)
+
+
 def written(path: Path, order: VectorOrder, held: Any, origin: Path) -> np.ndarray:
     """Return the whole numbers of a vector, and see that nothing beside them says anything."""
-    write_masked(path, order, held, origin)
+    write_bound(path, order, held, origin)
     whole, numbers = added_up([path], [], order.terms.fixed_point)
     assert numbers == [0, 1]
     return whole.view("<i4").astype(np.int64)
@@ -341,13 +353,29 @@ def test_a_contribution_has_the_same_noise_whenever_it_is_asked_for_and_another_
     assert key_for(b"s" * 32, "work", 3) != key_for(b"s" * 32, "work", 2)
 
 
+def test_no_byte_of_another_contribution_than_the_promised_one_is_in_a_vector(tmp_path: Path) -> None:
+    terms, change = terms_for(), CHANGES["small"](np.random.default_rng(1))
+    held, origin = held_of(tmp_path / "own", change), origin_of(tmp_path, change)
+    order = order_for(terms)
+    bound = replace(order, contribution=digest_of(order, held, origin))
+    write_masked(tmp_path / "1", bound, held, origin)
+    change["b"][-1, -1] += 1e-9  # the last number of all, by less than a step of the grid
+    again = held_of(tmp_path / "again", change)
+    for other, promised in ((again, bound), (held, order), (again, order)):
+        with pytest.raises(OtherContribution, match="a new attempt is needed, with fresh ones"):
+            write_masked(tmp_path / "2", promised, other, origin)
+    longer = held_of(tmp_path / "longer", {name: one * 100 for name, one in change.items()})
+    with pytest.raises(OtherContribution):
+        write_masked(tmp_path / "2", bound, longer, origin)
+
+
 def test_masks_lie_over_the_noise_and_cancel(tmp_path: Path) -> None:
     terms = terms_for()
     change = CHANGES["small"](np.random.default_rng(1))
     held, origin = held_of(tmp_path / "own", change), origin_of(tmp_path, change)
     bare = written(tmp_path / "1", order_for(terms), held, origin)
     seeds = (b"a" * 32, b"b" * 32)
-    write_masked(tmp_path / "2", order_for(terms, masks=[Mask(*seeds, 1)]), held, origin)
+    write_bound(tmp_path / "2", order_for(terms, masks=[Mask(*seeds, 1)]), held, origin)
     raw = TensorFile(tmp_path / "2")._flat(TensorFile(tmp_path / "2").spans["tensors"], "<i4")
     assert (raw != bare).mean() > 0.9
     whole, _ = added_up([tmp_path / "2"], [Mask(*seeds, -1)], terms.fixed_point)
@@ -389,7 +417,7 @@ def test_a_researcher_does_not_choose_what_is_measured_from_where(outline: Outli
     change = CHANGES["small"](np.random.default_rng(1))
     held, origin = held_of(tmp_path / "own", change), origin_of(tmp_path, change)
     with pytest.raises(SpecError, match="under NodeDP"):
-        write_masked(tmp_path / "v", order_for(terms_for(), outline=outline), held, origin)
+        write_bound(tmp_path / "v", order_for(terms_for(), outline=outline), held, origin)
 
 
 def test_noise_for_another_number_of_parameters_or_none_is_refused(tmp_path: Path) -> None:
@@ -397,11 +425,11 @@ def test_noise_for_another_number_of_parameters_or_none_is_refused(tmp_path: Pat
     held, origin = held_of(tmp_path / "own", change), origin_of(tmp_path, change)
     for order in (order_for(terms_for(length=10)), order_for(terms_for(), noise=None)):
         with pytest.raises(SpecError, match="parameters, and the node has others"):
-            write_masked(tmp_path / "v", order, held, origin)
+            write_bound(tmp_path / "v", order, held, origin)
 
 
 def test_sums_over_all_examples_have_no_noise(tmp_path: Path) -> None:
     change = {"a": np.zeros(400), "b": np.zeros((20, 30)), "fedjob-num-examples": np.zeros(1)}
     held, origin = held_of(tmp_path / "own", change), origin_of(tmp_path, change)
     with pytest.raises(SpecError, match="sums over all examples"):
-        write_masked(tmp_path / "v", order_for(terms_for()), held, origin)
+        write_bound(tmp_path / "v", order_for(terms_for()), held, origin)

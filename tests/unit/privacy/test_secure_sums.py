@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import secrets
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.errors import FedjobError, OtherContribution, SpecError
 from fedjob.identity.keys import Identity
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import private_key, signed_keys
 from fedjob.privacy.secagg.secret_sharing import PRIME, SHARE_BYTES, combined, divided
 from fedjob.privacy.secagg.terms import usual_threshold
 from tests.secure_sums import (
+    LENGTH,
     NOISE,
     OUTLINE,
     Transcript,
@@ -167,6 +169,47 @@ def test_a_second_vector_under_the_same_masks_never_leaves() -> None:
     with pytest.raises(SpecError, match="one masked vector"):
         found["n0"].ask("mask", told.terms, of="work", outline=other, sealed=sealed)
     assert (told.ask_vector(found["n0"]) == first).all()
+
+
+@pytest.mark.parametrize("noise", [None, NOISE], ids=["plain", "noise"])
+@pytest.mark.parametrize("is_over", [False, True], ids=["asked again", "after it has revealed"])
+def test_a_contribution_that_was_computed_again_and_differs_is_never_masked_with_the_same_keys(
+    noise: Any, is_over: bool
+) -> None:
+    """The researcher lets the first be released and the same work be done again: the key is the same, the vector is not."""
+    about = {"rule": "plain", "max_weight": 1.0, "threshold": 4, "noise": noise}
+    found, told = nodes(5), Transcript(terms_for(9 if noise else 5, **about))
+    for step in (told.ask_keys, told.ask_shares, told.ask_vector):
+        for node in found.values():
+            step(node)
+    if is_over:
+        for node in found.values():
+            told.ask_signature(node)
+        for node in found.values():
+            told.ask_shares_revealed(node)
+    node, first = found["n0"], told.vectors["n0"].copy()
+    kept, node.vector = node.vector, node.vector + np.arange(LENGTH, dtype=np.uint32)
+    for _ in range(2):
+        with pytest.raises(OtherContribution, match="a new attempt is needed, with fresh ones"):
+            told.ask_vector(node)
+    node.vector = kept
+    assert (told.ask_vector(node) == first).all()
+
+
+def test_a_further_attempt_takes_the_other_contribution_with_fresh_masks_and_other_noise() -> None:
+    about = {"rule": "plain", "max_weight": 1.0, "threshold": 4, "noise": NOISE}
+    found, noises = nodes(5), []
+    for attempt in (1, 2, 3):
+        told = Transcript(terms_for(9, attempt=attempt, **about))
+        for step in (told.ask_keys, told.ask_shares, told.ask_vector):
+            for node in found.values():
+                step(node)
+        noises.append({n: (one.added[told.terms.digest] - one.vector) for n, one in found.items()})
+        if attempt == 2:
+            found["n0"].vector = found["n0"].vector + np.uint32(1)
+    assert all((noises[0][name] == noises[1][name]).all() for name in found)  # nothing to be averaged
+    assert (noises[2]["n0"] != noises[0]["n0"]).any()
+    assert (noises[2]["n1"] == noises[0]["n1"]).all()
 
 
 def test_claims_of_dropouts_give_no_second_sum() -> None:
