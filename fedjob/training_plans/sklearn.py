@@ -337,22 +337,6 @@ class SklearnPlan(TrainingPlan):
         if self._own_seed is None and hasattr(self._learner, "random_state"):
             self._learner.random_state = self.seed_of("estimator") % 2**32
 
-    def _as_usable(self, inputs: Array, targets: Array) -> tuple[Array, Array]:
-        """Return examples of which those that can't be trained on are NaN: their gradients count as zero.
-
-        Under differential privacy none may be an error: whether there is an error would tell of a record.
-        """
-        classes = self._fitted.classes
-        usable: Any = np.isfinite(inputs).all(axis=1)
-        if targets.dtype.kind == "f":
-            usable = usable & np.isfinite(targets)
-        if classes is not None:
-            usable = usable & np.isin(targets, classes)
-        kind, filler = (np.dtype(np.float64), 0.0) if classes is None else (classes.dtype, classes[0])
-        known = np.full(len(targets), filler, dtype=kind)
-        known[usable] = targets[usable].astype(kind)
-        return np.where(usable[:, None], inputs, np.nan), known
-
     def _as_examples(self, data: Any, method: str) -> tuple[Array, Array]:
         """Check what the user's method returned.
 
@@ -360,6 +344,8 @@ class SklearnPlan(TrainingPlan):
             PlanError: not two arrays of as many rows, or other columns than `num_features`.
             NodeFailure: a value is missing, or a label is not among the classes.
         """
+        from fedjob.training_plans.private.linear_steps import usable_examples
+
         where = f"{type(self).__name__}.{method}"
         if not isinstance(data, (tuple, list)) or len(data) != 2:
             raise PlanError(f"{where} returned a {type(data).__name__}; expected (inputs, targets)")
@@ -380,7 +366,7 @@ class SklearnPlan(TrainingPlan):
                 f"[rows, {num_features}] and [rows]"
             )
         if self.ctx.private is not None:
-            return self._as_usable(inputs, targets)
+            return usable_examples(inputs, targets, self._fitted.classes)
         if not np.isfinite(inputs).all() or (targets.dtype.kind == "f" and not np.isfinite(targets).all()):
             raise self.fail("not_finite", f"{where} gave missing or infinite values: fill or drop them")
         classes = self._fitted.classes

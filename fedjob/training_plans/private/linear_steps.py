@@ -191,3 +191,22 @@ _SLOPES: Mapping[str, Callable[[Array, Array, float], Array]] = {
     ),
 }
 """Loss -> its slope in a score, of scores, signs or targets, and the loss's epsilon; as `_margin_loss` in `stochastic`."""
+
+
+def usable_examples(inputs: Array, targets: Array, classes: Array | None) -> tuple[Array, Array]:
+    """Return examples of which those that can't be trained on are NaN: their gradients count as zero.
+
+    Under differential privacy none may be an error: whether there is an error would tell of a record.
+
+    Args:
+        classes: that labels are of; None for numbers.
+    """
+    usable: Any = np.isfinite(inputs).all(axis=1)
+    if targets.dtype.kind == "f":
+        usable = usable & np.isfinite(targets)
+    if classes is not None:
+        usable = usable & np.isin(targets, classes)
+    kind, filler = (np.dtype(np.float64), 0.0) if classes is None else (classes.dtype, classes[0])
+    known = np.full(len(targets), filler, dtype=kind)
+    known[usable] = targets[usable].astype(kind)
+    return np.where(usable[:, None], inputs, np.nan), known

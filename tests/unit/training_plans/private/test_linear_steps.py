@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from fedjob import SklearnPlan
 from fedjob.common.errors import NotPrivate
 from fedjob.privacy.dp.secure_draws import SecureDraws
-from fedjob.training_plans.private.linear_steps import LinearSteps
+from fedjob.training_plans.private.linear_steps import LinearSteps, usable_examples
 from tests.private_training import Rows, built, points, same_bytes, terms
 
 STEADY = {"learning_rate": "constant", "eta0": 0.1, "penalty": None}
@@ -244,3 +244,14 @@ def test_data_that_depend_on_each_other_are_refused() -> None:
 
     with pytest.raises(NotPrivate, match="another example"):
         built(Centred(), points(), model_args={"num_features": 3})
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_records_that_cant_be_trained_on_count_as_zero(odd: float) -> None:
+    inputs = np.array([[1.0, 2.0], [odd, 0.0], [3.0, 4.0]])
+    kept, labels = usable_examples(inputs, np.array([1, 0, 7]), np.array([0, 1]))
+    assert np.isnan(kept).all(axis=1).tolist() == [False, True, True]
+    assert labels.tolist()[0] == 1
+    kept, numbers = usable_examples(inputs, np.array([0.5, 1.0, odd]), None)
+    assert np.isnan(kept).all(axis=1).tolist() == [False, True, True]
+    assert numbers[0] == 0.5
