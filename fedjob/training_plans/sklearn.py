@@ -163,9 +163,8 @@ class SklearnPlan(TrainingPlan):
     def _take_private_steps(self, private: PrivateTraining, adjust: Adjust | None) -> None:
         from fedjob.training_plans.private.linear_steps import LinearSteps
 
-        nothing = np.zeros((0, self._fitted.num_features)), np.zeros(0)
         steps = LinearSteps(self._fitted, private.terms.max_grad_norm)
-        inputs, targets = self._data or nothing
+        inputs, targets = self._data or (np.zeros((0, self._fitted.num_features)), np.zeros(0))
         steps.run(private, self._train_rows, inputs, targets, private.sample_size)
 
     @property
