@@ -179,7 +179,7 @@ def _count_of(state: Any) -> float:
     return number if math.isfinite(number) else 0.0
 
 
-_UNTOLD = (
+UNTOLD = (
     "the work failed at the node, and why is in the node's log alone: under differential privacy nothing leaves but what has "
     "noise. Try the plan on the node's mock (use='mock'), or on data of your own (nodes='local')"
 )
@@ -211,8 +211,8 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     if found.reason == "min_rows":
         detail += _ask(config)
     failed = failure(row.key, found.reason, detail)
-    if is_private and task_of(row).plan is not None:
-        failed = failure(row.key, "privacy", _UNTOLD)
+    if is_private and (task_of(row).plan is not None or is_noised(task_of(row).protect)):
+        failed = failure(row.key, "privacy", UNTOLD)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=is_private)
 

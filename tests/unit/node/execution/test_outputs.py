@@ -10,19 +10,24 @@ import pytest
 from fedjob.common.codec import pack, to_plain, unpack
 from fedjob.common.errors import EncodeError
 from fedjob.common.lifecycle import State
+from fedjob.common.types import Ref
 from fedjob.execution.orders import WorkResult
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.execution.outputs import MAX_METRICS_BYTES, Destination, store
+from fedjob.node.execution.outputs import MAX_METRICS_BYTES, UNTOLD, Destination, store
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.storage.spool import Spool
 from fedjob.privacy.protect import NodeDP, Protect, RecordDP
 from fedjob.repository.memory import MemoryRepository
 
+PLAN = Ref("ab" * 32, 9)
 
-def row(use: str = "private", protect: dict[str, Any] | None = None, **changes: Any) -> TaskRow:
-    order = pack(to_plain(Task(dataset="toy", protocol="fedavg", use=use, protect=protect or {})))
+
+def row(
+    use: str = "private", protect: dict[str, Any] | None = None, plan: Ref | None = None, **changes: Any
+) -> TaskRow:
+    order = pack(to_plain(Task(dataset="toy", protocol="fedavg", use=use, protect=protect or {}, plan=plan)))
     return TaskRow(
         key="a" * 64, job="job", researcher="ann", dataset="toy", round=1, step="train", epoch=1, attempt=1,
         reply_to="ann/s1", message="m1", order=order, seq=1, state=State.RUNNING, **changes,
@@ -79,24 +84,21 @@ NODE = Protect(secagg=True, dp=NodeDP(epsilon=1.0, delta=1e-5)).to_plain()
 
 
 @pytest.mark.parametrize(
-    ("protect", "use", "detail"),
+    ("protect", "use", "reason", "detail"),
     [
-        (RECORD, "private", "ValueError in line 3"),
-        (
-            NODE,
-            "private",
-            "why is in the node's log alone: under NodeDP nothing leaves but updates with noise",
-        ),
-        (NODE, "mock", "ValueError in line 3: age is 41"),
+        (RECORD, "private", "privacy", UNTOLD),
+        (NODE, "private", "privacy", UNTOLD),
+        (NODE, "mock", "exception", "ValueError in line 3: age is 41"),
     ],
     ids=["records", "nodes", "mock"],
 )
 def test_under_differential_privacy_a_plans_own_words_stay_even_where_errors_are_told_in_full(
-    tmp_path: Path, protect: dict[str, Any], use: str, detail: str
+    tmp_path: Path, protect: dict[str, Any], use: str, reason: str, detail: str
 ) -> None:
     failed = result(ok=False, reason="exception", detail="ValueError in line 3", message="age is 41")
-    stored = store(row(use, protect), 1, failed, 0, destination(tmp_path, errors="full"))
-    assert (stored.result.reason, stored.result.detail) == ("exception", detail)
+    stored = store(row(use, protect, PLAN), 1, failed, 0, destination(tmp_path, errors="full"))
+    assert (stored.result.reason, stored.result.detail) == (reason, detail)
+    assert stored.left is (use == "private")  # and so it is paid for
     assert stored.message == "age is 41"  # for the node's own log
 
 
