@@ -121,10 +121,12 @@ def fits(file: str) -> bool:
         tags = parse_wheel_filename(file)[3]
     except InvalidWheelFilename:
         return False
-    own = {f"cp{each.replace('.', '')}" for each in PYTHONS}
+    versions = [each.replace(".", "") for each in PYTHONS]
+    pure = {"py3", *(f"py{each}" for each in versions)}
+    own = {f"cp{each}" for each in versions}
     return any(
         (
-            tag.interpreter == "py3"
+            (tag.interpreter in pure and tag.abi == "none")
             or (tag.interpreter in own and tag.abi in (tag.interpreter, "none"))
             or (tag.abi == "abi3" and tag.interpreter.startswith("cp3"))
         )

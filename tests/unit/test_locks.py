@@ -104,6 +104,8 @@ def test_what_is_installed_here_is_what_is_locked() -> None:
         ("numpy-2.4.6-cp314-cp314-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl", True),
         ("cryptography-50.0.2-cp39-abi3-musllinux_1_2_x86_64.whl", True),
         ("ruff-0.17.6-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", True),
+        ("backrefs-8.3.1-py311-none-any.whl", True),
+        ("backrefs-8.3.1-py310-none-any.whl", False),
         ("numpy-2.4.6-cp311-cp311-win_amd64.whl", False),
         ("numpy-2.4.6-cp311-cp311-macosx_14_0_arm64.whl", False),
         ("numpy-2.4.6-cp314-cp314t-manylinux_2_27_x86_64.whl", False),
