@@ -61,6 +61,7 @@ _NAMES = {
     "LinearDecay": "fedjob.training_plans.schedules",
     "LinearRegression": "fedjob.protocols.analytics.linear",
     "LogisticRegression": "fedjob.protocols.analytics.glm",
+    "MLflow": "fedjob.researcher.hooks.tracking.mlflow",
     "Median": "fedjob.aggregation.robust.median",
     "NoSuchJob": "fedjob.common.errors",
     "NodeRefused": "fedjob.common.errors",
@@ -91,8 +92,10 @@ _NAMES = {
     "SubmitError": "fedjob.common.errors",
     "Target": "fedjob.data.preprocessing.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
+    "Tracing": "fedjob.researcher.hooks.tracking.tracing",
     "TorchPlan": "fedjob.training_plans.torch",
     "TrimmedMean": "fedjob.aggregation.robust.trimmed_mean",
+    "WandB": "fedjob.researcher.hooks.tracking.wandb",
     "WaitTimeout": "fedjob.common.errors",
     "WeightedMean": "fedjob.aggregation.mean",
     "connect": "fedjob.researcher.jobs.session",
@@ -176,6 +179,9 @@ if TYPE_CHECKING:
     from fedjob.researcher.hooks.best_round import KeepBest as KeepBest
     from fedjob.researcher.hooks.early_stopping import EarlyStopping as EarlyStopping
     from fedjob.researcher.hooks.tensorboard import TensorBoard as TensorBoard
+    from fedjob.researcher.hooks.tracking.mlflow import MLflow as MLflow
+    from fedjob.researcher.hooks.tracking.tracing import Tracing as Tracing
+    from fedjob.researcher.hooks.tracking.wandb import WandB as WandB
     from fedjob.researcher.jobs.cross_validation import cross_validate as cross_validate
     from fedjob.researcher.jobs.job import Job as Job
     from fedjob.researcher.jobs.session import Session as Session

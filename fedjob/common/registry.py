@@ -112,4 +112,4 @@ class Registry(Mapping[str, type[T]]):
                 f"a {self.kind} is a frozen dataclass with a `name`, such as an instance of one of "
                 f"{', '.join(self.names())}; found {shown(component)}"
             )
-        return name, {f.name: to_plain(getattr(component, f.name)) for f in fields(component)}
+        return name, {f.name: to_plain(getattr(component, f.name)) for f in fields(component) if f.init}

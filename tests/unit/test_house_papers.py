@@ -15,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("fedjob/**/*.py"))
 
 IMPORTED_AS = {
+    "mlflow-skinny": "mlflow",
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry",
+    "opentelemetry-sdk": "opentelemetry",
     "paho-mqtt": "paho",
     "pillow": "PIL",
     "PySocks": "socks",
@@ -30,6 +33,9 @@ EXTRAS = (
     "researcher",
     "metrics",
     "tensorboard",
+    "mlflow",
+    "tracing",
+    "wandb",
     "imaging",
     "sql",
     "oidc",

@@ -10,6 +10,9 @@ HOOKS: Registry[Hook] = Registry(
     {
         "early_stopping": "fedjob.researcher.hooks.early_stopping:EarlyStopping",
         "keep_best": "fedjob.researcher.hooks.best_round:KeepBest",
+        "mlflow": "fedjob.researcher.hooks.tracking.mlflow:MLflow",
         "tensorboard": "fedjob.researcher.hooks.tensorboard:TensorBoard",
+        "tracing": "fedjob.researcher.hooks.tracking.tracing:Tracing",
+        "wandb": "fedjob.researcher.hooks.tracking.wandb:WandB",
     },
 )

@@ -1,0 +1,1 @@
+"""Hooks for services that keep track of experiments."""
