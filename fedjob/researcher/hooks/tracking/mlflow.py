@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ class MLflow(ExperimentTracking):
     name: ClassVar[str] = "mlflow"
 
     def run(self) -> ExperimentRun:
+        os.environ.setdefault(
+            "MLFLOW_DISABLE_TELEMETRY", "true"
+        )  # a job reports to nobody that it does not name
         try:
             import mlflow
         except ImportError as error:

@@ -39,6 +39,9 @@ class WandB(ExperimentTracking):
     name: ClassVar[str] = "wandb"
 
     def run(self) -> ExperimentRun:
+        os.environ.setdefault(
+            "WANDB_ERROR_REPORTING", "false"
+        )  # a job reports to nobody that it does not name
         try:
             import wandb
         except ImportError as error:
