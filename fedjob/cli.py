@@ -31,6 +31,7 @@ _COMMANDS = {
         "federation",
         "Say who belongs to a federation: its keys, its roster, revocation.",
     ),
+    "dossier": ("fedjob.researcher.cli.dossier", "dossier", "Check the dossier of a job, anywhere."),
     "job": ("fedjob.researcher.cli.jobs", "job", "Submit, find, follow and end jobs."),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedjob import FedAvg, Hook, Job, JobFailed, Quorum
+from fedjob.researcher.dossier.signed_file import open_dossier
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
@@ -154,6 +155,12 @@ def test_a_researcher_keeps_the_heads_of_audit_logs_and_sees_at_once_that_one_wa
     shown = ward.cli("verify", job.id, "--heads", heads).stdout
     assert "1 of 1 audit logs without a contradiction: ward " in shown
     assert node.json("audit", "verify", "--against", str(heads))["held"] >= 3
+    dossier = open_dossier(job.dossier(tmp_path / "dossier.html").read_bytes())
+    assert dossier.problems == ()
+    assert dossier.key == dossier.content["job"]["researcher_key"]
+    (permission,) = dossier.content["permissions"]
+    assert (permission["node"], permission["decision"]) == ("ward", "granted")
+    assert [each["node"] for each in dossier.content["audit_logs"]] == ["ward"]
 
     cut = make_job(ward, rounds=3, keep=True, hooks=[CutsTheLog(node.home / "node.sqlite")])
     cut.run(progress=False)

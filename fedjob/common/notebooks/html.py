@@ -81,8 +81,14 @@ def facts(rows: Mapping[str, Any]) -> Piece:
     return Piece(f"<table><tbody>{body}</tbody></table>")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "") -> Piece:
-    """Return a table; columns of numbers are aligned to the right, and a long one is cut in its middle."""
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str = "", most: int | None = MAX_ROWS
+) -> Piece:
+    """Return a table; columns of numbers are aligned to the right, and a long one is cut in its middle.
+
+    Args:
+        most: rows that are shown; None for all.
+    """
     cells = [list(row) for row in rows]
     numeric = [
         bool(cells) and all(is_numeric(row[column]) for row in cells if column < len(row))
@@ -91,10 +97,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str 
     kinds = [' class="fj-n"' if each else "" for each in numeric]
     head = "".join(f"<th{kind}>{escaped(name)}</th>" for name, kind in zip(header, kinds, strict=True))
     shown = cells
-    if len(cells) > MAX_ROWS:
-        left = len(cells) - MAX_ROWS + 1
+    if most is not None and len(cells) > most:
+        left = len(cells) - most + 1
         gap = Piece(f'<td colspan="{len(header)}" class="fj-idle">… {left} rows are not shown</td>')
-        shown = [*cells[: MAX_ROWS - 11], [gap], *cells[-10:]]
+        shown = [*cells[: most - 11], [gap], *cells[-10:]]
     body = "".join(f"<tr>{_row(row, kinds)}</tr>" for row in shown)
     titled = f"<caption>{escaped(caption)}</caption>" if caption else ""
     return Piece(f"<table>{titled}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")

@@ -24,6 +24,7 @@ _COMMANDS = {
     "resume-all": (f"{_HERE}.control", "resume_all", "Begin all submitted jobs again that nobody runs."),
     "clone": (f"{_HERE}.control", "clone", "Make a new draft with the fields of a job."),
     "result": (f"{_HERE}.result", "result", "Show a job's result, or write all its results to a folder."),
+    "dossier": (f"{_HERE}.dossier", "write", "Write one signed file for a data protection officer."),
     "delete": (f"{_HERE}.control", "delete", "Delete a job here, at the hub and at the nodes."),
 }
 

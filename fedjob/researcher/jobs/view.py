@@ -319,6 +319,21 @@ class JobView(ObservedJob):
             self._spec, record, list(read_events(self._folder.events)), runs=runs(self._folder, record)
         )
 
+    def dossier(self, path: str | Path | None = None) -> Path:
+        """Write one signed file of what a data protection officer or an ethics board asks; return where.
+
+        Every aggregation is computed again for it. `fedjob dossier verify FILE` checks it on any machine, offline.
+
+        Args:
+            path: of the file; None for `dossier_<job id>.html` in the working folder.
+
+        Raises:
+            ConfigError: there is such a file already.
+        """
+        from fedjob.researcher.dossier.dossier import write_dossier
+
+        return write_dossier(self._folder, None if path is None else Path(path))
+
     @property
     def partial(self) -> Partial:
         """The result so far: the nodes' last values, the last committed round's parameters."""
