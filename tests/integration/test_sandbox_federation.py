@@ -26,24 +26,15 @@ def count(dataset):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="module")
-def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("temporary")
-        patch.setenv("TMPDIR", str(folder))
-        patch.setattr("tempfile.tempdir", None)
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def session(temporary: Path) -> Iterator[SandboxSession]:
+def session() -> Iterator[SandboxSession]:
     nodes = {
         "clinic-1": PATIENTS,
         "clinic-2": {"data": PATIENTS[:30], "pairs": (np.ones((4, 2)), np.ones(4))},
     }
     with fedjob.sandbox_federation(nodes, approve="ask") as session:
         yield session
-    assert not processes_of(temporary)
-    assert list(temporary.iterdir()) == []
+    assert not processes_of(session.folder)
+    assert not session.folder.exists()
 
 
 def test_every_node_is_there_with_its_datasets(session: SandboxSession) -> None:
@@ -87,9 +78,8 @@ def test_an_owner_adds_data_and_says_how_they_are_read(session: SandboxSession) 
 
 
 def test_a_federation_may_be_started_in_any_thread_and_a_port_that_is_taken_is_named(
-    session: SandboxSession, temporary: Path
+    session: SandboxSession,
 ) -> None:
-    before = set(temporary.iterdir())
     port = int(session.membership.hub_url.rpartition(":")[2])
     raised: list[BaseException] = []
 
@@ -104,7 +94,6 @@ def test_a_federation_may_be_started_in_any_thread_and_a_port_that_is_taken_is_n
     thread.join(120)
     assert f"{port}" in str(raised[0])
     assert "use" in str(raised[0])
-    assert set(temporary.iterdir()) == before
 
 
 SCRIPT = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from fedjob.starting_points.cli import KINDS, write_starting_point
 def test_a_script_passes_its_check_and_runs_as_it_is(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("FEDJOB_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "risk.py"
@@ -28,6 +27,8 @@ def test_a_script_passes_its_check_and_runs_as_it_is(
     assert "fedjob job check risk.py" in done.output
     job = job_of_script(script, tmp_path / "home")
     assert job.check().ok
+    tried = {check.node: check.plan for check in job.check(plan_only=True)}
+    assert tried == dict.fromkeys(("north", "south"), "not tried" if kind == "function" else "passes")
     job.delete()
     made = runpy.run_path(str(script), run_name="__main__")
     assert made["job"].success

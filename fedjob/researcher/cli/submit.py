@@ -60,21 +60,27 @@ def submit(
 @_WHAT
 @HOME
 @_STRICT
+@click.option(
+    "--plan-only",
+    is_flag=True,
+    help="Ask no node: run one batch of the plan here, on made-up rows with the columns that the nodes publish.",
+)
 @json_option
-def check(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
+def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: bool) -> None:
     """Ask every node whether the job may run there, without a request. The exit code is 1 if one refuses."""
     job = _job(what, home, strict)
     try:
-        checks = job.check()
+        checks = job.check(plan_only=True) if plan_only else job.check()
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
-    show_rows(
-        [{"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks]
-        if not as_json
-        else [asdict(c) for c in checks],
-        as_json,
-    )
+    if as_json or plan_only:
+        rows = [asdict(check) for check in checks]
+    else:
+        rows = [
+            {"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks
+        ]
+    show_rows(rows, as_json)
     if not checks.ok:
         sys.exit(1)
 
