@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -71,6 +72,7 @@ def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: 
     job = _job(what, home, strict)
     try:
         checks = job.check(plan_only=True) if plan_only else job.check()
+        cost = "" if as_json or plan_only else job.estimate().about
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
@@ -81,8 +83,45 @@ def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: 
             {"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks
         ]
     show_rows(rows, as_json)
+    if cost:
+        click.echo(cost, err=not sys.stdout.isatty())  # in a pipe there is the table alone
     if not checks.ok:
         sys.exit(1)
+
+
+@click.command()
+@_WHAT
+@HOME
+@_STRICT
+@json_option
+def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
+    """Print what a job would cost at each node and in all: bytes, time, memory, differential privacy."""
+    job = _job(what, home, strict)
+    try:
+        found = job.estimate()
+    finally:
+        if Path(what).exists():
+            job.delete()  # the draft was made for the estimate only
+    if as_json:
+        print_json(
+            {
+                "nodes": [
+                    {
+                        name: None if isinstance(value, float) and not math.isfinite(value) else value
+                        for name, value in asdict(one).items()
+                    }
+                    for one in found
+                ],
+                "bytes_per_node": found.bytes_per_node,
+                "bytes_total": found.bytes_total,
+                "exact": found.exact,
+                "time_s": found.time_s,
+                "memory_bytes": found.memory_bytes,
+                "epsilon": found.epsilon,
+            }
+        )
+        return
+    click.echo(repr(found))
 
 
 @click.command()

@@ -53,6 +53,7 @@ from fedjob.researcher.jobs.approval import (
     try_plan,
 )
 from fedjob.researcher.jobs.deletion import delete_job
+from fedjob.researcher.jobs.estimate import Estimate, estimate_job
 from fedjob.researcher.jobs.lifecycle import (
     at_home,
     belongs_somewhere,
@@ -67,7 +68,6 @@ from fedjob.researcher.jobs.lifecycle import (
     take_next_attempt,
 )
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
-from fedjob.researcher.jobs.privacy_estimate import PrivacyEstimates, estimate_job
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
@@ -333,21 +333,23 @@ class Job(ManualRounds, JobView):
         epoch = self._runner.record.epoch if self._runner is not None else 0
         return check_nodes(session, self._spec, self._folder, epoch=epoch, timeout_s=timeout_s, schema=schema)
 
-    def estimate(self, timeout_s: float = 10.0) -> PrivacyEstimates:
-        """Ask every node what the job would cost in differential privacy; nothing is charged and nothing stays there.
+    def estimate(self, timeout_s: float = 10.0) -> Estimate:
+        """Return what the job would cost before anything of it is sent: bytes, time, memory and differential privacy.
+
+        Under differential privacy every node is asked for what it would charge; nothing is charged, nothing stays there.
 
         Args:
             timeout_s: after which a node counts as silent.
 
         Returns:
-            One estimate per node.
+            One estimate per node, and the sums.
 
         Raises:
-            SpecError: the job asks for no differential privacy.
             NoDatasets: nothing matches `data`.
         """
         self.reach()
-        return estimate_job(self._spec, lambda: self.check(timeout_s))
+        home = self._folder.path.parent.parent
+        return estimate_job(self._spec, self._folder, home, lambda: self.check(timeout_s))
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.
