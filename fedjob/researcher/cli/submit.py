@@ -18,7 +18,9 @@ from fedjob.common.types import check_given
 from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
+    from fedjob.researcher.federation.offers import NodeAnswer
     from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.runner.plan_trial import PlanCheck
 
 _WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
 _STRICT = click.option(
@@ -76,17 +78,19 @@ def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: 
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
-    if as_json or plan_only:
-        rows = [asdict(check) for check in checks]
-    else:
-        rows = [
-            {"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks
-        ]
-    show_rows(rows, as_json)
+    show_rows([asdict(check) if as_json else _row(check) for check in checks], as_json)
     if cost:
         click.echo(cost, err=not sys.stdout.isatty())  # in a pipe there is the table alone
     if not checks.ok:
         sys.exit(1)
+
+
+def _row(check: NodeAnswer | PlanCheck) -> dict[str, object]:
+    from fedjob.researcher.runner.plan_trial import PlanCheck
+
+    if isinstance(check, PlanCheck):
+        return asdict(check)
+    return {"node": check.node, "dataset": check.dataset, "grant": check.verdict, "workers": check.workers}
 
 
 @click.command()

@@ -191,7 +191,7 @@ def _time_of(spec: JobSpec, home: Path) -> tuple[float | None, str]:
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:
-    found = {name: value for name, value in answer.privacy.items() if name in _PRIVACY}
+    found: dict[str, Any] = {name: value for name, value in answer.privacy.items() if name in _PRIVACY}
     problem = "" if answer.may_run or answer.grant == "pending" else answer.verdict
     return NodeEstimate(node=answer.node, problem=problem, **found)
 

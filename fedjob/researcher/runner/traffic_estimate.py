@@ -170,7 +170,7 @@ def _bytes_of(ask: Ask, spec: JobSpec) -> _AskBytes:
     answered = join(_answer_schema(ask), ask.aux)
     up = file_size_of(answered) if answered else 0
     tensors = sum(num_bytes_of(schema_of(value)) for value in ask.shared.values() if is_params(value))
-    model = ask.shared.get("params")
+    model: Any = ask.shared.get("params")
     gradients = num_bytes_of(schema_of(model)) if is_params(model) else 0
     return _AskBytes(
         shared=shared, own=own, up=up, memory=tensors + max(own.values(), default=0) + gradients + up
