@@ -30,6 +30,10 @@ def test_a_script_passes_its_check_and_runs_as_it_is(
     tried = {check.node: check.plan for check in job.check(plan_only=True)}
     assert tried == dict.fromkeys(("north", "south"), "not tried" if kind == "function" else "passes")
     job.delete()
+    for words in (["check"], ["check", "--plan-only", "--json"], ["estimate"], ["estimate", "--json"]):
+        done = CliRunner().invoke(cli, ["job", *words, "risk.py", "--home", str(tmp_path / "home")])
+        assert done.exit_code == 0, (words, done.output)
+        assert "north" in done.output
     made = runpy.run_path(str(script), run_name="__main__")
     assert made["job"].success
     if kind == "function":
