@@ -105,6 +105,7 @@ _NAMES = {
     "off": "fedjob.researcher.monitoring.event_handlers",
     "on": "fedjob.researcher.monitoring.event_handlers",
     "plans": "fedjob.protocols",
+    "sandbox_federation": "fedjob.one_machine.federation",
 }
 
 __all__ = ["__version__", *_NAMES]
@@ -142,6 +143,7 @@ if TYPE_CHECKING:
     from fedjob.data.preprocessing.missing import Impute as Impute
     from fedjob.data.preprocessing.rows import Filter as Filter
     from fedjob.data.preprocessing.scale import Scale as Scale
+    from fedjob.one_machine.federation import sandbox_federation as sandbox_federation
     from fedjob.optimizers.adaptive import FedAdagrad as FedAdagrad
     from fedjob.optimizers.adaptive import FedAdam as FedAdam
     from fedjob.optimizers.adaptive import FedYogi as FedYogi

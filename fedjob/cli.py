@@ -9,6 +9,7 @@ from fedjob.common.console import LazyGroup, run_command_line
 
 _COMMANDS = {
     "demo": ("fedjob.demo", "demo", "Train on four nodes on this machine, in a minute."),
+    "new": ("fedjob.starting_points.cli", "new", "Write a script that trains as it is, to begin with."),
     "doctor": (
         "fedjob.researcher.cli.federation",
         "doctor",

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedjob import Evaluation, Explicit, Job, Quorum, Session, connect
-from fedjob.demo.processes import Commands
+from fedjob.one_machine.commands import Commands
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared" / "data" / "heart"

@@ -22,7 +22,7 @@ import click
 
 from fedjob.common.errors import ConfigError, MissingPackage
 from fedjob.common.files import make_folder, open_locked, remove_folder
-from fedjob.demo.processes import Commands
+from fedjob.one_machine.commands import Commands
 
 if TYPE_CHECKING:
     from fedjob.demo.data import Shares

@@ -30,6 +30,7 @@ FORKED = (
     "test_preprocess_learning.py",
     "test_privacy_budgets.py",
     "test_psi.py",
+    "test_sandbox_federation.py",
     "test_settings_in_force.py",
     "test_statistics.py",
     "test_submitted_jobs.py",

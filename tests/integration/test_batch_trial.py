@@ -90,6 +90,28 @@ def test_no_owner_is_asked_for_a_plan_that_can_not_run_on_their_columns(
     assert "seen by nobody" not in "".join(capfd.readouterr())
 
 
+def test_a_check_of_the_plan_alone_names_what_would_fail_and_asks_nobody(
+    federation: Federation, session: Session
+) -> None:
+    before = requests_at(federation)
+    job = Job(FedAvg(), training_plan=WrongWidth, data="heart", rounds=1, session=session)
+    checks = job.check(plan_only=True)
+    assert not checks.ok
+    assert [(check.node, check.dataset, check.plan) for check in checks] == [("ward", "heart", "fails")]
+    assert "the data have 2 features where a layer takes others (13x1)" in checks[0].why
+    assert f"{Path(__file__).name}, line" in checks[0].why
+    assert "fails" in checks._repr_html_()
+    unscored = Job(
+        FedAvg(),
+        training_plan=Fits,
+        data="heart",
+        training_args={"test_on_global_updates": True},
+        session=session,
+    )
+    assert "test_ratio" in unscored.check(plan_only=True)[0].why
+    assert requests_at(federation) == before
+
+
 def test_a_plan_that_fits_is_asked_for_and_is_tried_once(federation: Federation, session: Session) -> None:
     job = Job(FedAvg(), training_plan=Fits, data="heart", rounds=1, session=session)
     job.request()

@@ -10,6 +10,7 @@ _HERE = "fedjob.researcher.cli"
 _COMMANDS = {
     "submit": (f"{_HERE}.submit", "submit", "Start a job in a process of its own."),
     "check": (f"{_HERE}.submit", "check", "Ask the nodes whether a job may run, without starting it."),
+    "estimate": (f"{_HERE}.submit", "estimate", "Print the bytes, time, memory and epsilon of a job."),
     "request": (f"{_HERE}.submit", "request", "Ask the nodes' owners to allow a job."),
     "list": (f"{_HERE}.show", "list_jobs", "List the jobs of this home, newest last."),
     "show": (f"{_HERE}.show", "show", "Show a job's spec and record."),

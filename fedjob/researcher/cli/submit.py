@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -17,7 +18,9 @@ from fedjob.common.types import check_given
 from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
+    from fedjob.researcher.federation.offers import NodeAnswer
     from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.runner.plan_trial import PlanCheck
 
 _WHAT = click.argument("what", metavar="FILE.py|SPEC|ID", type=str)
 _STRICT = click.option(
@@ -60,23 +63,69 @@ def submit(
 @_WHAT
 @HOME
 @_STRICT
+@click.option(
+    "--plan-only",
+    is_flag=True,
+    help="Ask no node: run one batch of the plan here, on made-up rows with the columns that the nodes publish.",
+)
 @json_option
-def check(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
+def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: bool) -> None:
     """Ask every node whether the job may run there, without a request. The exit code is 1 if one refuses."""
     job = _job(what, home, strict)
     try:
-        checks = job.check()
+        checks = job.check(plan_only=True) if plan_only else job.check()
+        cost = "" if as_json or plan_only else job.estimate().about
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
-    show_rows(
-        [{"node": c.node, "dataset": c.dataset, "grant": c.verdict, "workers": c.workers} for c in checks]
-        if not as_json
-        else [asdict(c) for c in checks],
-        as_json,
-    )
+    show_rows([asdict(check) if as_json else _row(check) for check in checks], as_json)
+    if cost:
+        click.echo(cost, err=not sys.stdout.isatty())  # in a pipe there is the table alone
     if not checks.ok:
         sys.exit(1)
+
+
+def _row(check: NodeAnswer | PlanCheck) -> dict[str, object]:
+    from fedjob.researcher.runner.plan_trial import PlanCheck
+
+    if isinstance(check, PlanCheck):
+        return asdict(check)
+    return {"node": check.node, "dataset": check.dataset, "grant": check.verdict, "workers": check.workers}
+
+
+@click.command()
+@_WHAT
+@HOME
+@_STRICT
+@json_option
+def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
+    """Print what a job would cost at each node and in all: bytes, time, memory, differential privacy."""
+    job = _job(what, home, strict)
+    try:
+        found = job.estimate()
+    finally:
+        if Path(what).exists():
+            job.delete()  # the draft was made for the estimate only
+    if as_json:
+        print_json(
+            {
+                "nodes": [
+                    {
+                        name: None if isinstance(value, float) and not math.isfinite(value) else value
+                        for name, value in asdict(one).items()
+                    }
+                    for one in found
+                ],
+                "bytes_per_node": found.bytes_per_node,
+                "bytes_total": found.bytes_total,
+                "exact": found.exact,
+                "time_s": found.time_s,
+                "memory_bytes": found.memory_bytes,
+                "epsilon": found.epsilon,
+            }
+        )
+        return
+    click.echo(repr(found))
 
 
 @click.command()

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import JobError, RepositoryError, TransportError
+from fedjob.common.errors import JobError, RepositoryError, SpecError, TransportError
 from fedjob.common.lifecycle import HISTORY, State
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.connection.catalogue import DatasetHandle, list_datasets
+from fedjob.researcher.definition.data import HANDLE, SCHEMA, resolve, resolve_local
 from fedjob.researcher.definition.operation import check_plan_args
 from fedjob.researcher.federation.offers import (
     NO_REPLY,
@@ -27,11 +28,13 @@ from fedjob.researcher.federation.released_logs import fetch_released
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
 from fedjob.researcher.runner import batch_trial
 from fedjob.researcher.runner.batch_trial import PublishedColumns
+from fedjob.researcher.runner.plan_trial import FAILS, PlanCheck, PlanChecks, TriedDataset, try_one_batch
 from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 from fedjob.training_plans.source.plan_source import PlanSource
+from fedjob.training_plans.training_args import merged_args
 
 if TYPE_CHECKING:
     from fedjob.researcher.connection.connection import Connection
@@ -126,6 +129,71 @@ def try_plan(spec: JobSpec, source: PlanSource, handles: Mapping[str, DatasetHan
             for node, handle in handles.items()
         }
         batch_trial.try_plan(spec, source, published, home)
+
+
+def check_plan_only(
+    spec: JobSpec,
+    source: PlanSource,
+    folder: JobFolder,
+    data: Any,
+    nodes: Any,
+    as_node: str,
+    session: Connection | None,
+) -> PlanChecks:
+    """Try one batch of a job's training plans on made-up rows of its datasets; see `Job.check`.
+
+    Args:
+        data, nodes, as_node: as the job was given them.
+
+    Raises:
+        NoDatasets: nothing matches `data`.
+    """
+    if session is None:
+        found = resolve_local(data, as_node, folder, use=spec.use)
+    else:
+        asked = None if nodes is None else list(nodes)
+        found = resolve(data, asked, session, use=spec.use, project=spec.project).datasets
+    try:
+        check_plans(spec, source, folder)
+    except SpecError as error:
+        return PlanChecks(
+            [
+                PlanCheck(node=node, dataset=str(info["name"]), plan=FAILS, why=str(error))
+                for node, info in sorted(found.items())
+            ]
+        )
+    tried = {node: _tried(spec, source, folder, node, info) for node, info in found.items()}
+    return try_one_batch(tried, spec.model_args)
+
+
+def _tried(
+    spec: JobSpec, source: PlanSource, folder: JobFolder, node: str, info: Mapping[str, Any]
+) -> TriedDataset:
+    """Return what is tried for one node."""
+    handle: DatasetHandle | None = info.get(HANDLE)
+    about = PublishedColumns(
+        schema=dict(info.get(SCHEMA) or {}),
+        reader=str(info.get("reader") or "") if handle is None else handle.reader,
+        has_assets=len(info.get("assets") or () if handle is None else handle.assets) > 1,
+    )
+    plan = plan_at(spec, node)
+    if plan.get("hash") not in ("", None, spec.plan_hash):
+        source = PlanSource(text_of(spec, folder, plan["hash"]), plan["entry"], plan["hash"])
+    protocol = inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
+    reason = ""
+    if not isinstance(protocol, TrainingProtocol) or not source.text:
+        reason = "the job has no training plan"
+    elif spec.preprocess or info.get("preprocess"):
+        reason = "preprocess changes the rows before the plan sees them"
+    elif not info.get("name"):
+        reason = "it has no dataset whose columns are known"
+    return TriedDataset(
+        name=str(info.get("name") or info.get("brought") or ""),
+        about=about,
+        source=source,
+        training_args=merged_args(spec.training_args, spec.each.get(node, {})),
+        reason=reason,
+    )
 
 
 def check_is_draft(folder: JobFolder) -> None:

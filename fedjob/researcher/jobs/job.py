@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
@@ -44,6 +44,7 @@ from fedjob.researcher.jobs.approval import (
     LastRequests,
     check_is_draft,
     check_nodes,
+    check_plan_only,
     check_plans,
     missing_permissions,
     read_job_logs,
@@ -52,6 +53,7 @@ from fedjob.researcher.jobs.approval import (
     try_plan,
 )
 from fedjob.researcher.jobs.deletion import delete_job
+from fedjob.researcher.jobs.estimate import Estimate, estimate_job
 from fedjob.researcher.jobs.lifecycle import (
     at_home,
     belongs_somewhere,
@@ -66,7 +68,6 @@ from fedjob.researcher.jobs.lifecycle import (
     take_next_attempt,
 )
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
-from fedjob.researcher.jobs.privacy_estimate import PrivacyEstimates, estimate_job
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
 from fedjob.researcher.jobs.resume import begin_at, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
@@ -79,6 +80,7 @@ from fedjob.researcher.results.table import free_path
 from fedjob.researcher.rounds.coordination import coordinate_of
 from fedjob.researcher.runner.control import cancel, kill, stop
 from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.runner.plan_trial import PlanChecks
 from fedjob.researcher.runner.revival import begin_again
 from fedjob.researcher.runner.runner import Runner
 from fedjob.researcher.runner.submission import hand_over
@@ -287,7 +289,25 @@ class Job(ManualRounds, JobView):
 
     # -- ask the nodes -------------------------------------------------------------
 
-    def check(self, timeout_s: float = 10.0, *, schema: Mapping[str, str] | None = None) -> Checks:
+    @overload
+    def check(
+        self,
+        timeout_s: float = 10.0,
+        *,
+        schema: Mapping[str, str] | None = None,
+        plan_only: Literal[False] = False,
+    ) -> Checks: ...
+
+    @overload
+    def check(self, timeout_s: float = 10.0, *, plan_only: Literal[True]) -> PlanChecks: ...
+
+    def check(
+        self,
+        timeout_s: float = 10.0,
+        *,
+        schema: Mapping[str, str] | None = None,
+        plan_only: bool = False,
+    ) -> Checks | PlanChecks:
         """Ask every node whether the job may run there; nothing is filed and nothing stays at a node.
 
         The plan was imported and built when the job was defined; the nodes look
@@ -296,6 +316,8 @@ class Job(ManualRounds, JobView):
         Args:
             timeout_s: after which a node counts as silent.
             schema: column name -> type that every dataset must have; an empty type for any.
+            plan_only: no node is asked; one batch of the plan runs here, in a process of its own, on made-up rows with the
+                columns that the nodes publish, and what would fail at them is named with the plan's own line.
 
         Returns:
             One answer per node.
@@ -303,25 +325,31 @@ class Job(ManualRounds, JobView):
         Raises:
             NoDatasets: nothing matches `data`.
         """
+        if plan_only:
+            session = self._at_home()
+            where = (self._data, self._nodes_asked, self._as_node, session)
+            return check_plan_only(self._spec, self._source, self._folder, *where)
         session = self.reach()
         epoch = self._runner.record.epoch if self._runner is not None else 0
         return check_nodes(session, self._spec, self._folder, epoch=epoch, timeout_s=timeout_s, schema=schema)
 
-    def estimate(self, timeout_s: float = 10.0) -> PrivacyEstimates:
-        """Ask every node what the job would cost in differential privacy; nothing is charged and nothing stays there.
+    def estimate(self, timeout_s: float = 10.0) -> Estimate:
+        """Return what the job would cost before anything of it is sent: bytes, time, memory and differential privacy.
+
+        Under differential privacy every node is asked for what it would charge; nothing is charged, nothing stays there.
 
         Args:
             timeout_s: after which a node counts as silent.
 
         Returns:
-            One estimate per node.
+            One estimate per node, and the sums.
 
         Raises:
-            SpecError: the job asks for no differential privacy.
             NoDatasets: nothing matches `data`.
         """
         self.reach()
-        return estimate_job(self._spec, lambda: self.check(timeout_s))
+        home = self._folder.path.parent.parent
+        return estimate_job(self._spec, self._folder, home, lambda: self.check(timeout_s))
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.

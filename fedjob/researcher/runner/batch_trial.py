@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +183,7 @@ def fault_of(
             plan.load_data(table)
             plan.training_loss()
         except Exception as error:  # the plan is the researcher's, and may raise anything
-            sure = _sure(error)
+            sure = sure_fault(error)
             if not sure:
                 return ""
             found.add((sure, where(error)))
@@ -195,7 +195,7 @@ def fault_of(
     return words
 
 
-def _sure(error: Exception) -> str:
+def sure_fault(error: Exception) -> str:
     """Return the words for a fault that no values cause; empty for any other."""
     from fedjob.researcher.runner.made_up_data import AbsentColumns
 
@@ -214,12 +214,16 @@ def _sure(error: Exception) -> str:
     return ""
 
 
-def answer_of(order: bytes, deadline_s: float = DEADLINE_S) -> str | None:
-    """Return what a process of its own finds about an order, see `main`; None where it finds nothing in time."""
+def answer_of(order: bytes, deadline_s: float = DEADLINE_S, *, module: str = __name__) -> str | None:
+    """Return what a process of its own finds about an order; None where it finds nothing in time.
+
+    Args:
+        module: that the process runs; see `serve`.
+    """
     paths = [str(_ABOVE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -240,8 +244,8 @@ def answer_of(order: bytes, deadline_s: float = DEADLINE_S) -> str | None:
         process.communicate()
 
 
-def main() -> None:
-    """Read an order from stdin and write what is surely wrong with its plan to stdout, and nothing else."""
+def serve(find: Callable[[Mapping[str, Any]], str]) -> None:
+    """Read an order from stdin, and write what is found about it to stdout, and nothing else."""
     order = unpack(sys.stdin.buffer.read())
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -249,12 +253,15 @@ def main() -> None:
         os.dup2(nowhere, descriptor)  # a plan may print
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
-    origins = tuple((str(label), int(number)) for label, number in order["origins"])
-    source = PlanSource(order["text"], order["entry"], "", origins)
-    found = fault_of(source, order["model_args"], order["training_args"], dict(order["schema"]))
-    answers.write(f"{_ANSWER}{found}\n".encode())
+    answers.write(f"{_ANSWER}{find(order)}\n".encode())
     answers.close()
 
 
+def _fault_in(order: Mapping[str, Any]) -> str:
+    origins = tuple((str(label), int(number)) for label, number in order["origins"])
+    source = PlanSource(order["text"], order["entry"], "", origins)
+    return fault_of(source, order["model_args"], order["training_args"], dict(order["schema"]))
+
+
 if __name__ == "__main__":
-    main()
+    serve(_fault_in)

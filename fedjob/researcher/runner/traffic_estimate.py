@@ -1,0 +1,196 @@
+"""The bytes that a job will move, computed before anything is sent: the protocol's own asks, with tensors of zeros.
+
+Counted are the objects that go through the hub: plans, files that the job brings, parameters and answers. Beside them go
+messages of some kilobytes a task, and where a federation is encrypted 16 bytes for each MiB of an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedjob.aggregation.contribution import Contribution
+from fedjob.common.items import Items
+from fedjob.common.types import ENDLESS
+from fedjob.parameters.auxiliary import join
+from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
+from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, Reply, View
+from fedjob.protocols.own import inner_of
+from fedjob.protocols.training.base import TrainingProtocol
+from fedjob.researcher.storage.deployment import plan_at
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import BROUGHT, JobSpec
+
+_MAX_ASKS = 3
+"""Asks that are played: from the third on a round of these protocols sends what the one before it sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficEstimate:
+    """The bytes of objects that a job moves through the hub, if every node takes part in every round.
+
+    Args:
+        down, up: node -> bytes that it fetches and that it stores, over the whole job.
+        sent, received: bytes that the researcher stores and fetches; what several nodes get is stored once.
+        memory_bytes: of the largest set of tensors that a node has at once: those it is sent, their gradients and its
+            answer; without the optimizer's state, activations and data.
+        bound: why fewer bytes may move; empty where the bytes are exact.
+    """
+
+    down: Mapping[str, int] = field(default_factory=dict)
+    up: Mapping[str, int] = field(default_factory=dict)
+    sent: int = 0
+    received: int = 0
+    memory_bytes: int = 0
+    bound: str = ""
+
+    @property
+    def total(self) -> int:
+        """The bytes of all transfers to and from the hub, those of the researcher among them."""
+        return sum(self.down.values()) + sum(self.up.values()) + self.sent + self.received
+
+
+@dataclass(slots=True, kw_only=True)
+class _AskBytes:
+    shared: int
+    own: dict[str, int]
+    up: int
+    memory: int
+
+
+def unknown_traffic(spec: JobSpec) -> str:
+    """Return why the bytes of a job are not known before it runs; empty where they are."""
+    if not isinstance(inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config)), TrainingProtocol):
+        return "an answer is as large as what was found: its bytes are known after the job"
+    if "secagg" in spec.protect:
+        return "under secure aggregation nodes store masked vectors, and as many shares as nodes fall out"
+    if spec.items != Items() or spec.rounds == ENDLESS:
+        return "the number of rounds, or of batches, is not known before"
+    return ""
+
+
+def estimate_traffic(spec: JobSpec, folder: JobFolder, *, local: bool = False) -> TrafficEstimate:
+    """Return the bytes that a training job moves.
+
+    Args:
+        spec: with its datasets; `unknown_traffic` of it is empty.
+        local: nothing moves; only the memory is of interest.
+    """
+    protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
+    params = FileParams(folder.initial_params)
+    nodes = tuple(sorted(spec.datasets))
+    asks, whole = _played(protocol, spec, params, nodes)
+    rounds = _rounds(asks, spec.rounds)
+    memory = max((ask.memory for ask in rounds), default=0)
+    if local:
+        nothing = dict.fromkeys(nodes, 0)
+        return TrafficEstimate(down=nothing, up=nothing, memory_bytes=memory)
+    sent = sum(ask.shared + sum(ask.own.values()) for ask in rounds)
+    down = {node: sum(ask.shared + ask.own.get(node, 0) for ask in rounds) for node in nodes}
+    up = {node: sum(ask.up for ask in rounds) for node in nodes}
+    if spec.validate_at_end:
+        model = file_size_of(params.schema)
+        sent, down = sent + model, {node: size + model for node, size in down.items()}
+    files = _files(spec, folder)
+    sent += sum({path: path.stat().st_size for paths in files.values() for path in paths}.values())
+    down = {node: size + sum(path.stat().st_size for path in files[node]) for node, size in down.items()}
+    return TrafficEstimate(
+        down=down,
+        up=up,
+        sent=sent,
+        received=sum(up.values()),
+        memory_bytes=memory,
+        bound=_bound(spec, whole=whole),
+    )
+
+
+def _rounds(asks: list[_AskBytes], rounds: int) -> list[_AskBytes]:
+    return [asks[min(place, len(asks) - 1)] for place in range(rounds)]
+
+
+def _bound(spec: JobSpec, *, whole: bool) -> str:
+    if spec.selector.text or spec.selector.name != "all":
+        return "not every node takes part in every round"
+    return "" if whole else "later rounds are taken to send what the first one sends"
+
+
+def _zeros(schema: Schema) -> dict[str, torch.Tensor]:
+    """Return tensors of these dtypes and shapes; zeros are pages that the system does not fill before they are written."""
+    return {name: torch.zeros(shape, dtype=dtype_of(kind)) for name, (kind, shape) in schema.items()}
+
+
+def _played(
+    protocol: FederatedProtocol, spec: JobSpec, params: Mapping[str, Any], nodes: tuple[str, ...]
+) -> tuple[list[_AskBytes], bool]:
+    """Return the bytes of the first asks, and whether the protocol could be played on with answers of zeros."""
+    state = protocol.start(params)
+    view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed)
+    asks: list[_AskBytes] = []
+    while len(asks) < min(_MAX_ASKS, spec.rounds):
+        try:
+            ask = protocol.instruct(state, view)
+            if not isinstance(ask, Ask):
+                return asks, False
+            asks.append(_bytes_of(ask, spec))
+            answer = _zeros(_answer_schema(ask))
+            gathered = _gathered(ask, answer, nodes)
+            state = protocol.finish(state, gathered)
+            view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, last=gathered)
+        except Exception:  # a protocol may look at answers more closely than zeros allow
+            if not asks:
+                raise
+            return asks, False
+    return asks, True
+
+
+def _gathered(ask: Ask, answer: Mapping[str, Any], nodes: tuple[str, ...]) -> Gathered:
+    aux = {module: _zeros(schema) for module, schema in ask.aux.items()}
+    replies = {
+        node: Reply(node=node, num_examples=1, weight=1.0, metrics={"train": {}}, aux=aux) for node in nodes
+    }
+    total = Contribution(answer or None, float(len(nodes)), {}, aux=aux)
+    return Gathered(total=total, replies=replies, left_out={}, num_nodes=len(nodes))
+
+
+def _answer_schema(ask: Ask) -> Schema:
+    if ask.schema is not None:
+        return ask.schema
+    return schema_of(ask.shared["params"]) if is_params(ask.shared.get("params")) else {}
+
+
+def _bytes_of(ask: Ask, spec: JobSpec) -> _AskBytes:
+    shared = sum(_size(value) for value in ask.shared.values())
+    own = {node: sum(_size(value) for value in values.values()) for node, values in ask.each.items()}
+    answered = join(_answer_schema(ask), ask.aux)
+    up = file_size_of(answered) if answered else 0
+    tensors = sum(num_bytes_of(schema_of(value)) for value in ask.shared.values() if is_params(value))
+    model: Any = ask.shared.get("params")
+    gradients = num_bytes_of(schema_of(model)) if is_params(model) else 0
+    return _AskBytes(
+        shared=shared, own=own, up=up, memory=tensors + max(own.values(), default=0) + gradients + up
+    )
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of the object that a value of an ask becomes; what rides in the message counts nothing."""
+    if isinstance(value, FileParams):
+        return value.path.stat().st_size  # sent as it is, with its metadata
+    return file_size_of(schema_of(value)) if is_params(value) else 0
+
+
+def _files(spec: JobSpec, folder: JobFolder) -> dict[str, list[Path]]:
+    """Return node -> the files that it fetches once: its plan, and what the job brings."""
+    found = {}
+    for node, info in spec.datasets.items():
+        plan = plan_at(spec, node).get("hash", "")
+        paths = [] if not plan else [folder.plan if plan == spec.plan_hash else folder.plan_of(plan)]
+        paths += [folder.artifact_of(name) for name in spec.artifacts]
+        paths += [folder.brought] if BROUGHT in info and spec.files else []
+        found[node] = paths
+    return found

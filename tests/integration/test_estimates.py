@@ -1,0 +1,171 @@
+"""The bytes of a job are computed before anything is sent, and are those that it moves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import fedjob
+from fedjob import (
+    Ditto,
+    FedAdam,
+    FedAvg,
+    FedOpt,
+    FedPer,
+    FedProx,
+    Fraction,
+    Job,
+    Scaffold,
+    SecAgg,
+)
+from fedjob.common.files import Blocks
+from fedjob.identity.keys import Identity
+from fedjob.repository.memory import MemoryRepository
+from fedjob.researcher.jobs.session import Session
+from tests.integration.nodes import ADD_ONE, Federation
+from tests.integration.test_jobs_over_memory import open_session
+
+PLAN = ADD_ONE.replace(
+    "class AddOne(TorchPlan):", 'class AddOne(TorchPlan):\n    aux_modules = ("scaffold",)\n'
+)
+PLAN = PLAN.replace("lr=0.1", "lr=0.001").replace(
+    "torch.nn.Linear(2, 1)", "torch.nn.Sequential(torch.nn.Linear(2, 50), torch.nn.Linear(50, 1))"
+)
+
+
+@dataclass(slots=True)
+class Moved:
+    """Bytes that were stored and read, of which those that were stored for each reader."""
+
+    stored: int = 0
+    read: int = 0
+
+
+class CountedRepository(MemoryRepository):
+    """A repository that counts the bytes of what goes in and out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = Moved()
+        self._count_lock = threading.Lock()
+
+    def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
+        super().store_object(sha256, blocks, job=job, readers=readers)
+        with self._count_lock:
+            self.moved.stored += len(blocks)
+
+    def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
+        for block in super().read_object(sha256, offset=offset):
+            with self._count_lock:
+                self.moved.read += len(block)
+            yield block
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    found = Federation(tmp_path_factory.mktemp("estimates"), CountedRepository())
+    for name in ("east", "west"):
+        found.node(name).start()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def session(federation: Federation) -> Iterator[Session]:
+    home = federation.folder / "lab"
+    with open_session(federation, home, Identity.generate("lab")) as found:
+        yield found
+
+
+def named(name: str) -> str:
+    """Return a plan that no node holds yet: a plan is fetched once."""
+    return PLAN.replace("    aux_modules", f"    name = {name!r}\n    aux_modules")
+
+
+def job_of(session: Session, protocol: Any, text: str = PLAN, **more: Any) -> Job:
+    plan = session.home / f"plan_{len(text)}.py"
+    plan.write_text(text)
+    arguments = {
+        "training_args": {"num_updates": 2, "batch_size": 5},
+        "rounds": 4,
+        "session": session,
+        **more,
+    }
+    return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": ["toy"]}, **arguments)
+
+
+PROTOCOLS = {
+    "FedAvg": (FedAvg(), {"validate_at_end": True, "training_args": {"num_updates": 2, "test_ratio": 0.2}}),
+    "FedProx": (FedProx(mu=0.1), {}),
+    "FedOpt": (FedOpt(FedAdam(lr=0.1)), {}),
+    "SCAFFOLD": (Scaffold(), {}),
+    "FedPer": (FedPer(personal=["1.*"]), {}),
+    "Ditto": (Ditto(), {}),
+    "one round": (FedAvg(), {"rounds": 1}),
+}
+
+
+@pytest.mark.parametrize(("protocol", "more"), PROTOCOLS.values(), ids=PROTOCOLS)
+def test_the_bytes_are_those_that_the_job_moves(
+    protocol: Any,
+    more: dict[str, Any],
+    federation: Federation,
+    session: Session,
+    request: pytest.FixtureRequest,
+) -> None:
+    job = job_of(session, protocol, named(request.node.name), **more)
+    estimate = job.estimate()
+    assert estimate.exact, estimate
+    counted: Any = federation.repository
+    counted.moved = Moved()
+    job.run(progress=False)
+    traffic = {tally.direction: tally.bytes for tally in job.traffic if tally.kind == "object"}
+    sums = {name: sum(getattr(one, name) for one in estimate) for name in ("down", "up")}
+    assert traffic["in"] == sums["up"], "what the researcher fetches is what nodes store"
+    assert counted.moved.stored == traffic["out"] + sums["up"]
+    assert counted.moved.read == sums["down"] + traffic["in"]
+    assert estimate.bytes_total == counted.moved.stored + counted.moved.read
+    assert sum(estimate.bytes_per_node.values()) == sums["down"] + sums["up"]
+
+
+def test_a_job_takes_as_long_as_its_like_that_ran_before(session: Session) -> None:
+    first = job_of(session, FedAvg(), named("measured"))
+    assert first.estimate().time_s is None
+    assert "unknown until" in repr(first.estimate())
+    first.run(progress=False)
+    events = list(first.events())
+    begun = next(event.time for event in events if event.type == "ask")
+    took = max(event.time for event in events if event.type == "round") - begun
+    again = first.clone().estimate()
+    assert again.time_s == pytest.approx(took, rel=0.01)
+    assert again.measured == first.id
+    assert first.clone(rounds=400).estimate().time_s > 10 * took
+    assert first.clone(training_args={"num_updates": 3}).estimate().time_s is None
+
+
+def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
+    some = job_of(session, FedAvg(), selector=Fraction(0.5)).estimate()
+    assert not some.exact
+    assert "at most (not every node takes part in every round)" in some.about
+    hidden = job_of(session, FedAvg(), protect=SecAgg(threshold=2, clip=1.0)).estimate()
+    assert (hidden.bytes_total, hidden.bytes_per_node) == (None, None)
+    assert "masked vectors" in hidden.about
+    endless = job_of(session, FedAvg(), rounds=None).estimate()
+    assert endless.bytes_total is None
+    assert endless.time_s is None
+    assert "fj-" in endless._repr_html_()
+
+
+@fedjob.function
+def rows(dataset):  # type: ignore[no-untyped-def]
+    return dataset.num_rows
+
+
+def test_an_answer_that_is_not_known_before_is_not_guessed(session: Session) -> None:
+    estimate = Job(rows, data={"tags": ["toy"]}, session=session).estimate()
+    assert (estimate.bytes_total, estimate.exact) == (None, False)
+    assert "known after the job" in estimate.about
