@@ -312,7 +312,7 @@ class _DividedData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shares:
+class NodeShares:
     """The nodes of a simulation with what their rows are opened by.
 
     Args:
@@ -324,7 +324,7 @@ class Shares:
     rows_hash: str
 
 
-def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> Shares:
+def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeShares:
     """Divide one dataset among the nodes, and keep the row numbers in a folder.
 
     Args:
@@ -361,7 +361,7 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> Shares
         for name, count, stop in zip(names, counts, stops, strict=True)
     }
     digest = hashlib.sha256(np.asarray(counts, dtype=np.int64).tobytes() + every.tobytes()).hexdigest()
-    return Shares(datasets=datasets, rows_hash=digest)
+    return NodeShares(datasets=datasets, rows_hash=digest)
 
 
 def _divided(

@@ -37,7 +37,7 @@ OpenBackend = Callable[[], Backend]
 
 
 @dataclass
-class _Answers:
+class _AskAnswers:
     """What came of an ask so far."""
 
     arrivals: dict[str, Arrival] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class SimulatedFederation(LocalFederation):
     ) -> Collected:
         self._profile.begin_ask()
         turn = sorted(tasks, key=lambda node: (self._is_slow(node), place.round_of(node), node))
-        found = _Answers()
+        found = _AskAnswers()
         for node, outcome in self._in_turn(turn, tasks, place):
             self._take(node, tasks[node], place, outcome, accept, found)
             if until is not None and len(found.arrivals) >= until.k:
@@ -183,7 +183,7 @@ class SimulatedFederation(LocalFederation):
         place: AskContext,
         outcome: NodeOutcome | Arrival | str,
         accept: Accept,
-        found: _Answers,
+        found: _AskAnswers,
     ) -> None:
         """Check what came of a node's task, and count it or leave it out."""
         arrival: Arrival | None = None
@@ -208,7 +208,7 @@ class SimulatedFederation(LocalFederation):
             found.arrivals[node] = arrival
             self._record(node, task, place, completion(arrival.result))
 
-    def _show_trace(self, node: str, trace: str, found: _Answers) -> None:
+    def _show_trace(self, node: str, trace: str, found: _AskAnswers) -> None:
         """Log where the first node of an ask failed: the plan is the researcher's own, and so are the data."""
         if trace and not any(reason != DROPPED for reason in found.left_out.values()):
             _log.warning("%s failed:\n%s", node, trace)

@@ -7,6 +7,7 @@ import struct
 from typing import Any
 
 from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import DecodeError
 
 MAX_FRAME_BYTES = 1 << 30
 _LENGTH = struct.Struct("<I")
@@ -36,13 +37,14 @@ class FrameSocket:
 
         Raises:
             OSError: the connection broke.
+            DecodeError: a frame is longer than any may be.
         """
         head = self._read(_LENGTH.size)
         if head is None:
             return None
         (length,) = _LENGTH.unpack(head)
         if length > MAX_FRAME_BYTES:
-            raise OSError(f"a frame of {length} bytes; expected {MAX_FRAME_BYTES} at most")
+            raise DecodeError(f"a frame of {length} bytes; expected {MAX_FRAME_BYTES} at most")
         body = self._read(length)
         return None if body is None else unpack(bytes(body))
 

@@ -35,6 +35,7 @@ class NodeWork:
         """
         events: list[tuple[str, dict[str, Any]]] = []
         began = sent = time.perf_counter()
+        cpu = time.process_time()
 
         def emit(type_: str, data: dict[str, Any]) -> None:
             nonlocal sent
@@ -57,5 +58,6 @@ class NodeWork:
             "data": timing.get("setup", 0.0),
             "compute": timing.get("train", 0.0) + timing.get("validate", 0.0),
             "transfer": max(0.0, worked - began - known) + ended - worked,
+            "cpu": time.process_time() - cpu,
         }
         return NodeOutcome(done=done, ref=ref, seconds=seconds)

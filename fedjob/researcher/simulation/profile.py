@@ -15,6 +15,7 @@ STAGES = {
     "data": "the workers: opening a node's rows, and setting the plan up",
     "compute": "the workers: training and validating",
     "transfer": "the workers: parameters in, contributions out and hashed",
+    "cpu": "the workers: processor time of all of this, less than the above where other programs use the cores",
     "wait": "the driver: giving orders, waiting for workers and checking what comes",
     "aggregate": "the driver: aggregating, and committing the round",
 }

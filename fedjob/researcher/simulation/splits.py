@@ -22,7 +22,7 @@ MAX_DRAWS = 100
 """Draws of `Dirichlet` before it gives up to find one in which every node has enough rows."""
 
 
-class Source(Protocol):
+class DividedRows(Protocol):
     """The dataset that is divided, as far as a split looks at it."""
 
     num_rows: int
@@ -36,14 +36,14 @@ class Split(Protocol):
 
     name: ClassVar[str]
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         """Return how many nodes there are.
 
         Raises:
             SpecError: that number can't be had of this dataset.
         """
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         """Return each node's rows."""
 
 
@@ -61,10 +61,10 @@ class IID:
 
     name: ClassVar[str] = "iid"
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         return np.array_split(rng.permutation(source.num_rows), num_nodes)
 
 
@@ -92,10 +92,10 @@ class Dirichlet:
         check_positive("Dirichlet(alpha=...)", self.alpha)
         check_count("Dirichlet(min_rows=...)", self.min_rows, 1)
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         if self.min_rows * num_nodes > source.num_rows:
             raise SpecError(
                 f"{self.min_rows} rows at each of {num_nodes} nodes are {self.min_rows * num_nodes}; the dataset has "
@@ -150,10 +150,10 @@ class Shards:
         check_kinds(self)
         check_count("Shards(per_node=...)", self.per_node, 1)
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         num_shards = num_nodes * self.per_node
         if num_shards > source.num_rows:
             raise SpecError(
@@ -181,7 +181,7 @@ class ByColumn:
     def __post_init__(self) -> None:
         check_kinds(self)
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         found = len(np.unique(source.labels(self.column)))
         if wanted not in (None, found):
             raise SpecError(
@@ -190,7 +190,7 @@ class ByColumn:
             )
         return found
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         _, values = np.unique(source.labels(self.column), return_inverse=True)
         order = np.argsort(values, kind="stable")
         return np.split(order, np.cumsum(np.bincount(values))[:-1])
@@ -217,14 +217,14 @@ class Sizes:
                 raise SpecError(f"Sizes takes numbers above 0; found {shown(size)}")
         object.__setattr__(self, "sizes", tuple(sizes))
 
-    def num_nodes(self, source: Source, wanted: int | None) -> int:
+    def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         if wanted not in (None, len(self.sizes)):
             raise SpecError(
                 f"Sizes has {len(self.sizes)} numbers; found simulate({wanted}): one for each node"
             )
         return len(self.sizes)
 
-    def divide(self, source: Source, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
         total = sum(self.sizes)
         if all(isinstance(size, int) for size in self.sizes):
             if total != source.num_rows:

@@ -36,7 +36,7 @@ START_S = 120.0
 
 
 @dataclass(slots=True)
-class _Worker:
+class _PoolWorker:
     frames: FrameSocket
     order: WorkOrder | None = None
 
@@ -51,8 +51,8 @@ class ProcessPool:
 
     def __init__(self, num_workers: int, datasets: Sequence[Mapping[str, Any]] = ()) -> None:
         self.num_workers = num_workers
-        self._workers: list[_Worker] = []
-        self._parent = _forked_from_first()
+        self._workers: list[_PoolWorker] = []
+        self._parent = _FIRST.fork()
         try:
             self._open(datasets)
         except BaseException:
@@ -102,7 +102,7 @@ class ProcessPool:
             if order is None:
                 return
             if free is None:
-                free = _Worker(_fork(self._parent))
+                free = _PoolWorker(_fork(self._parent))
                 self._workers.append(free)
                 selector.register(free.frames, selectors.EVENT_READ, free)
             free.order = order
@@ -111,7 +111,7 @@ class ProcessPool:
 
     def _hear(
         self,
-        worker: _Worker,
+        worker: _PoolWorker,
         selector: selectors.BaseSelector,
         again: deque[WorkOrder],
         tries: Counter[str],
@@ -172,22 +172,37 @@ def _empty(folder: str) -> None:
 
 # -- the process that has imported torch ---------------------------------------------
 
-_first: tuple[FrameSocket, subprocess.Popen[bytes], int] | None = None
-_first_lock = threading.Lock()
+
+class _FirstProcess:
+    """The process that has imported torch, started when it is first needed, and again where it is gone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames: FrameSocket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._of = 0
+
+    def fork(self) -> FrameSocket:
+        """Return the end of a pair whose other end a new child serves.
+
+        Raises:
+            JobFailed: no process can be started.
+        """
+        with self._lock:
+            for _ in range(2):
+                # a process that was forked from this one, such as a test's, must not share it
+                if self._process is None or self._process.poll() is not None or self._of != os.getpid():
+                    self._frames, self._process = _start_first()
+                    self._of = os.getpid()
+                assert self._frames is not None
+                try:
+                    return _fork(self._frames)
+                except OSError:
+                    self._process = None
+        raise _broken("no process could be started")
 
 
-def _forked_from_first() -> FrameSocket:
-    """Return the end of a pair whose other end a new child of the first process serves."""
-    global _first
-    with _first_lock:
-        for _ in range(2):
-            if _first is None or _first[1].poll() is not None or _first[2] != os.getpid():
-                _first = (*_start_first(), os.getpid())
-            try:
-                return _fork(_first[0])
-            except OSError:
-                _first = None
-    raise _broken("no process could be started")
+_FIRST = _FirstProcess()
 
 
 def _start_first() -> tuple[FrameSocket, subprocess.Popen[bytes]]:

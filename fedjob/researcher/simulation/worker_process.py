@@ -61,10 +61,10 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()  # a collection in a child would copy every page that it marks
     gc.enable()
-    _Process(end).serve()
+    _TreeProcess(end).serve()
 
 
-class _Process:
+class _TreeProcess:
     """A process of the tree, with its end of a pair of sockets."""
 
     def __init__(self, end: socket.socket) -> None:
