@@ -21,8 +21,8 @@ def share_of(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Data
     """Return the rows of a node.
 
     Args:
-        info: what the whole dataset is opened by, with `share`: `{index, start, stop}`, the range of row numbers in the
-            file of row numbers at `index`.
+        info: what the whole dataset is opened by, with `share`: `{index, start, stop, version}`, the range of row
+            numbers in the file of row numbers at `index`, and the version of the whole dataset.
         opened: opens the whole dataset.
 
     Raises:
@@ -42,7 +42,8 @@ def share_of(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Data
 def whole(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Dataset]) -> Dataset:
     """Return the whole dataset that shares are taken of, opened once in a process."""
     by = {name: info[name] for name in _OPENED_BY if name in info}
-    key = json.dumps(by, sort_keys=True, default=str)
+    version = info["share"]["version"]  # another file may have taken the place of one that was opened
+    key = json.dumps([by, version], sort_keys=True, default=str)
     if key not in _whole:
         while len(_whole) >= MAX_WHOLE:
             del _whole[next(iter(_whole))]

@@ -276,7 +276,7 @@ def _plans(spec: JobSpec, text_of: TextOf) -> Any:
 
 def _nodes(spec: JobSpec, asked: Any) -> Any:
     """Return the nodes that were asked for; None where they follow from the map of plans."""
-    if spec.simulation:
+    if spec.simulation and isinstance(asked, str) and asked != LOCAL:
         return simulation_of(spec.simulation)
     return None if spec.plans and sorted(spec.plans) == asked else asked
 

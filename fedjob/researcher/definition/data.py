@@ -20,7 +20,7 @@ from fedjob.researcher.definition.data_checks import check_columns
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.explicit import Explicit
-from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, divide
+from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, divide, given_data
 from fedjob.researcher.simulation.population import Simulation, simulation_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
@@ -387,6 +387,18 @@ def resolve_simulated(
             "these data are divided into other rows than those that the job began with: give it the same data"
         )
     return shares.datasets, replace(spec, simulation={**spec.simulation, "rows": shares.rows_hash})
+
+
+def take_data(spec: JobSpec, data: Any, folder: JobFolder) -> Any:
+    """Return the data that a simulation goes on with; objects of this process are written into the job's folder.
+
+    Raises:
+        SpecError: they can't be simulated on.
+    """
+    given = given_data(simulation_of(spec.simulation), data)
+    if isinstance(given, GivenData) and not folder.simulated.exists():
+        given.write(folder.simulated)
+    return given
 
 
 def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.files import link_or_copy, make_folder, private, replace_durably
 from fedjob.common.seeds import seed_for
 from fedjob.common.types import check_party
-from fedjob.data.loader import describe, open_whole
+from fedjob.data.loader import describe, open_dataset
 from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
@@ -59,8 +59,13 @@ class GivenData:
     @property
     def plain(self) -> dict[str, Any]:
         """What stands for them in a job's record, the same for a script that is run again."""
-        found: dict[str, Any] = {SIMULATED: self.kind, "rows": sum(self.sizes), "sha256": _digest(self.parts)}
-        return found | ({"nodes": dict(zip(self.nodes, self.sizes, strict=True))} if self.nodes else {})
+        return {**self.stand_in, "rows": sum(self.sizes), "sha256": _digest(self.parts)}
+
+    @property
+    def stand_in(self) -> dict[str, Any]:
+        """The kind, and the rows of each node where there is a map: what the written data are opened by."""
+        nodes = {"nodes": dict(zip(self.nodes, self.sizes, strict=True))} if self.nodes else {}
+        return {SIMULATED: self.kind, **nodes}
 
     def write(self, folder: Path) -> None:
         """Write them into a new folder, durably.
@@ -334,8 +339,9 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     Raises:
         SpecError: that can't be done: a node without rows, rows that there are not, an unknown column.
     """
+    data = data.stand_in if isinstance(data, GivenData) else data
     info = _info_of(data, folder)
-    dataset = open_whole(info)
+    dataset = open_dataset(info)
     source = _DividedData(dataset)
     if isinstance(data, Mapping) and data.get("nodes"):
         names = sorted(data["nodes"])
@@ -356,7 +362,7 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
         name: {
             **info,
             "num_rows": count,
-            "share": {"index": str(index), "start": stop - count, "stop": stop},
+            "share": {"index": str(index), "start": stop - count, "stop": stop, "version": info["version"]},
         }
         for name, count, stop in zip(names, counts, stops, strict=True)
     }
@@ -414,8 +420,6 @@ def _info_of(data: Any, folder: Path) -> dict[str, Any]:
     Raises:
         SpecError: it is no path that can be read.
     """
-    if isinstance(data, GivenData):
-        data = data.plain
     if isinstance(data, Mapping) and SIMULATED in data:
         is_table = data[SIMULATED] == "table"
         data = {

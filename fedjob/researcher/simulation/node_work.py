@@ -18,7 +18,10 @@ EVENTS_S = 0.5
 MAX_EVENTS = 200
 """Events that are held back at most."""
 
-SendEvents = Callable[[list[tuple[str, dict[str, Any]]]], None]
+EventBatch = list[tuple[str, dict[str, Any]]]
+"""Types and data of events."""
+
+SendEvents = Callable[[EventBatch], None]
 
 
 class NodeWork:
@@ -33,7 +36,7 @@ class NodeWork:
         Args:
             send: is given the events of the work, several at a time.
         """
-        events: list[tuple[str, dict[str, Any]]] = []
+        events: EventBatch = []
         began = sent = time.perf_counter()
         cpu = time.process_time()
 

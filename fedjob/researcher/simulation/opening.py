@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
+from fedjob.researcher.simulation.in_process import InProcess
 from fedjob.researcher.simulation.population import Simulation, simulation_of
+from fedjob.researcher.simulation.worker_pool import ProcessPool
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -50,9 +51,13 @@ def open_backend(
         SpecError: the data are gone, or there is not enough memory for so many workers.
     """
     shared = _shared(datasets)
+    if simulation.workers == 0:
+        return InProcess()
+    if simulation.vectorize or simulation.backend != "processes":
+        raise SpecError(
+            "simulate(vectorize=True) and simulate(backend='ray') are not there yet: leave them out"
+        )
     workers = num_workers(simulation.workers, len(datasets), model_bytes, usable_bytes())
-    from fedjob.researcher.simulation.worker_pool import ProcessPool
-
     return ProcessPool(workers, shared)
 
 
@@ -113,5 +118,5 @@ def _shared(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
                         f"the simulation's {'rows' if path != key else 'data'} are not at {path} any more: go on where "
                         "the job was made, or give the data again, Job.resume(..., data=...)"
                     )
-            found[key] = json.loads(json.dumps(whole))
+            found[key] = {**whole, "share": dict(info["share"])}
     return list(found.values())

@@ -30,7 +30,7 @@ class Simulation:
     Args:
         num_nodes: None where they follow from the data or the split.
         split: None for a map of datasets.
-        workers: None for as many as there are cores.
+        workers: None for as many as there are cores; 0 for none.
         drop: share of the answers that never come.
         slow: share of the nodes whose answers come after all others.
     """
@@ -80,7 +80,8 @@ def simulate(
             `ByColumn(...)`, `Sizes(...)`, or a function of the dataset, the number of nodes and a
             `numpy.random.Generator` that returns a list of row numbers for each node. The job's seed decides what is
             drawn.
-        workers: processes that compute; None for one per usable core, or as many as memory bears.
+        workers: processes that compute; None for one per usable core, or as many as memory bears; 0 computes in this
+            process, where a debugger sees the plan.
         vectorize: train many nodes at once where the plan allows it.
         backend: what computes: "processes" on this machine, or "ray".
         drop: from 0 to 1: the share of answers that never come, drawn by the job's seed for each node and ask.
@@ -94,7 +95,7 @@ def simulate(
         if num_nodes > MAX_NODES:
             raise SpecError(f"simulate takes {MAX_NODES} nodes at most, not {num_nodes}")
     if workers is not None:
-        check_count("simulate(workers=...)", workers, 1)
+        check_count("simulate(workers=...)", workers, 0)
     if backend not in BACKENDS:
         raise SpecError(f"simulate(backend=...) is one of {', '.join(BACKENDS)}; found {shown(backend)}")
     if not isinstance(vectorize, bool):
