@@ -6,6 +6,7 @@ process of its own, which opens the data once, and forks the workers, which shar
 
 from __future__ import annotations
 
+import atexit
 import os
 import selectors
 import socket
@@ -31,8 +32,8 @@ MAX_TRIES = 3
 OPEN_S = 600.0
 """For the data to be opened in."""
 
-START_S = 120.0
-"""For the first process to have imported torch in."""
+END_S = 10.0
+"""For the first process to end in."""
 
 
 @dataclass(slots=True)
@@ -194,12 +195,25 @@ class _FirstProcess:
                 if self._process is None or self._process.poll() is not None or self._of != os.getpid():
                     self._frames, self._process = _start_first()
                     self._of = os.getpid()
+                    atexit.register(self.close)
                 assert self._frames is not None
                 try:
                     return _fork(self._frames)
                 except OSError:
                     self._process = None
         raise _broken("no process could be started")
+
+    def close(self) -> None:
+        """End it, with all that it has forked."""
+        if self._of != os.getpid() or self._frames is None or self._process is None:
+            return
+        self._frames.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._frames = self._process = None
 
 
 _FIRST = _FirstProcess()

@@ -51,6 +51,7 @@ _PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     """Preload, then serve until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children that have ended leave nothing behind
     end = socket.socket(fileno=int(arguments[0]))
     gc.disable()
     for module in PRELOAD:
@@ -74,7 +75,6 @@ class _TreeProcess:
     def serve(self) -> None:
         """Do what is asked until the other end is closed."""
         while True:
-            _reap()
             try:
                 wanted, descriptors = self._receive()
             except OSError:
@@ -157,13 +157,6 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it was gone before the signal was armed
         os._exit(71)
-
-
-def _reap() -> None:
-    """Take children that have ended, so that none stays behind."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def request(value: Any) -> bytes:
