@@ -127,7 +127,8 @@ class Images(TorchPlan):
         return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
 
     def training_data(self, dataset, training_args):
-        return dataset.arrays()
+        inputs, labels = dataset.arrays()
+        return torch.as_tensor(inputs).float() / 255, torch.as_tensor(labels)
 
     def training_step(self, model, batch):
         inputs, labels = batch

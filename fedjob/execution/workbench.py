@@ -54,7 +54,8 @@ class Workbench:
         borrow: entered with the path of the record of releases while it is used, see `ReleaseBook`; None where the
             record lies there already.
         one_plan: whether a training plan goes on from node to node, as it was built: for a simulation, in which one
-            process computes for many nodes and has one model in memory.
+            process computes for many nodes and has one model in memory. Contributions are not made durable then:
+            they can be computed again, and live for a round.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        value, params_path = _saved_params(contribution, order.node, output)
+        value, params_path = _saved_params(contribution, order.node, output, durable=not self._one_plan)
         state_path = _saved_state(order, plan, local, output)
         done = WorkResult(
             key=order.key,
@@ -312,7 +313,7 @@ def _check_readable(value: Any) -> None:
         raise EncodeError(f"what was found here could not be read by its receiver: {error}") from error
 
 
-def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[Any, str]:
+def _saved_params(contribution: Contribution, node: str, output: Path, *, durable: bool) -> tuple[Any, str]:
     """Save the parameters of a contribution and its auxiliary variables.
 
     Returns:
@@ -334,7 +335,7 @@ def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[
     if problem := not_finite(tensors):
         raise NodeFailure(node, *problem.split(": ", 1))
     path = output / "params.safetensors"
-    save_params(tensors, path)
+    save_params(tensors, path, durable=durable)
     return None if is_params(value) else value, str(path)
 
 

@@ -168,10 +168,13 @@ class LocalFederation(Federation):
             f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
         }
 
+    def _key(self, node: str, task: Task, place: AskContext) -> str:
+        """Return the name of a node's work."""
+        return work_key(job=place.job, round_=place.round_of(node), step=place.step, node=node, task=task)
+
     def _teller(self, node: str, task: Task, place: AskContext) -> Callable[[Mapping[str, Any]], object]:
         """Return the function that records the states of a node's task."""
-        round_ = place.round_of(node)
-        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        round_, key = place.round_of(node), self._key(node, task, place)
         return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
 
     def _work(self, node: str, task: Task, place: AskContext) -> Arrival:
@@ -192,7 +195,7 @@ class LocalFederation(Federation):
 
     def _step_of_sum(self, node: str, task: Task, place: AskContext) -> Arrival:
         """Answer a step of a secure sum, in which no plan takes part."""
-        key = work_key(job=place.job, round_=place.round_of(node), step=place.step, node=node, task=task)
+        key = self._key(node, task, place)
         files = {name: self._published[ref] for name, ref in task.params.items()}
         return self._sums.answer(node, key, task, place, files)
 
@@ -202,8 +205,7 @@ class LocalFederation(Federation):
         Raises:
             NodeFailure: the node state that it needs is gone, or it can't be had with differential privacy.
         """
-        round_ = place.round_of(node)
-        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        round_, key = place.round_of(node), self._key(node, task, place)
         output = place.spool / f"local_{node}_{key[:16]}"
         remove_folder(output)
         output.mkdir(mode=0o700)

@@ -76,6 +76,7 @@ class SimulatedFederation(LocalFederation):
         self._open_backend = open_backend
         self._backend: Backend | None = None
         self._profile = Profile()
+        self._keys: dict[str, str] = {}
 
     def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         super().prepare(code, gates)
@@ -93,6 +94,7 @@ class SimulatedFederation(LocalFederation):
         accept: Accept,
     ) -> Collected:
         self._profile.begin_ask()
+        self._keys.clear()
         turn = sorted(tasks, key=lambda node: (self._is_slow(node), place.round_of(node), node))
         found = _AskAnswers()
         for node, outcome in self._in_turn(turn, tasks, place):
@@ -217,6 +219,11 @@ class SimulatedFederation(LocalFederation):
         """Record the state of a node's task; steps of secure sums have none."""
         if not task.sum:
             self._teller(node, task, place)(body)
+
+    def _key(self, node: str, task: Task, place: AskContext) -> str:
+        if node not in self._keys:  # of this ask
+            self._keys[node] = super()._key(node, task, place)
+        return self._keys[node]
 
     def _is_dropped(self, node: str, place: AskContext) -> bool:
         return _drawn(self._seed, place.round, node, f"drop {place.step}") < self._simulation.drop

@@ -16,7 +16,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain
@@ -34,6 +34,9 @@ OPEN_S = 600.0
 
 END_S = 10.0
 """For the first process to end in."""
+
+
+_ORDER_FIELDS = tuple(entry.name for entry in fields(WorkOrder))
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ class ProcessPool:
                     for key, _ in selector.select():
                         worker = key.data
                         if (outcome := self._hear(worker, selector, again, tries, tell)) is not None:
+                            self._assign(selector, waiting, again)  # it computes while the outcome is looked at
                             yield outcome
             finally:
                 self._give_up_running()
@@ -108,7 +112,7 @@ class ProcessPool:
                 selector.register(free.frames, selectors.EVENT_READ, free)
             free.order = order
             with suppress(OSError):  # it is gone: reading from it says so
-                free.frames.send(["work", to_plain(order)])
+                free.frames.send(["work", _plain_order(order)])
 
     def _hear(
         self,
@@ -149,6 +153,12 @@ class ProcessPool:
             worker.frames.close()
         self._workers.clear()
         self._parent.close()  # with it, the system ends what it has forked
+
+
+def _plain_order(order: WorkOrder) -> dict[str, Any]:
+    """Return an order as plain data; all but one of its fields are that already."""
+    plain = {name: getattr(order, name) for name in _ORDER_FIELDS}
+    return {**plain, "items": to_plain(order.items)}
 
 
 def _died(order: WorkOrder, again: deque[WorkOrder], tries: Counter[str]) -> NodeOutcome | None:
