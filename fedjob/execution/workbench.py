@@ -221,7 +221,7 @@ class Workbench:
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         check_as_private(plan, terms)
-        if self._one_plan and isinstance(plan, TrainingPlan) and not isinstance(plan, Pipeline):
+        if self._one_plan and isinstance(plan, TrainingPlan):
             self._kept, self._built_of, self._as_built = plan, built_of, dict(plan.__dict__)
         return plan
 

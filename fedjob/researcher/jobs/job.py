@@ -662,7 +662,9 @@ class Job(ManualRounds, JobView):
             SpecError: an argument that there is not, or a wrong value.
             NoSuchJob: this job was deleted.
         """
-        here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        here: dict[str, Any] = (
+            {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        )
         if isinstance(self._nodes_asked, Simulation):
             here["nodes"] = self._nodes_asked
         defined = define_clone(self._folder, here, changes)

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
 from fedjob.data.readers.table import TableDataset
-from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation
+from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
 from fedjob.researcher.simulation.splits import ByColumn, Rows, checked_rows
 
 if TYPE_CHECKING:
@@ -302,7 +302,10 @@ class _DividedData:
             if column not in names:
                 raise SpecError(f"the data have no column {column!r}; they have {', '.join(names)[:300]}")
             found = frame.iloc[:, names.index(column)]
-            return found.to_numpy() if found.dtype.kind in "iufb" else found.astype(str).to_numpy(dtype=str)
+            values: Rows = (
+                found.to_numpy() if found.dtype.kind in "iufb" else found.astype(str).to_numpy(dtype=str)
+            )
+            return values
         if column is not None:
             raise SpecError(
                 f"the data have no column {column!r}: they are no table; leave the column out to go by targets"
@@ -313,7 +316,8 @@ class _DividedData:
             raise SpecError(f"the data have no targets to divide them by: {error}") from error
         if targets.ndim > 1 and targets.shape[1:] != (1,):
             raise SpecError(f"the targets have shape {list(targets.shape)}; expected one label for each row")
-        return targets.reshape(-1)
+        labels: Rows = targets.reshape(-1)
+        return labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +380,7 @@ def _divided(
     """Return the nodes' names and rows."""
     split, wanted = simulation.split, simulation.num_nodes
     rng = np.random.default_rng(seed_for(seed, 0, "", "split"))
-    if hasattr(split, "divide"):
+    if is_split(split):
         num_nodes = split.num_nodes(source, wanted)
         what = f"split={split!r}"[:200]
     else:
@@ -387,9 +391,10 @@ def _divided(
         raise SpecError(f"a simulation has {MAX_NODES} nodes at most; {what} makes {num_nodes}")
     if num_nodes > source.num_rows:
         raise SpecError(f"simulate({num_nodes}) has more nodes than there are rows, {source.num_rows}")
-    found = (
-        split.divide(source, num_nodes, rng) if hasattr(split, "divide") else split(dataset, num_nodes, rng)
-    )
+    if is_split(split):
+        found: Any = split.divide(source, num_nodes, rng)
+    else:
+        found = cast(SplitFunction, split)(dataset, num_nodes, rng)
     rows = checked_rows(found, num_nodes, source.num_rows, what)
     return _names(split, source, num_nodes), rows
 

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from fedjob.common.checks import check_count, is_number, shown
 from fedjob.common.codec import to_plain
@@ -59,6 +59,11 @@ class Simulation:
     def __repr__(self) -> str:
         shape = "" if self.num_nodes is None else str(self.num_nodes)
         return f"simulate({shape}{', ' if shape else ''}split={self.split!r})"
+
+
+def is_split(split: Split | SplitFunction | None) -> TypeGuard[Split]:
+    """Tell a split of this folder from a function and from None."""
+    return type(split) in SPLITS.values()
 
 
 def simulate(
@@ -144,8 +149,8 @@ def simulation_of(plain: Mapping[str, Any]) -> Simulation:
 def _split_as_data(split: Split | SplitFunction | None) -> dict[str, Any] | None:
     if split is None:
         return None
-    if type(split) in SPLITS.values():
-        return {"name": split.name, "config": to_plain(split)}  # type: ignore[union-attr]
+    if is_split(split):
+        return {"name": split.name, "config": to_plain(split)}
     try:
         text = inspect.getsource(split)  # type: ignore[arg-type]
     except (OSError, TypeError):

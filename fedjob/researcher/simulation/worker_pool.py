@@ -90,7 +90,9 @@ class ProcessPool:
                     for key, _ in selector.select():
                         worker = key.data
                         if (outcome := self._hear(worker, selector, again, tries, tell)) is not None:
-                            self._assign(selector, waiting, again)  # it computes while the outcome is looked at
+                            self._assign(
+                                selector, waiting, again
+                            )  # it computes while the outcome is looked at
                             yield outcome
             finally:
                 self._give_up_running()
