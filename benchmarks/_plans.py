@@ -104,3 +104,39 @@ class Linear(Small):
 def number_of(node):
     """Return a node's number: 1 for the first one, a hundredth more for each after it."""
     return 1.0 + 0.01 * int(node.rpartition("-")[2])
+
+
+class Images(TorchPlan):
+    """A CNN of two convolutions, for images of 32 x 32 x 3."""
+
+    def init_model(self, model_args):
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 32, 5),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Conv2d(32, 64, 5),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(64 * 5 * 5, 64),
+            torch.nn.ReLU(),
+            torch.nn.Linear(64, 10),
+        )
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+
+    def training_data(self, dataset, training_args):
+        inputs, labels = dataset.arrays()
+        return torch.as_tensor(inputs).float() / 255, torch.as_tensor(labels)
+
+    def training_step(self, model, batch):
+        inputs, labels = batch
+        return torch.nn.functional.cross_entropy(model(inputs), labels)
+
+
+class Megabyte(Images):
+    """A linear model of 1 MB on the same images."""
+
+    def init_model(self, model_args):
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 85))

@@ -15,6 +15,7 @@ _NAMES = {
     "AllNodes": "fedjob.researcher.selection.all_nodes",
     "AmbiguousJob": "fedjob.common.errors",
     "Bin": "fedjob.data.preprocessing.categories",
+    "ByColumn": "fedjob.researcher.simulation.splits",
     "Bulyan": "fedjob.aggregation.robust.krum",
     "ByWeight": "fedjob.researcher.selection.by_weight",
     "Cast": "fedjob.data.preprocessing.columns",
@@ -22,6 +23,7 @@ _NAMES = {
     "CosineDecay": "fedjob.training_plans.schedules",
     "CoxRegression": "fedjob.protocols.analytics.cox",
     "Cyclic": "fedjob.protocols.training.cyclic",
+    "Dirichlet": "fedjob.researcher.simulation.splits",
     "Ditto": "fedjob.protocols.training.ditto",
     "EarlyStopping": "fedjob.researcher.hooks.early_stopping",
     "Encode": "fedjob.data.preprocessing.categories",
@@ -50,6 +52,7 @@ _NAMES = {
     "RecordDP": "fedjob.privacy.protect",
     "SecAgg": "fedjob.privacy.protect",
     "Hook": "fedjob.researcher.hooks.base",
+    "IID": "fedjob.researcher.simulation.splits",
     "Impute": "fedjob.data.preprocessing.missing",
     "Inference": "fedjob.protocols.inference",
     "Items": "fedjob.common.items",
@@ -83,6 +86,8 @@ _NAMES = {
     "Scale": "fedjob.data.preprocessing.scale",
     "Select": "fedjob.data.preprocessing.columns",
     "Session": "fedjob.researcher.jobs.session",
+    "Shards": "fedjob.researcher.simulation.splits",
+    "Sizes": "fedjob.researcher.simulation.splits",
     "SklearnPlan": "fedjob.training_plans.sklearn",
     "SpecError": "fedjob.common.errors",
     "State": "fedjob.common.lifecycle",
@@ -106,6 +111,7 @@ _NAMES = {
     "on": "fedjob.researcher.monitoring.event_handlers",
     "plans": "fedjob.protocols",
     "sandbox_federation": "fedjob.one_machine.federation",
+    "simulate": "fedjob.researcher.simulation.population",
 }
 
 __all__ = ["__version__", *_NAMES]
@@ -196,6 +202,12 @@ if TYPE_CHECKING:
     from fedjob.researcher.selection.fraction import Fraction as Fraction
     from fedjob.researcher.selection.over_selection import OverSelection as OverSelection
     from fedjob.researcher.selection.power_of_choice import PowerOfChoice as PowerOfChoice
+    from fedjob.researcher.simulation.population import simulate as simulate
+    from fedjob.researcher.simulation.splits import IID as IID
+    from fedjob.researcher.simulation.splits import ByColumn as ByColumn
+    from fedjob.researcher.simulation.splits import Dirichlet as Dirichlet
+    from fedjob.researcher.simulation.splits import Shards as Shards
+    from fedjob.researcher.simulation.splits import Sizes as Sizes
     from fedjob.researcher.storage.event import format_event as format_event
     from fedjob.training_plans.function import function as function
     from fedjob.training_plans.schedules import CosineDecay as CosineDecay

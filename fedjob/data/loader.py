@@ -11,6 +11,7 @@ from fedjob.data.inventory import counted
 from fedjob.data.readers import find_reader, guess_reader
 from fedjob.data.readers.base import Assets, Dataset, files_of, version_of
 from fedjob.data.readers.loading_plan import loading_plan
+from fedjob.data.shares import share_of, whole
 
 
 def open_dataset(info: Mapping[str, Any]) -> Dataset:
@@ -20,11 +21,32 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
         info: `path`, and `name`, `reader`, `tags`, `options` and `loading` where they are
             known; without a reader it is guessed. `preprocess`: steps as plain data, and `learned`: what
             was found for them. `assets`: of a dataset of several tables or files a list of `name`, `path`,
-            `reader` and `options`; the first is the one at `path`.
+            `reader` and `options`; the first is the one at `path`. `share`: the rows of a simulated node, see
+            `data.shares`.
 
     Raises:
         SpecError: there is no path, nothing readable there, or an option is wrong.
     """
+    dataset = _opened(info) if "share" not in info else share_of(info, _opened)
+    if not info.get("preprocess"):
+        return dataset
+    from fedjob.data.preprocessing.prepared import prepare
+
+    return prepare(dataset, info["preprocess"], info.get("learned") or ())
+
+
+def open_whole(info: Mapping[str, Any]) -> Dataset:
+    """Open the dataset that shares are taken of, and read it if it is a table: processes forked later have it then."""
+    from fedjob.data.readers.table import TableDataset
+
+    dataset = whole(info, _opened)
+    if isinstance(dataset, TableDataset):
+        dataset.frame()
+    return dataset
+
+
+def _opened(info: Mapping[str, Any]) -> Dataset:
+    """Open a dataset as it was registered, before preprocessing."""
     path = info.get("path")
     if not path:
         raise SpecError("a dataset needs a path")
@@ -36,11 +58,7 @@ def open_dataset(info: Mapping[str, Any]) -> Dataset:
         dataset.assets = _assets_of(dataset, info["assets"])
     if info.get("loading"):
         dataset = dataset.named(loading_plan(info["loading"]))
-    if not info.get("preprocess"):
-        return dataset
-    from fedjob.data.preprocessing.prepared import prepare
-
-    return prepare(dataset, info["preprocess"], info.get("learned") or ())
+    return dataset
 
 
 def _assets_of(dataset: Dataset, infos: Sequence[Mapping[str, Any]]) -> Assets:

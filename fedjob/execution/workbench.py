@@ -53,10 +53,19 @@ class Workbench:
     Args:
         borrow: entered with the path of the record of releases while it is used, see `ReleaseBook`; None where the
             record lies there already.
+        one_plan: whether a training plan goes on from node to node, as it was built: for a simulation, in which one
+            process computes for many nodes and has one model in memory. Contributions are not made durable then:
+            they can be computed again, and live for a round.
     """
 
-    def __init__(self, borrow: Callable[[str], AbstractContextManager[None]] | None = None) -> None:
+    def __init__(
+        self, borrow: Callable[[str], AbstractContextManager[None]] | None = None, *, one_plan: bool = False
+    ) -> None:
         self._borrow = borrow
+        self._one_plan = one_plan
+        self._built_of: tuple[Any, ...] | None = None
+        self._as_built: dict[str, Any] = {}
+        self._kept: Any = None
         self._plan: Any = None
         self._data: Any = None
         self._made_of: tuple[Any, ...] | None = None
@@ -108,7 +117,7 @@ class Workbench:
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        value, params_path = _saved_params(contribution, order.node, output)
+        value, params_path = _saved_params(contribution, order.node, output, durable=not self._one_plan)
         state_path = _saved_state(order, plan, local, output)
         done = WorkResult(
             key=order.key,
@@ -147,11 +156,7 @@ class Workbench:
         from fedjob.data.loader import open_dataset
         from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
-        from fedjob.execution.released_work import check_as_private
-        from fedjob.training_plans.context import Context
         from fedjob.training_plans.pipeline import Pipeline
-        from fedjob.training_plans.source.compilation import make_plan
-        from fedjob.training_plans.step_plan import StepContext
 
         releases = _releases(order, self._borrow)
         made_of: tuple[Any, ...] = (
@@ -176,7 +181,30 @@ class Workbench:
             return None, True
         if releases is not None and data is not None:
             self._limit = RowLimit(order.node, releases, data)
-        plan = make_plan(order.plan_text, order.entry)
+        plan = self._built(order, emit, terms)
+        seed_everything(seed_for(order.seed, 0, order.node, "data"))
+        self._plan, self._data, self._made_of = plan, data, made_of
+        if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
+            self._made_of = self._built_of = None
+        else:
+            plan.load_data(data)
+        return plan, True
+
+    def _built(self, order: WorkOrder, emit: Emit, terms: PrivateTraining | None) -> Any:
+        """Return the plan of an order as it is built, before it has loaded data: made anew, or set back to that."""
+        from fedjob.execution.released_work import check_as_private
+        from fedjob.training_plans.base import TrainingPlan
+        from fedjob.training_plans.context import Context
+        from fedjob.training_plans.pipeline import Pipeline
+        from fedjob.training_plans.source.compilation import make_plan
+        from fedjob.training_plans.step_plan import StepContext
+
+        built_of = (order.plan_text, order.entry, order.model_args, order.seed, order.noise != {})
+        again = self._one_plan and self._built_of == built_of
+        plan = self._kept if again else make_plan(order.plan_text, order.entry)
+        if again:
+            plan.__dict__.clear()
+            plan.__dict__.update(self._as_built)
         about = StepContext if isinstance(plan, Pipeline) else Context
         plan.ctx = about(
             node=order.node,
@@ -188,16 +216,14 @@ class Workbench:
             private=terms,
         )
         plan.ctx.props = order.props  # what loads the data may go by them
+        if again:
+            return plan
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         check_as_private(plan, terms)
-        seed_everything(seed_for(order.seed, 0, order.node, "data"))
-        self._plan, self._data, self._made_of = plan, data, made_of
-        if streams(protocol, order.step, order.items) and not isinstance(plan, Pipeline):
-            self._made_of = None
-        else:
-            plan.load_data(data)
-        return plan, True
+        if self._one_plan and isinstance(plan, TrainingPlan):
+            self._kept, self._built_of, self._as_built = plan, built_of, dict(plan.__dict__)
+        return plan
 
 
 def _stages(plan: Any) -> Mapping[str, float]:
@@ -287,7 +313,7 @@ def _check_readable(value: Any) -> None:
         raise EncodeError(f"what was found here could not be read by its receiver: {error}") from error
 
 
-def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[Any, str]:
+def _saved_params(contribution: Contribution, node: str, output: Path, *, durable: bool) -> tuple[Any, str]:
     """Save the parameters of a contribution and its auxiliary variables.
 
     Returns:
@@ -309,7 +335,7 @@ def _saved_params(contribution: Contribution, node: str, output: Path) -> tuple[
     if problem := not_finite(tensors):
         raise NodeFailure(node, *problem.split(": ", 1))
     path = output / "params.safetensors"
-    save_params(tensors, path)
+    save_params(tensors, path, durable=durable)
     return None if is_params(value) else value, str(path)
 
 

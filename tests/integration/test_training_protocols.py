@@ -23,6 +23,7 @@ from fedjob import (
     Session,
     SpecError,
     TorchPlan,
+    simulate,
 )
 from fedjob.aggregation.contribution import Contribution
 from fedjob.identity.keys import Identity
@@ -212,6 +213,12 @@ def test_nodes_a_simulation_and_a_resumed_job_end_in_the_same_bytes(
     remote = at_nodes(session, ready(name))
     assert digest(remote) == digest(simulated)
     pandas.testing.assert_frame_equal(remote.result.history, simulated.result.history)
+    shared = make_job(
+        ready(name), data={node: str(toy) for node in NODES}, nodes=simulate(workers=0), home=tmp_path
+    )  # one plan and one model for both nodes
+    shared.run(progress=False)
+    assert digest(shared) == digest(remote)
+    pandas.testing.assert_frame_equal(remote.result.history, shared.result.history)
     resumed = accept(simulated.breakpoints[0], home=tmp_path / "elsewhere")
     resumed.run(progress=False)
     assert digest(resumed) == digest(simulated)

@@ -108,13 +108,16 @@ def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
 
 
 FORKING = {
-    ROOT / "fedjob/node" / name
-    for name in (
-        "execution/fork_server.py",
-        "execution/process.py",
-        "sandbox/namespaces.py",
-        "sandbox/trial.py",
-    )
+    ROOT / "fedjob/researcher/simulation/worker_process.py",
+    *(
+        ROOT / "fedjob/node" / name
+        for name in (
+            "execution/fork_server.py",
+            "execution/process.py",
+            "sandbox/namespaces.py",
+            "sandbox/trial.py",
+        )
+    ),
 }
 
 

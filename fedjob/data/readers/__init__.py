@@ -31,6 +31,7 @@ READERS: Registry[Reader] = Registry(
         "images": "fedjob.data.readers.images:ImagesReader",
         "medical-folder": "fedjob.data.readers.medical_folder:MedicalFolderReader",
         "mnist": "fedjob.data.readers.mnist:MnistReader",
+        "npy": "fedjob.data.readers.npy:NpyReader",
         "npz": "fedjob.data.readers.npz:NpzReader",
         "parquet": "fedjob.data.readers.parquet:ParquetReader",
         "sql": "fedjob.data.readers.sql:SqlReader",

@@ -34,6 +34,8 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.simulation.datasets import given_data
+from fedjob.researcher.simulation.population import Simulation, simulation_of
 from fedjob.researcher.storage.spec import (
     Component,
     JobSpec,
@@ -180,6 +182,8 @@ def checked_nodes(name: str, nodes: Any) -> Any:
     Raises:
         SpecError: a single node's name, which would be read as a list of letters.
     """
+    if isinstance(nodes, Simulation):
+        return nodes
     if isinstance(nodes, str) and nodes != LOCAL:
         raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(nodes)}')
     if nodes is None or isinstance(nodes, str):
@@ -272,6 +276,8 @@ def _plans(spec: JobSpec, text_of: TextOf) -> Any:
 
 def _nodes(spec: JobSpec, asked: Any) -> Any:
     """Return the nodes that were asked for; None where they follow from the map of plans."""
+    if spec.simulation and isinstance(asked, str) and asked != LOCAL:
+        return simulation_of(spec.simulation)
     return None if spec.plans and sorted(spec.plans) == asked else asked
 
 
@@ -324,7 +330,7 @@ class JobArguments:
     props: Mapping[str, Any] | None = field(default=None, metadata=_facts(plain_args))
     # what was drawn says nothing of what was asked for; a seed that was given is hashed beside the fields
     seed: int | None = field(default=None, metadata=_facts(content=False))
-    nodes: Sequence[str] | str | None = field(default=None, metadata=_facts(checked_nodes))
+    nodes: Sequence[str] | str | Simulation | None = field(default=None, metadata=_facts(checked_nodes))
     as_node: str = field(default=LOCAL, metadata=_facts(checked_text, changeable=False))
     quorum: Quorum | None = field(
         default=None, metadata=_facts(checked_quorum, back=lambda plain: Quorum(**plain))
@@ -383,6 +389,8 @@ class JobArguments:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.nodes, Simulation):
+            object.__setattr__(self, "data", given_data(self.nodes, self.data))
         for name in _TABLE:
             object.__setattr__(self, name, python_numbers(getattr(self, name)))
 

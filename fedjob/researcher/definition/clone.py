@@ -37,7 +37,8 @@ def define_clone(origin: JobFolder, here: Mapping[str, Any], changes: Mapping[st
     if not origin.spec.exists():
         raise NoSuchJob(f"{origin.path.name} is not there any more: was it deleted?")
     spec, record = load_spec(origin.spec), load_record(origin.record)
-    before = JobArguments.of(spec, record.asked, partial(text_of, spec, origin))
+    nodes = {**here, **changes}.get("nodes", record.asked.get("nodes"))
+    before = JobArguments.of(spec, {**record.asked, "nodes": nodes}, partial(text_of, spec, origin))
     settings = load_config(ResearcherConfig, origin.path.parent.parent)
     # a clone keeps its origin's description of the owner, whatever the home's settings are by now
     described: dict[str, Any] = {f"owner_{key}": spec.owner.get(key, "") for key in OWNER}

@@ -20,6 +20,8 @@ from fedjob.researcher.definition.data_checks import check_columns
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.explicit import Explicit
+from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, divide, given_data
+from fedjob.researcher.simulation.population import Simulation, simulation_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 
@@ -168,7 +170,9 @@ def resolve_for(
         SpecError: those that have the data are too few, or not those that the job requires.
     """
     silent: dict[str, str] = {}
-    if session is None:
+    if spec.simulation:
+        datasets, spec = resolve_simulated(spec, data, nodes, folder)
+    elif session is None:
         datasets = resolve_local(data, as_node, folder, use=spec.use)
     else:
         asked = None if nodes is None else list(nodes)
@@ -358,6 +362,43 @@ def resolve_local(
             raise NoDatasets('nodes="local" needs data: a path, or {"node": path, ...}')
         return {str(node): _local(item, str(node), folder, use) for node, item in sorted(data.items())}
     return {as_node: _local(data, as_node, folder, use)}
+
+
+def resolve_simulated(
+    spec: JobSpec, data: Any, nodes: Any, folder: JobFolder
+) -> tuple[dict[str, dict[str, Any]], JobSpec]:
+    """Return the datasets of simulated nodes, and the spec, which has the hash of their rows.
+
+    Args:
+        nodes: what `simulate` returned, where this process has it.
+
+    Raises:
+        SpecError: the data can't be divided in that way, or are not those that the job divided before.
+    """
+    if spec.use == "mock":
+        raise SpecError("use='mock' is for datasets at nodes: a simulation has the data that it is given")
+    simulation = nodes if isinstance(nodes, Simulation) else simulation_of(spec.simulation)
+    if simulation.split is None and not isinstance(data, GivenData) and SIMULATED not in data:
+        return resolve_local(data, "local", folder, use=spec.use), spec
+    shares = divide(simulation, data, folder.simulated, spec.seed)
+    known = spec.simulation.get("rows", shares.rows_hash)
+    if known != shares.rows_hash:
+        raise SpecError(
+            "these data are divided into other rows than those that the job began with: give it the same data"
+        )
+    return shares.datasets, replace(spec, simulation={**spec.simulation, "rows": shares.rows_hash})
+
+
+def take_data(spec: JobSpec, data: Any, folder: JobFolder) -> Any:
+    """Return the data that a simulation goes on with; objects of this process are written into the job's folder.
+
+    Raises:
+        SpecError: they can't be simulated on.
+    """
+    given = given_data(simulation_of(spec.simulation), data)
+    if isinstance(given, GivenData) and not folder.simulated.exists():
+        given.write(folder.simulated)
+    return given
 
 
 def _local(item: Any, node: str, folder: JobFolder, use: str) -> dict[str, Any]:

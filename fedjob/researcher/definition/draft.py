@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifact
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
 from fedjob.researcher.definition.job_definition import Defined, content_hash
+from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, link_data
 from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.deployment import write_plans
 from fedjob.researcher.storage.folder import JobFolder
@@ -77,6 +78,10 @@ def _with_files(folder: JobFolder, defined: Defined, origin: JobFolder | None) -
         spec = replace(spec, files=bring(defined.brought, folder))
     elif origin is not None and spec.files:
         link_or_copy(origin.brought, folder.brought)
+    if isinstance(defined.data, GivenData):
+        defined.data.write(folder.simulated)
+    elif origin is not None and isinstance(defined.data, Mapping) and SIMULATED in defined.data:
+        link_data(origin.simulated, folder.simulated)
     if artifacts is not None:
         return replace(spec, artifacts=keep_artifacts(artifacts, folder))
     if origin is not None:

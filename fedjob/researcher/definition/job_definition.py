@@ -44,6 +44,8 @@ from fedjob.researcher.definition.preprocessing import num_entries, with_known
 from fedjob.researcher.definition.protection import check_protected
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.simulation.datasets import GivenData
+from fedjob.researcher.simulation.population import Simulation
 from fedjob.researcher.storage.spec import FOUND_LATER, Component, JobSpec
 from fedjob.training_plans.source.plan_source import PlanSource
 from fedjob.training_plans.training_args import merged_args
@@ -67,7 +69,7 @@ class Defined:
     spec: JobSpec
     source: PlanSource
     plans: Mapping[str, str]
-    nodes: Sequence[str] | str | None
+    nodes: Sequence[str] | str | Simulation | None
     hooks: tuple[Hook, ...]
     data: Any
     brought: BroughtData | None
@@ -103,7 +105,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     check_selector(spec, inner_of(wanted.protocol))
     check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
     data, brought = take_brought(arguments.data, local=spec.local)
-    check_names(data, named)
+    check_names(data, None if isinstance(named, Simulation) else named)
     arguments.checked("as_node")
     arguments.checked("keep_files_dir")
     if wanted.trained is not None and arguments.init is not None:
@@ -162,7 +164,8 @@ def _spec_of(
         plan_entry=wanted.source.entry,
         plan_hash=wanted.source.sha256,
         launches=wanted.launches,
-        local=arguments.nodes == LOCAL,
+        local=isinstance(arguments.nodes, Simulation) or arguments.nodes == LOCAL,
+        simulation=arguments.nodes.plain if isinstance(arguments.nodes, Simulation) else {},
         plans={node: {"entry": own.entry, "hash": own.sha256} for node, own in sources.items()},
         learned=known,
         **kept,
@@ -182,9 +185,11 @@ def _drawn_seed(trained: Trained | None) -> int:
     return secrets.randbits(62) if trained is None else trained.seed
 
 
-def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) -> Sequence[str] | str | None:
+def _nodes_with_plans(
+    nodes: Sequence[str] | str | Simulation | None, deployed: DeployMap
+) -> Sequence[str] | str | Simulation | None:
     named = deployed.nodes
-    if named is None or nodes == LOCAL:
+    if named is None or isinstance(nodes, Simulation) or nodes == LOCAL:
         return nodes
     without = sorted(set(nodes or ()) - set(named))
     if without:
@@ -192,9 +197,9 @@ def _nodes_with_plans(nodes: Sequence[str] | str | None, deployed: DeployMap) ->
     return named if nodes is None else nodes
 
 
-def _check_nodes(spec: JobSpec, nodes: Sequence[str] | str | None, deployed: DeployMap) -> None:
+def _check_nodes(spec: JobSpec, nodes: Sequence[str] | str | Simulation | None, deployed: DeployMap) -> None:
     """Raise what can't be met by the nodes that are named."""
-    named = None if nodes is None or nodes == LOCAL else list(nodes)
+    named = None if nodes is None or isinstance(nodes, Simulation) or nodes == LOCAL else list(nodes)
     if deployed.plans:
         required = () if spec.quorum["required"] == ALL else spec.quorum["required"]
         check_quorum_of_map(named or deployed.nodes, required, spec.quorum["min_nodes"])
@@ -232,6 +237,8 @@ def content_hash(spec: JobSpec, *, seed: int | None, asked: Any, init_hash: str)
 
 def as_asked(data: Any) -> Any:
     """Return what was given as `data` as plain data: to be compared, and shown again."""
+    if isinstance(data, GivenData):
+        return data.plain
     if isinstance(data, Mapping):
         return {str(key): as_asked(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):

@@ -37,6 +37,10 @@ def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
     Raises:
         SpecError: the job brings data, sends files along, or was given first parameters.
     """
+    if spec.simulation:
+        raise SpecError(
+            "a job's file can't hold simulated nodes: use job.clone(), or nodes=simulate(...) anew"
+        )
     if spec.files:
         raise SpecError(
             "a job's file can't hold the data that a job brings: use job.clone(), or give data anew"

@@ -25,7 +25,7 @@ from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
-from fedjob.execution.orders import KEPT_NAME, Emit, result_of, work_order_of
+from fedjob.execution.orders import KEPT_NAME, Emit, WorkOrder, WorkResult, result_of, work_order_of
 from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.messages import Task, work_key
@@ -44,7 +44,18 @@ SCRATCH = ".fedjob_scratch"
 """Name of the folder that plans may write into, gone with the job's end."""
 
 _STATE = "node_state_"
-_OPENED_BY = ("name", "path", "reader", "tags", "options", "loading", "preprocess", "num_rows", "assets")
+_OPENED_BY = (
+    "name",
+    "path",
+    "reader",
+    "tags",
+    "options",
+    "loading",
+    "preprocess",
+    "num_rows",
+    "assets",
+    "share",
+)
 
 
 class LocalFederation(Federation):
@@ -157,18 +168,44 @@ class LocalFederation(Federation):
             f"{_STATE}{state}": Path(self._state_path(node, state)) for node, state in node_states.items()
         }
 
+    def _key(self, node: str, task: Task, place: AskContext) -> str:
+        """Return the name of a node's work."""
+        return work_key(job=place.job, round_=place.round_of(node), step=place.step, node=node, task=task)
+
     def _teller(self, node: str, task: Task, place: AskContext) -> Callable[[Mapping[str, Any]], object]:
         """Return the function that records the states of a node's task."""
-        round_ = place.round_of(node)
-        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
+        round_, key = place.round_of(node), self._key(node, task, place)
         return lambda body: self._events.record("state", body, round_=round_, node=node, task=key)
 
     def _work(self, node: str, task: Task, place: AskContext) -> Arrival:
-        round_ = place.round_of(node)
-        key = work_key(job=place.job, round_=round_, step=place.step, node=node, task=task)
         if task.sum:
-            files = {name: self._published[ref] for name, ref in task.params.items()}
-            return self._sums.answer(node, key, task, place, files)
+            return self._step_of_sum(node, task, place)
+        order = self._order(node, task, place)
+        bench = self._benches.setdefault(node, Workbench())
+        try:
+            done = bench.compute(order, self._emitter(node, order.round))
+        except NodeFailure:
+            raise
+        except (UnreadableData, PreparationError, NotPrivate) as error:
+            # of the site's data, or found on them: as at a node
+            raise NodeFailure(node, error.reason, str(error)) from error
+        except Exception as error:
+            raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
+        return self._arrival(node, task, place, done)
+
+    def _step_of_sum(self, node: str, task: Task, place: AskContext) -> Arrival:
+        """Answer a step of a secure sum, in which no plan takes part."""
+        key = self._key(node, task, place)
+        files = {name: self._published[ref] for name, ref in task.params.items()}
+        return self._sums.answer(node, key, task, place, files)
+
+    def _order(self, node: str, task: Task, place: AskContext) -> WorkOrder:
+        """Return the order for a task, with an empty folder for what comes out.
+
+        Raises:
+            NodeFailure: the node state that it needs is gone, or it can't be had with differential privacy.
+        """
+        round_, key = place.round_of(node), self._key(node, task, place)
         output = place.spool / f"local_{node}_{key[:16]}"
         remove_folder(output)
         output.mkdir(mode=0o700)
@@ -190,29 +227,30 @@ class LocalFederation(Federation):
         )
         work = self._private_work(node, task, place.step)
         noise = {} if work is None else dict(work.noise)
-        order = replace(order, scratch_path=str(scratch), limits={"own": True}, noise=noise)
-        bench = self._benches.setdefault(node, Workbench())
-        try:
-            done = bench.compute(order, self._emitter(node, round_))
-        except NodeFailure:
-            raise
-        except (UnreadableData, PreparationError, NotPrivate) as error:
-            # of the site's data, or found on them: as at a node
-            raise NodeFailure(node, error.reason, str(error)) from error
-        except Exception as error:
-            raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
-        state = task.state
+        return replace(order, scratch_path=str(scratch), limits={"own": True}, noise=noise)
+
+    def _arrival(
+        self, node: str, task: Task, place: AskContext, done: WorkResult, ref: Ref | None = None
+    ) -> Arrival:
+        """Return what a node answers of work that is done, and keep the state that it leaves.
+
+        Args:
+            ref: of its file of tensors, where that was hashed already.
+        """
+        key, state = done.key, task.state
         if done.state_path:
             state = key[:32]
             os.replace(done.state_path, self._states / state)
+        output = place.spool / f"local_{node}_{key[:16]}"
         if (output / KEPT_NAME).exists():
-            self._keep_files(output / KEPT_NAME, node, round_)
+            self._keep_files(output / KEPT_NAME, node, place.round_of(node))
         path = Path(done.params_path) if done.params_path else None
-        spent = _spent(task, work)
+        spent = _spent(task, self._private_work(node, task, place.step))
         if "secagg" in task.protect:
             held = self._sums.hold(node, key, task, place, result_of(done, params=None, state=state), path)
             return Arrival(node=node, result=replace(held, of=key[:32], privacy=spent))
-        result = result_of(done, params=None if path is None else ref_of(path), state=state)
+        params = ref or (None if path is None else ref_of(path))
+        result = result_of(done, params=params, state=state)
         return Arrival(
             node=node,
             result=replace(result, of=key[:32], privacy=spent),

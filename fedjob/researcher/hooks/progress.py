@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.checks import printable
+from fedjob.common.lifecycle import State
 from fedjob.common.notebooks import living_output
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.hooks.base import Hook, RoundReport
@@ -18,9 +19,12 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
 
+MANY_NODES = 10
+"""Nodes of an ask from which on the bar counts those that are done, and names none that is left out."""
+
 
 class ProgressBar(Hook):
-    """One line that is redrawn: rounds done, the time left, and the last overall metrics."""
+    """One line that is redrawn: rounds done, the time left, and the last overall metrics; of many nodes how many are done."""
 
     name = "progress"
 
@@ -30,6 +34,8 @@ class ProgressBar(Hook):
         self._console = console or Console(stderr=True)
         self._progress: Any = None
         self._task: Any = None
+        self._note = ""
+        self._num_asked = self._num_done = 0
 
     def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -54,8 +60,11 @@ class ProgressBar(Hook):
     def round_done(self, report: RoundReport) -> str | None:
         overall = {row.metric: row.value for row in report.rows if row.node == OVERALL}
         note = plain_text(" ".join(f"{metric} {value:.4g}" for metric, value in overall.items()))
-        if report.left_out:
+        if len(report.left_out) >= MANY_NODES:
+            note += f" [yellow]without {len(report.left_out)} nodes"
+        elif report.left_out:
             note += f" [yellow]without {', '.join(sorted(report.left_out))}"
+        self._note = note
         self._progress.update(self._task, completed=report.round, note=note)
         return None
 
@@ -71,7 +80,13 @@ class ProgressBar(Hook):
             self._progress.update(
                 self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
             )
-        elif event.type == "error":
+        elif event.type == "ask":
+            self._num_asked, self._num_done = len(event.body.get("nodes") or ()), 0
+        elif event.type == "state" and event.node and self._num_asked >= MANY_NODES:
+            self._num_done += event.body.get("state") in (State.COMPLETED, State.FAILED)
+            done = f"{self._num_done} of {self._num_asked} nodes"
+            self._progress.update(self._task, note=f"{self._note} {done}".strip())
+        elif event.type == "error" and self._num_asked < MANY_NODES:
             words = plain_text(f"{event.node} is left out: {event.body.get('reason')}")
             self._progress.console.print(f"[yellow]{words}")
 

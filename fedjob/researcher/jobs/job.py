@@ -87,6 +87,7 @@ from fedjob.researcher.runner.submission import hand_over
 from fedjob.researcher.runner.wait import wait_through
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.selection.by_function import FunctionSelector
+from fedjob.researcher.simulation.population import Simulation
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec, load_spec
@@ -123,7 +124,8 @@ class Job(ManualRounds, JobView):
         data: `{"tags": [...]}`, "node/name", a map from nodes to names, dataset handles, or a list of these,
             which may name several datasets of one node;
             for `nodes="local"` a path, `{"path": ..., "reader": ..., "options": ...}`,
-            or a map from node names to these.
+            or a map from node names to these; for `nodes=simulate(...)` also (inputs, targets), a torch Dataset or a
+            DataFrame.
         model_args: plain data for the plan's `init_model`.
         training_args: see `fedjob.training_plans.training_args`.
         each: node -> training arguments for it alone, such as `{"node-a": {"num_updates": 50}}`.
@@ -133,7 +135,7 @@ class Job(ManualRounds, JobView):
         project: namespace; nodes that are not enrolled in it take no part.
         props: free properties, kept and never interpreted.
         seed: of everything random; None draws one, which `job.seed` holds.
-        nodes: None for every node that has the data, a list of node ids, or "local".
+        nodes: None for every node that has the data, a list of node ids, "local", or `simulate(...)`.
         as_node: the node that a local job plays.
         quorum: who must answer for a round to count, and how long to wait; `required="all"` wants every node.
         selector: who takes part in a round: a selector or a function `(round, nodes) -> nodes`.
@@ -192,7 +194,7 @@ class Job(ManualRounds, JobView):
         project: str = "",
         props: Mapping[str, Any] | None = None,
         seed: int | None = None,
-        nodes: Sequence[str] | str | None = None,
+        nodes: Sequence[str] | str | Simulation | None = None,
         as_node: str = LOCAL,
         quorum: Quorum | None = None,
         selector: Selector | Callable[[int, list[str]], Sequence[str]] | str = "all",
@@ -688,7 +690,11 @@ class Job(ManualRounds, JobView):
             SpecError: an argument that there is not, or a wrong value.
             NoSuchJob: this job was deleted.
         """
-        here = {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        here: dict[str, Any] = (
+            {"hooks": self._hooks} if self._data is None else {"hooks": self._hooks, "data": self._data}
+        )
+        if isinstance(self._nodes_asked, Simulation):
+            here["nodes"] = self._nodes_asked
         defined = define_clone(self._folder, here, changes)
         clone = Job.__new__(Job)
         home, same_params = self._folder.path.parent.parent, not NEW_PARAMS & changes.keys()

@@ -15,7 +15,7 @@ from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.opening import default_connection
 from fedjob.researcher.definition.arguments import LOCAL
-from fedjob.researcher.definition.data import SCHEMA, resolve_local
+from fedjob.researcher.definition.data import SCHEMA, resolve_local, resolve_simulated, take_data
 from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.jobs.lifecycle import check_session
@@ -86,7 +86,10 @@ def resume_at(
         folder = job_folder(base, spec.id)
     if data is not None:
         as_node = next(iter(spec.datasets), LOCAL)
-        moved = resolve_local(data, as_node, folder, use=spec.use)
+        if spec.simulation:
+            moved, spec = resolve_simulated(spec, take_data(spec, data, folder), None, folder)
+        else:
+            moved = resolve_local(data, as_node, folder, use=spec.use)
         for info in moved.values():
             info.pop(SCHEMA, None)
         spec = replace(spec, datasets=attach(spec.preprocess, data, moved))

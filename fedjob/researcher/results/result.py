@@ -14,6 +14,7 @@ from fedjob.data.preprocessing.learning import completed
 from fedjob.researcher.results.export import export, save_as
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
 from fedjob.researcher.results.result_summary import metrics_table, report_of, tables_of
+from fedjob.researcher.simulation.profile import STAGES, load_profile
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, to_frame
 
 if TYPE_CHECKING:
@@ -91,6 +92,28 @@ class JobResult(ResultFolder):
     def history(self) -> Any:
         """Everything measured: a DataFrame of round, phase, metric, node, value, num_examples, error."""
         return to_frame(self.rows)
+
+    @property
+    def profile(self) -> Any:
+        """Where the time of a simulation went: a DataFrame of stage, seconds and what the stage is.
+
+        Seconds of workers are added up over all of them.
+
+        Raises:
+            WrongResult: the job was no simulation, or did not end yet.
+        """
+        import pandas as pd
+
+        found = load_profile(self._folder.local)
+        if found is None:
+            raise WrongResult("there is no profile: only simulations have one, nodes=simulate(...)")
+        seconds = found["seconds"]
+        rows = [
+            (stage, round(float(seconds[stage]), 4), words)
+            for stage, words in STAGES.items()
+            if stage in seconds
+        ]
+        return pd.DataFrame(rows, columns=["stage", "seconds", "what"])
 
     @property
     def partial(self) -> Partial:

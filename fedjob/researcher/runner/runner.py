@@ -36,6 +36,7 @@ from fedjob.researcher.rounds.unfinished_tasks import restore_held
 from fedjob.researcher.runner.attempt import AttemptRecord, MakeHooks, Release, no_nodes
 from fedjob.researcher.runner.persistence import Persistence
 from fedjob.researcher.selection.base import Selector
+from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.deployment import deployment, publish_code
 from fedjob.researcher.storage.folder import JobFolder
@@ -298,6 +299,8 @@ class Runner:
 def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[str, Path]) -> Federation:
     """Return the federation of a job: the nodes behind the hub, or sites in this process."""
     spec, record = attempt.spec, attempt.record
+    if spec.simulation:
+        return open_simulation(spec, attempt.folder, attempt.events, extras)
     if spec.local:
         from fedjob.researcher.federation.local import LocalFederation
 

@@ -5,6 +5,7 @@
     breakpoints/round_0007/
     artifacts/                files that the job sends along
     brought.zip               the data that the researcher brings, packed
+    simulated/                of a simulation: data that were given as objects, and each node's row numbers
     replies/                  the bodies of the nodes' replies, a file for each ask
     spool/round_0007/         contributions, totals and the journal of replies
     result/
@@ -112,6 +113,11 @@ class JobFolder:
     def unpacked(self) -> Path:
         """The unpacked data that a local job brings."""
         return self.path / ".fedjob_brought"
+
+    @property
+    def simulated(self) -> Path:
+        """The data of simulated nodes that were given as objects, and the row numbers of each node."""
+        return self.path / "simulated"
 
     @property
     def replies(self) -> Path:

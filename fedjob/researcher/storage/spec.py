@@ -43,6 +43,8 @@ class JobSpec:
 
     Args:
         datasets: node -> name of its dataset; for a local job, what its reader needs.
+        simulation: of simulated nodes: how many, how the rows were divided, by what they are computed, and `rows`,
+            the sha256 of the row numbers of all; empty for others.
         researcher, owner_key: the party that owns the job, and its public key in hex.
         plan_hash: sha256 of the plan's exact text.
         quorum: `{required, min_nodes, deadline_s, grants_deadline_s}`.
@@ -84,6 +86,7 @@ class JobSpec:
     rounds: int
     seed: int
     local: bool = False
+    simulation: dict[str, Any] = field(default_factory=dict)
     datasets: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=_LATER)
     researcher: str = field(default="", metadata=_LATER)
     owner_key: str = field(default="", metadata=_LATER)

@@ -41,6 +41,14 @@ def make_parquet(folder: Path) -> tuple[Path, dict[str, str]]:
     return path, {}
 
 
+def make_npy(folder: Path) -> tuple[Path, dict[str, str]]:
+    path = folder / "mapped"
+    path.mkdir()
+    np.save(path / "inputs.npy", np.arange(6.0).reshape(3, 2))
+    np.save(path / "targets.npy", np.array([0, 1, 0]))
+    return path, {}
+
+
 def make_npz(folder: Path) -> tuple[Path, dict[str, str]]:
     path = folder / "arrays.npz"
     np.savez(path, y=np.array([0, 1, 0]), x=np.arange(6.0).reshape(3, 2))
@@ -113,12 +121,13 @@ MAKERS = {
     "images": make_images,
     "medical-folder": make_medical_folder,
     "mnist": make_mnist,
+    "npy": make_npy,
     "npz": make_npz,
     "parquet": make_parquet,
     "sql": make_sql,
     "torch": make_torch,
 }
-NEVER_GUESSED = ("files", "sql", "torch")
+NEVER_GUESSED = ("files", "npy", "sql", "torch")
 
 
 class TestReaders(ReaderContract):

@@ -1,0 +1,139 @@
+"""The seconds and the memory of simulated rounds: a small CNN on many nodes, and a few nodes with a model of 1 MB.
+
+python benchmarks/simulation.py                          100, 1,000 and 10,000 nodes of 50 images; cohorts of 50 and 100
+python benchmarks/simulation.py --nodes 1000 --rounds 20
+python benchmarks/simulation.py --only large
+
+The data are made. A CNN of two convolutions trains one local epoch in batches of 10 on each node's 50 images of 32 x 32 x
+3; breakpoints are written every round. Of each run: the median of the rounds' seconds without the first, the most memory
+that the driver had beyond what it had before the job, and where the time went. The driver's memory must not depend on the
+number of nodes. `peak_mb` is of the driver; a process of its own runs each line, so that none has another's memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+IMAGES_PER_NODE = 50
+
+
+def memory_mb(what: str) -> float:
+    """Return this process's `VmHWM` (the most memory so far) or `VmRSS`, in MB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def write_images(folder: Path, num_nodes: int, seed: int = 0) -> float:
+    """Write made images of ten kinds for so many nodes, a byte for each number; return their MB."""
+    count = num_nodes * IMAGES_PER_NODE
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, size=count)
+    kinds = rng.integers(0, 96, size=(10, 3, 32, 32), dtype=np.uint8)
+    inputs = np.lib.format.open_memmap(
+        folder / "inputs.npy", mode="w+", dtype=np.uint8, shape=(count, 3, 32, 32)
+    )
+    for start in range(0, count, 10_000):
+        part = slice(start, start + 10_000)
+        inputs[part] = kinds[labels[part]] + rng.integers(0, 160, size=inputs[part].shape, dtype=np.uint8)
+    inputs.flush()
+    np.save(folder / "targets.npy", labels)
+    return float(inputs.nbytes + labels.nbytes) / (1 << 20)
+
+
+def one(args: argparse.Namespace) -> dict[str, Any]:
+    """Run one job and return its figures."""
+    import torch  # noqa: F401  (so that it does not count as the job's memory)
+
+    from fedjob import IID, Fraction, Job, simulate
+    from fedjob.researcher.hooks.base import Hook, RoundReport
+
+    seconds: list[float] = []
+
+    class Clock(Hook):
+        name = "clock"
+
+        def round_done(self, report: RoundReport) -> None:
+            seconds.append(report.seconds)
+
+    with tempfile.TemporaryDirectory() as home:
+        shape = {"plan": "Images", "cohort": args.cohort, "nodes": args.nodes}
+        if args.large:
+            shape = {"plan": "Megabyte", "cohort": 10, "nodes": 10}
+        folder = Path(home) / "data"
+        folder.mkdir()
+        data_mb = write_images(folder, shape["nodes"])
+        before = memory_mb("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the most memory so far begins anew
+        began = time.perf_counter()
+        job = Job(
+            "fedavg",
+            training_plan=f"{HERE}/_plans.py:{shape['plan']}",
+            data={"path": folder, "reader": "npy"},
+            nodes=simulate(shape["nodes"], split=IID(), workers=args.workers),
+            selector=Fraction(shape["cohort"] / shape["nodes"]),
+            training_args={"lr": 0.05, "epochs": 1, "batch_size": 10},
+            rounds=args.rounds,
+            hooks=[Clock()],
+            seed=1,
+            home=home,
+        )
+        job.run(progress=False)
+        whole = time.perf_counter() - began
+        profile = json.loads((job.folder / "local" / "profile.json").read_text())
+        return {
+            **shape,
+            "median_s": round(median(seconds[1:] or seconds), 3),
+            "first_s": round(seconds[0], 3),
+            "whole_s": round(whole, 2),
+            "before_mb": round(before),
+            "peak_mb": round(memory_mb("VmHWM")),
+            "more_mb": round(memory_mb("VmHWM") - before),
+            "data_mb": round(data_mb, 1),
+            "model_mb": round((job.folder / "initial.safetensors").stat().st_size / (1 << 20), 2),
+            "workers": profile["workers"],
+            "seconds": {stage: round(took, 2) for stage, took in profile["seconds"].items()},
+        }
+
+
+def main() -> None:
+    """Print a line for each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int)
+    parser.add_argument("--cohort", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--large", action="store_true", help="ten nodes with a model of 1 MB")
+    parser.add_argument("--here", action="store_true", help="run it in this process")
+    args = parser.parse_args()
+    if args.here:
+        print(json.dumps(one(args)))
+        return
+    runs = [["--nodes", "100"], ["--nodes", "1000"], ["--nodes", "10000"]]
+    runs = [[*run, "--cohort", cohort] for cohort in ("50", "100") for run in runs] + [["--large"]]
+    if args.large:
+        runs = [["--large"]]
+    elif args.nodes:
+        runs = [["--nodes", str(args.nodes), "--cohort", str(args.cohort)]]
+    more = ["--rounds", str(args.rounds), *(["--workers", str(args.workers)] if args.workers else [])]
+    for run in runs:
+        command = [sys.executable, __file__, "--here", *run, *more]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

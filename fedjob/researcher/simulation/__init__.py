@@ -1,0 +1,1 @@
+"""Simulation: many nodes on one machine, computed by a pool of worker processes."""

@@ -1,0 +1,456 @@
+"""The data of a simulation: taken as they were given, written once where workers map them, and divided among the nodes.
+
+In a job's folder, `simulated/` holds `rows.npy`, the row numbers of all nodes one after another, and what was given as
+objects of this process: `data/inputs.npy` and `data/targets.npy`, or `data.parquet`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from fedjob.common.checks import shown
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.files import link_or_copy, make_folder, private, replace_durably
+from fedjob.common.seeds import seed_for
+from fedjob.common.types import check_party
+from fedjob.data.loader import describe, open_dataset
+from fedjob.data.readers import fitting_reader
+from fedjob.data.readers.base import Dataset
+from fedjob.data.readers.npy import INPUTS, TARGETS
+from fedjob.data.readers.table import TableDataset
+from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
+from fedjob.researcher.simulation.splits import ByColumn, Rows, checked_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIMULATED = "simulated"
+"""The key that stands for data that were given as objects, with their kind."""
+
+ROWS = "rows.npy"
+_KEYS = {"path", "reader", "options", "loading", "name", "tags"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenData:
+    """Data that were given as objects: arrays, a torch Dataset or a table, of all nodes together.
+
+    Args:
+        kind: `arrays` or `table`.
+        parts: (inputs, targets), a torch Dataset, or a DataFrame; one for each node where there is a map.
+        nodes: the nodes of these, empty where one dataset is to be divided.
+    """
+
+    kind: str
+    parts: tuple[Any, ...] = field(repr=False)
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each part."""
+        return [_length(part) for part in self.parts]
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What stands for them in a job's record, the same for a script that is run again."""
+        return {**self.stand_in, "rows": sum(self.sizes), "sha256": _digest(self.parts)}
+
+    @property
+    def stand_in(self) -> dict[str, Any]:
+        """The kind, and the rows of each node where there is a map: what the written data are opened by."""
+        nodes = {"nodes": dict(zip(self.nodes, self.sizes, strict=True))} if self.nodes else {}
+        return {SIMULATED: self.kind, **nodes}
+
+    def write(self, folder: Path) -> None:
+        """Write them into a new folder, durably.
+
+        Raises:
+            SpecError: the parts do not have the same shape, or the same columns.
+        """
+        if self.kind == "table":
+            make_folder(folder)
+            _write_table(self.parts, folder / "data.parquet")
+        else:
+            make_folder(folder / "data")
+            _write_arrays(self.parts, self.sizes, folder / "data")
+
+
+def given_data(simulation: Simulation, data: Any) -> Any:
+    """Return what was given as `data`, with objects of this process as `GivenData`.
+
+    Raises:
+        SpecError: it is nothing that can be simulated on; says what is.
+    """
+    if isinstance(data, GivenData) or (isinstance(data, Mapping) and SIMULATED in data):
+        return data
+    if isinstance(data, Mapping) and not data.keys() & {"path", "assets"}:
+        return _given_map(simulation, data)
+    if simulation.split is None:
+        raise SpecError(
+            "simulate() without a number of nodes takes data={'node': dataset, ...}, a map; found "
+            f"{shown(type(data).__name__)}: for one dataset say how many nodes, simulate(10, split=IID())"
+        )
+    kind = _kind(data)
+    return data if kind == "file" else GivenData(kind=kind, parts=(data,))
+
+
+def _given_map(simulation: Simulation, data: Mapping[Any, Any]) -> Any:
+    if simulation.split is not None or simulation.num_nodes is not None:
+        raise SpecError(
+            "data is a map from nodes to datasets, which are divided already: write nodes=simulate(), without a number "
+            "of nodes and a split"
+        )
+    if not data:
+        raise SpecError("data is an empty map; expected a dataset for each node: {'node': dataset, ...}")
+    if len(data) > MAX_NODES:
+        raise SpecError(f"a simulation has {MAX_NODES} nodes at most; data has {len(data)}")
+    nodes = sorted(check_party(node) for node in data)
+    kinds = {_kind(data[node]) for node in nodes}
+    if len(kinds) > 1:
+        raise SpecError(f"data has {' and '.join(sorted(kinds))} in one map; expected one kind for all nodes")
+    kind = kinds.pop()
+    if kind == "file":
+        return dict(data)
+    return GivenData(kind=kind, parts=tuple(data[node] for node in nodes), nodes=tuple(nodes))
+
+
+def _kind(data: Any) -> str:
+    """Return what a dataset is: `arrays`, `table`, or `file`."""
+    if isinstance(data, (str, Path)) or (isinstance(data, Mapping) and data.keys() & {"path", "assets"}):
+        return "file"
+    if type(data).__module__.partition(".")[0] == "pandas":
+        if not hasattr(data, "to_parquet"):
+            raise SpecError(
+                f"data is a pandas {type(data).__name__}; expected a DataFrame, such as data.to_frame()"
+            )
+        return "table"
+    if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+        lengths = [len(part) if part.shape else 0 for part in data]
+        if lengths[0] != lengths[1] or not lengths[0]:
+            raise SpecError(
+                f"data has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
+            )
+        return "arrays"
+    if (
+        not isinstance(data, (tuple, list, set, bytes))
+        and hasattr(data, "__len__")
+        and hasattr(data, "__getitem__")
+    ):
+        if not len(data):
+            raise SpecError(f"data is a {type(data).__name__} of no examples; expected one or more")
+        return "arrays"
+    raise SpecError(
+        "a simulation takes data=(inputs, targets) as arrays or tensors, a torch Dataset of such pairs, a DataFrame, a "
+        f"path or {{'path': ...}}, or a map from nodes to these; found {shown(type(data).__name__)}"
+    )
+
+
+def _length(part: Any) -> int:
+    return len(part[0]) if isinstance(part, (tuple, list)) else len(part)
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    """Return a hash of arrays and tables; of a torch Dataset, of what it is and how long."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, (tuple, list)):
+            for array in map(_as_array, part):
+                total.update(f"{array.dtype}{array.shape}".encode())
+                total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        elif hasattr(part, "to_parquet"):
+            from pandas.util import hash_pandas_object
+
+            total.update(f"{list(part.columns)}{list(map(str, part.dtypes))}".encode())
+            total.update(hash_pandas_object(part.astype(str), index=False).to_numpy().tobytes())
+        else:
+            total.update(f"{type(part).__qualname__}{len(part)}".encode())
+    return total.hexdigest()
+
+
+def _as_array(array: Any) -> Rows:
+    """Return a numpy array or a tensor as an array that can be mapped.
+
+    Raises:
+        SpecError: it holds objects.
+    """
+    found = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    if found.dtype.hasobject:
+        raise SpecError(f"data has an array of {found.dtype}; expected numbers")
+    return found
+
+
+def _pair(example: Any, place: int) -> tuple[Rows, Rows]:
+    """Return one example of a torch Dataset as (input, target).
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not isinstance(example, (tuple, list)) or len(example) != 2:
+        raise SpecError(
+            f"example {place} of the Dataset is {shown(type(example).__name__)}; expected (input, target): give a "
+            "simulation arrays, or a path that the plan reads"
+        )
+    try:
+        return _as_array(example[0]), _as_array(example[1])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SpecError(f"example {place} of the Dataset can't be made an array: {error}") from error
+
+
+def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> None:
+    """Write inputs and targets of all parts as two files, part by part, so that they are in memory but once."""
+    first = parts[0]
+    pair = (first[0][:1], first[1][:1]) if isinstance(first, (tuple, list)) else None
+    heads = [part[0] for part in map(_as_array, pair)] if pair is not None else list(_pair(first[0], 0))
+    files = [
+        _new_array(folder / name, head, sum(sizes))
+        for name, head in zip((INPUTS, TARGETS), heads, strict=True)
+    ]
+    start = 0
+    for part, size in zip(parts, sizes, strict=True):
+        if isinstance(part, (tuple, list)):
+            for file, array in zip(files, map(_as_array, part), strict=True):
+                _check_like(file, array[0], start)
+                file[start : start + size] = array
+        else:
+            for place in range(size):
+                for file, array in zip(files, _pair(part[place], place), strict=True):
+                    _check_like(file, array, start + place)
+                    file[start + place] = array
+        start += size
+    for file in files:
+        file.flush()
+
+
+def _new_array(path: Path, head: Rows, num_rows: int) -> np.memmap[Any, Any]:
+    head = np.asarray(head)
+    with open(path, "wb", opener=private):
+        pass
+    return np.lib.format.open_memmap(path, mode="w+", dtype=head.dtype, shape=(num_rows, *head.shape))
+
+
+def _check_like(file: np.memmap[Any, Any], array: Any, place: int) -> None:
+    array = np.asarray(array)
+    if array.shape != file.shape[1:] or array.dtype != file.dtype:
+        raise SpecError(
+            f"row {place} is {array.dtype} of shape {list(array.shape)}, and the first {file.dtype} of shape "
+            f"{list(file.shape[1:])}; a simulation takes examples of one shape"
+        )
+
+
+def _write_table(parts: Sequence[pd.DataFrame], path: Path) -> None:
+    import pandas as pd
+
+    for part in parts[1:]:
+        if list(part.columns) != list(parts[0].columns):
+            raise SpecError(
+                f"data has tables with columns {', '.join(map(str, parts[0].columns))[:200]} and with "
+                f"{', '.join(map(str, part.columns))[:200]}; expected the same for all nodes"
+            )
+    table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    if not len(table):
+        raise SpecError("data is a table without rows; expected one or more")
+    temporary = path.with_suffix(".new")
+    try:
+        with open(temporary, "wb", opener=private) as file:
+            table.to_parquet(file, index=False)
+    except (ValueError, TypeError, ImportError) as error:
+        raise SpecError(f"data is a table that can't be written: {error}") from error
+    replace_durably(temporary, path)
+
+
+def link_data(source: Path, target: Path) -> None:
+    """Take over the data that `GivenData.write` wrote into another job's folder.
+
+    Raises:
+        SpecError: they are not there any more.
+    """
+    if not source.exists():
+        raise SpecError(f"the data of {source.parent.name} are not there any more: give data= anew")
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path.name != ROWS:
+            make_folder((target / path.relative_to(source)).parent)
+            link_or_copy(path, target / path.relative_to(source))
+
+
+# -- the nodes' shares -----------------------------------------------------------------
+
+
+class _DividedData:
+    """An opened dataset, as far as a split looks at it."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.num_rows = int(dataset.num_rows)
+
+    def labels(self, column: str | None) -> Rows:
+        """Return one value per row, texts where they are no numbers.
+
+        Raises:
+            SpecError: there is no such column, or there are no targets.
+        """
+        dataset = self._dataset
+        if isinstance(dataset, TableDataset):
+            frame = dataset.frame()
+            names = [str(name) for name in frame.columns]
+            column = dataset.options.get("target", names[-1]) if column is None else column
+            if column not in names:
+                raise SpecError(f"the data have no column {column!r}; they have {', '.join(names)[:300]}")
+            found = frame.iloc[:, names.index(column)]
+            values: Rows = (
+                found.to_numpy() if found.dtype.kind in "iufb" else found.astype(str).to_numpy(dtype=str)
+            )
+            return values
+        if column is not None:
+            raise SpecError(
+                f"the data have no column {column!r}: they are no table; leave the column out to go by targets"
+            )
+        try:
+            targets = np.asarray(dataset.arrays()[1])
+        except FedjobError as error:
+            raise SpecError(f"the data have no targets to divide them by: {error}") from error
+        if targets.ndim > 1 and targets.shape[1:] != (1,):
+            raise SpecError(f"the targets have shape {list(targets.shape)}; expected one label for each row")
+        labels: Rows = targets.reshape(-1)
+        return labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeShares:
+    """The nodes of a simulation with what their rows are opened by.
+
+    Args:
+        datasets: node -> `{name, path, reader, ..., share}`.
+        rows_hash: sha256 of the row numbers of all nodes.
+    """
+
+    datasets: dict[str, dict[str, Any]]
+    rows_hash: str
+
+
+def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeShares:
+    """Divide one dataset among the nodes, and keep the row numbers in a folder.
+
+    Args:
+        data: a path, `{"path": ...}`, or what stands for data that `GivenData.write` wrote into the folder.
+        seed: of the job.
+
+    Raises:
+        SpecError: that can't be done: a node without rows, rows that there are not, an unknown column.
+    """
+    data = data.stand_in if isinstance(data, GivenData) else data
+    info = _info_of(data, folder)
+    dataset = open_dataset(info)
+    source = _DividedData(dataset)
+    if isinstance(data, Mapping) and data.get("nodes"):
+        names = sorted(data["nodes"])
+        ends = np.cumsum([int(data["nodes"][name]) for name in names])
+        rows = np.split(np.arange(source.num_rows), ends[:-1])
+    else:
+        names, rows = _divided(simulation, source, dataset, seed)
+    counts = [len(own) for own in rows]
+    every = np.concatenate(rows).astype(np.int64)
+    make_folder(folder)
+    index = folder / ROWS
+    temporary = index.with_suffix(".new")
+    with open(temporary, "wb", opener=private) as file:
+        np.save(file, every, allow_pickle=False)
+    replace_durably(temporary, index)
+    stops = np.cumsum(counts).tolist()
+    datasets = {
+        name: {
+            **info,
+            "num_rows": count,
+            "share": {"index": str(index), "start": stop - count, "stop": stop, "version": info["version"]},
+        }
+        for name, count, stop in zip(names, counts, stops, strict=True)
+    }
+    digest = hashlib.sha256(np.asarray(counts, dtype=np.int64).tobytes() + every.tobytes()).hexdigest()
+    return NodeShares(datasets=datasets, rows_hash=digest)
+
+
+def _divided(
+    simulation: Simulation, source: _DividedData, dataset: Dataset, seed: int
+) -> tuple[list[str], list[Rows]]:
+    """Return the nodes' names and rows."""
+    split, wanted = simulation.split, simulation.num_nodes
+    rng = np.random.default_rng(seed_for(seed, 0, "", "split"))
+    if is_split(split):
+        num_nodes = split.num_nodes(source, wanted)
+        what = f"split={split!r}"[:200]
+    else:
+        if wanted is None:
+            raise SpecError("a function as split needs a number of nodes: simulate(10, split=...)")
+        num_nodes, what = wanted, f"split={getattr(split, '__name__', FUNCTION)}"
+    if num_nodes > MAX_NODES:
+        raise SpecError(f"a simulation has {MAX_NODES} nodes at most; {what} makes {num_nodes}")
+    if num_nodes > source.num_rows:
+        raise SpecError(f"simulate({num_nodes}) has more nodes than there are rows, {source.num_rows}")
+    if is_split(split):
+        found: Any = split.divide(source, num_nodes, rng)
+    else:
+        found = cast(SplitFunction, split)(dataset, num_nodes, rng)
+    rows = checked_rows(found, num_nodes, source.num_rows, what)
+    return _names(split, source, num_nodes), rows
+
+
+def _names(split: Any, source: _DividedData, num_nodes: int) -> list[str]:
+    """Return the nodes' names, in order: those of a column's values where these can be names, else numbers."""
+    if isinstance(split, ByColumn):
+        values = [
+            str(value).strip().lower().replace(" ", "-") for value in np.unique(source.labels(split.column))
+        ]
+        with_names = _are_parties(values) and len(set(values)) == len(values) and values == sorted(values)
+        if with_names and not all(value.isdigit() for value in values):
+            return values
+    width = max(4, len(str(num_nodes)))
+    return [f"node-{number:0{width}d}" for number in range(1, num_nodes + 1)]
+
+
+def _are_parties(names: Sequence[str]) -> bool:
+    try:
+        return all(check_party(name) for name in names)
+    except SpecError:
+        return False
+
+
+def _info_of(data: Any, folder: Path) -> dict[str, Any]:
+    """Return what the whole dataset is opened by.
+
+    Raises:
+        SpecError: it is no path that can be read.
+    """
+    if isinstance(data, Mapping) and SIMULATED in data:
+        is_table = data[SIMULATED] == "table"
+        data = {
+            "path": folder / ("data.parquet" if is_table else "data"),
+            "reader": "parquet" if is_table else "npy",
+            "name": "simulated",
+        }
+    if isinstance(data, (str, Path)):
+        data = {"path": data}
+    if not isinstance(data, Mapping) or not isinstance(data.get("path"), (str, Path)):
+        raise SpecError(
+            f"a simulation divides one table, folder or file, data={{'path': ...}}; found {shown(data)}"
+        )
+    if unknown := sorted(set(data) - _KEYS):
+        raise SpecError(f"data: unknown keys {unknown}; a simulation takes {', '.join(sorted(_KEYS))}")
+    path = Path(data["path"]).expanduser().resolve()
+    options = {str(key): value for key, value in dict(data.get("options") or {}).items()}
+    loading = dict(data.get("loading") or {})
+    reader = data.get("reader") or fitting_reader(path)
+    about = describe(path, reader, options, loading)
+    return {
+        "name": str(data.get("name") or path.stem),
+        "path": str(path),
+        "reader": reader,
+        "tags": list(data.get("tags") or ()),
+        "options": options,
+        "loading": loading,
+        "version": about["version"],
+    }

@@ -1,0 +1,122 @@
+"""The opening of a simulated job's federation: how many workers, what they have in common, and whether that is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedjob.common.errors import SpecError
+from fedjob.researcher.simulation.backend import Backend
+from fedjob.researcher.simulation.federation import SimulatedFederation
+from fedjob.researcher.simulation.in_process import InProcess
+from fedjob.researcher.simulation.population import Simulation, simulation_of
+from fedjob.researcher.simulation.worker_pool import ProcessPool
+from fedjob.researcher.storage.event_log import EventLog
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import JobSpec
+
+WORKER_BYTES = 128 << 20
+"""What a worker needs beside the model, most of it for the libraries' own working memory."""
+
+MODELS_PER_WORKER = 5
+"""The model, its gradients, the state of an optimizer twice, and what is read or written."""
+
+
+def open_simulation(
+    spec: JobSpec, folder: JobFolder, events: EventLog, brought: Mapping[str, Path]
+) -> SimulatedFederation:
+    """Return the federation of a simulated job; nothing is started before `prepare`."""
+    simulation = simulation_of({**spec.simulation, "split": None})
+    model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
+    return SimulatedFederation(
+        spec.datasets,
+        folder.local,
+        events,
+        brought,
+        spec.federation,
+        simulation=simulation,
+        seed=spec.seed,
+        open_backend=lambda: open_backend(simulation, spec.datasets, model_bytes),
+    )
+
+
+def open_backend(
+    simulation: Simulation, datasets: Mapping[str, Mapping[str, Any]], model_bytes: int
+) -> Backend:
+    """Start what computes.
+
+    Raises:
+        SpecError: the data are gone, or there is not enough memory for so many workers.
+    """
+    shared = _shared(datasets)
+    if simulation.workers == 0:
+        return InProcess()
+    if simulation.vectorize or simulation.backend != "processes":
+        raise SpecError(
+            "simulate(vectorize=True) and simulate(backend='ray') are not there yet: leave them out"
+        )
+    workers = num_workers(simulation.workers, len(datasets), model_bytes, usable_bytes())
+    return ProcessPool(workers, shared)
+
+
+def num_workers(wanted: int | None, num_nodes: int, model_bytes: int, memory_bytes: int) -> int:
+    """Return how many workers there are: as many as were asked for, or as cores, nodes and memory allow.
+
+    Raises:
+        SpecError: so many as were asked for need more memory than there is.
+    """
+    each = WORKER_BYTES + MODELS_PER_WORKER * model_bytes
+    bears = memory_bytes // each
+    if wanted is None:
+        return max(1, min(len(os.sched_getaffinity(0)), num_nodes, bears))
+    if wanted > max(1, bears):
+        raise SpecError(
+            f"simulate(workers={wanted}) needs about {wanted * each >> 20} MB, {each >> 20} MB each with this model; "
+            f"{memory_bytes >> 20} MB are free: take {max(1, bears)} workers or fewer, or None for as many as fit"
+        )
+    return wanted
+
+
+def usable_bytes() -> int:
+    """Return the memory that is free on this machine, or in the container that this process lives in."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):  # another system than Linux
+        pass
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        facts = dict(
+            line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
+        return min(free, limit - used + int(facts.get("file", 0)))
+    except (OSError, ValueError):  # no control group, or no limit
+        return free
+
+
+def _shared(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the datasets that nodes share are opened by, each once.
+
+    Raises:
+        SpecError: the row numbers or the data are not where the job divided them.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for info in datasets.values():
+        if "share" not in info:
+            continue
+        whole = {name: info[name] for name in ("name", "path", "reader", "tags", "options", "loading")}
+        key = str(whole["path"])
+        if key not in found:
+            for path in (str(info["share"]["index"]), key):
+                if not Path(path).exists():
+                    raise SpecError(
+                        f"the simulation's {'rows' if path != key else 'data'} are not at {path} any more: go on where "
+                        "the job was made, or give the data again, Job.resume(..., data=...)"
+                    )
+            found[key] = {**whole, "share": dict(info["share"])}
+    return list(found.values())

@@ -1,0 +1,189 @@
+"""Simulated nodes in worker processes: the bytes of one process, deaths of workers, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from fedjob import Dirichlet, Job, Quorum, simulate
+from fedjob.researcher.hooks.base import Hook, RoundReport
+from tests.plans import Linear, Tiny
+
+ARGS = {"lr": 0.05, "num_updates": 3, "batch_size": 8}
+WITHIN_S = 180.0  # importing torch takes its time on a busy machine
+
+
+def pooled(num_rows: int = 160) -> tuple[Any, Any]:
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(num_rows, 4)).astype(np.float32)
+    return inputs, (inputs.sum(axis=1) > 0).astype(np.int64)
+
+
+def simulated(home: Path, **given: Any) -> Job:
+    arguments = {
+        "training_plan": Tiny,
+        "training_args": ARGS,
+        "rounds": 3,
+        "seed": 7,
+        "data": pooled(),
+        "home": home,
+    }
+    return Job("fedavg", **{**arguments, **given})
+
+
+def end_of(job: Job) -> bytes:
+    job.run(progress=False)
+    return (job.folder / "result" / "params.safetensors").read_bytes()
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """Return the processes that compute: the last of the tree below the one that has imported torch."""
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            is_forked = "worker_process" in " ".join(process.parent().cmdline())
+            if is_forked and process.children() == []:
+                found.append(process)
+    return found
+
+
+def wait_until(holds: Any) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class KillsAWorker(Hook):
+    """Kills a worker when each round is done, as `kill -9` does."""
+
+    name = "kills_a_worker"
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+
+    def round_done(self, report: RoundReport) -> str | None:
+        victim = workers_of(os.getpid())[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        self.killed.append(victim.pid)
+        return None
+
+
+def test_one_worker_or_two_or_dying_ones_end_in_the_bytes_of_this_process(tmp_path: Path) -> None:
+    split = Dirichlet(1.0)
+    expected = end_of(simulated(tmp_path, nodes=simulate(8, split=split, drop=0.1, workers=0)))
+    for workers in (1, 2):
+        nodes = simulate(8, split=split, drop=0.1, workers=workers)
+        assert end_of(simulated(tmp_path, nodes=nodes)) == expected
+    killer = KillsAWorker()
+    nodes = simulate(8, split=split, drop=0.1, workers=2)
+    assert end_of(simulated(tmp_path, nodes=nodes, hooks=[killer])) == expected
+    assert len(set(killer.killed)) == 3
+    wait_until(lambda: workers_of(os.getpid()) == [])
+
+
+class EndsItsProcess(Linear):
+    """Ends its process at one node, each time; at another the first time that it is tried."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        import os
+        from pathlib import Path
+
+        tried = Path(training_args["folder"]) / f"{self.ctx.node}-{self.ctx.round}"
+        first = not tried.exists()
+        tried.touch()
+        if self.ctx.node == "node-0002" or (self.ctx.node == "node-0003" and first):
+            os.kill(os.getpid(), 9)
+        return super().training_data(dataset, training_args)
+
+    extra_args = ("folder",)
+
+
+def test_work_whose_worker_dies_is_done_again_and_given_up_after_three_times(tmp_path: Path) -> None:
+    args = {**ARGS, "folder": str(tmp_path)}
+    job = simulated(
+        tmp_path,
+        training_plan=EndsItsProcess,
+        training_args=args,
+        nodes=simulate(4, workers=2),
+        rounds=1,
+        quorum=Quorum(min_nodes=3),
+    )
+    job.run(progress=False)
+    errors = {event.node: event.body["reason"] for event in job.events() if event.type == "error"}
+    assert list(errors) == ["node-0002"]
+    assert errors["node-0002"].startswith("worker_died: 3 workers died while they computed it")
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.integration.test_simulated_nodes import Waits, simulated
+from fedjob import simulate
+
+simulated(Path(sys.argv[1]), training_plan=Waits, nodes=simulate(4, workers=2)).run(progress=False)
+"""
+
+
+class Waits(Linear):
+    """Trains for longer than any test waits."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        import time
+
+        time.sleep(600)
+        return super().training_step(model, batch)
+
+
+class PressesCtrlC(Hook):
+    """Interrupts the driver when a round is done."""
+
+    name = "presses_ctrl_c"
+
+    def round_done(self, report: RoundReport) -> str | None:
+        signal.raise_signal(signal.SIGINT)
+        return None
+
+
+def test_workers_end_when_the_job_is_interrupted(tmp_path: Path) -> None:
+    job = simulated(tmp_path, nodes=simulate(4, workers=2), hooks=[PressesCtrlC()])
+    with pytest.raises(KeyboardInterrupt):
+        job.run(progress=False)
+    wait_until(lambda: workers_of(os.getpid()) == [])
+
+
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    driver = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: len(workers_of(driver.pid)) == 2 and all(map(_sleeps, workers_of(driver.pid))))
+        tree = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.wait(WITHIN_S)
+        wait_until(lambda: not any(map(_runs, tree)))
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _sleeps(process: psutil.Process) -> bool:
+    """Return whether a worker is within its step, which sleeps."""
+    return process.status() == psutil.STATUS_SLEEPING

@@ -1,0 +1,404 @@
+"""Simulated jobs, computed in this process: the bytes of local ones, data of every kind, drops, slow nodes and resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fedjob import (
+    IID,
+    ByColumn,
+    Dirichlet,
+    FedAvg,
+    FedBuff,
+    Fraction,
+    Job,
+    JobFailed,
+    Median,
+    OverSelection,
+    Protect,
+    Quorum,
+    RecordDP,
+    Scaffold,
+    SecAgg,
+    Shards,
+    Sizes,
+    SpecError,
+    Statistics,
+    simulate,
+)
+from fedjob.common.errors import WrongResult
+from fedjob.data.readers.npy import NpyReader
+from fedjob.researcher.simulation.opening import num_workers
+from tests.data import make_points
+from tests.plans import Grouped, Linear, Tiny
+
+NODES = [f"node-{k:04d}" for k in range(1, 5)]
+ARGS = {"lr": 0.05, "num_updates": 3, "batch_size": 8}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    return {node: str(make_points(tmp_path / f"{node}.npz", 24 + 8 * k, k)) for k, node in enumerate(NODES)}
+
+
+def pooled(num_rows: int = 120) -> tuple[Any, Any]:
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(num_rows, 4)).astype(np.float32)
+    return inputs, (inputs.sum(axis=1) > 0).astype(np.int64)
+
+
+def simulated(home: Path, operation: Any = "fedavg", **given: Any) -> Job:
+    arguments: dict[str, Any] = {"training_plan": Tiny, "training_args": ARGS, "rounds": 2, "seed": 7}
+    return Job(operation, **{**arguments, "home": home, **given})
+
+
+def end_of(job: Job) -> bytes:
+    job.run(progress=False)
+    return (job.folder / "result" / "params.safetensors").read_bytes()
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "FedAvg with momentum and batch norm": {"operation": FedAvg()},
+    "the median": {"operation": FedAvg(), "aggregator": Median()},
+    "a selector": {"operation": FedAvg(), "selector": Fraction(0.5)},
+    "secure sums": {"operation": FedAvg(), "protect": SecAgg(clip=8.0), "training_plan": Linear},
+    "SCAFFOLD": {
+        "operation": Scaffold(),
+        "training_plan": Grouped,
+    },
+    "a buffer": {"operation": FedBuff(k=2)},
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_simulated_nodes_end_in_the_bytes_of_local_ones(
+    name: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    given = {"data": files, "rounds": 3, **PLAIN[name]}
+    local = end_of(simulated(tmp_path, nodes="local", **given))
+    assert end_of(simulated(tmp_path, nodes=simulate(workers=0), **given)) == local
+
+
+def test_the_privacy_of_records_costs_as_much_as_in_a_local_job(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    given = {
+        "training_plan": Linear,
+        "data": files,
+        "protect": Protect(dp=RecordDP(epsilon=8.0, delta=1e-3, max_grad_norm=1.0)),
+    }
+    local, here = (simulated(tmp_path, nodes=nodes, **given) for nodes in ("local", simulate(workers=0)))
+    assert len(end_of(local)) == len(end_of(here))  # the noise is never the same
+    assert local.record.privacy == here.record.privacy
+    assert set(here.record.privacy) == set(NODES)
+
+
+def test_a_share_of_arrays_gives_the_bytes_of_a_file_of_the_same_rows(tmp_path: Path) -> None:
+    inputs, targets = pooled()
+    job = simulated(tmp_path, data=(inputs, targets), nodes=simulate(4, split=Dirichlet(2.0), workers=0))
+    found = end_of(job)
+    rows = np.load(job.folder / "simulated" / "rows.npy")
+    parts = {}
+    for node, info in job.spec.datasets.items():
+        own = rows[info["share"]["start"] : info["share"]["stop"]]
+        np.savez(tmp_path / f"{node}.npz", x=inputs[own], y=targets[own])
+        parts[node] = str(tmp_path / f"{node}.npz")
+    assert list(parts) == NODES
+    assert sorted(rows.tolist()) == list(range(120))
+    assert end_of(simulated(tmp_path, data=parts, nodes="local")) == found
+
+
+def test_all_kinds_of_data_end_in_the_same_bytes(tmp_path: Path) -> None:
+    inputs, targets = pooled()
+    np.savez(tmp_path / "all.npz", x=inputs, y=targets)
+    frame = pd.DataFrame(inputs, columns=list("abcd")).assign(y=targets)
+    frame.to_parquet(tmp_path / "all.parquet", index=False)
+    tensors = torch.as_tensor(inputs), torch.as_tensor(targets)
+    every: dict[str, Any] = {
+        "arrays": (inputs, targets),
+        "tensors": tensors,
+        "dataset": torch.utils.data.TensorDataset(*tensors),
+        "frame": frame,
+        "npz": tmp_path / "all.npz",
+        "parquet": {"path": str(tmp_path / "all.parquet")},
+    }
+    split = simulate(3, split=Shards(2), workers=0)
+    found = {name: end_of(simulated(tmp_path, data=data, nodes=split)) for name, data in every.items()}
+    assert {name for name, ended in found.items() if ended != found["arrays"]} == set()
+
+
+def test_a_map_of_objects_is_a_node_for_each(files: dict[str, str], tmp_path: Path) -> None:
+    arrays = {node: tuple(np.load(path)[name] for name in "xy") for node, path in files.items()}
+    job = simulated(tmp_path, data=arrays, nodes=simulate(workers=0))
+    assert end_of(job) == end_of(simulated(tmp_path, data=files, nodes="local"))
+    assert {node: info["num_rows"] for node, info in job.spec.datasets.items()} == dict(
+        zip(NODES, (24, 32, 40, 48), strict=True)
+    )
+
+
+def test_the_values_of_a_column_name_the_nodes(tmp_path: Path) -> None:
+    inputs, targets = pooled(60)
+    frame = pd.DataFrame(inputs, columns=list("abcd")).assign(site=["North", "South", "East"] * 20, y=targets)
+    job = simulated(
+        tmp_path, Statistics(mean="a"), training_plan=None, training_args=None, rounds=1, data=frame,
+        nodes=simulate(split=ByColumn("site"), workers=0),
+    )  # fmt: skip
+    job.run(progress=False)
+    assert list(job.spec.datasets) == ["east", "north", "south"]
+
+
+# -- drops, slow nodes -----------------------------------------------------------------
+
+
+def left_out(job: Job) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for event in job.events():
+        if event.type == "error" and event.body["reason"].startswith("dropped"):
+            found.setdefault(event.round, []).append(event.node)
+    return found
+
+
+def test_dropped_answers_follow_from_the_seed_and_change_from_round_to_round(tmp_path: Path) -> None:
+    given = {
+        "data": pooled(),
+        "nodes": simulate(20, drop=0.3, workers=0),
+        "training_plan": Linear,
+        "rounds": 4,
+    }
+    first, again, other = (simulated(tmp_path, **given, seed=seed) for seed in (1, 1, 2))
+    assert end_of(first) == end_of(again)
+    assert left_out(first) == left_out(again)
+    end_of(other)
+    assert left_out(other) != left_out(first)
+    assert len({tuple(nodes) for nodes in left_out(first).values()}) > 1
+    assert 10 < sum(map(len, left_out(first).values())) < 40  # of 80, 24 expected
+
+
+def test_a_job_whose_answers_never_come_ends_by_its_quorum(tmp_path: Path) -> None:
+    job = simulated(
+        tmp_path, data=pooled(), nodes=simulate(5, drop=1.0, workers=0), quorum=Quorum(min_nodes=2)
+    )
+    with pytest.raises(JobFailed, match=r"0 nodes contributed, expected 2 or more.*dropped: the simulation"):
+        job.run(progress=False)
+
+
+def test_slow_nodes_are_late_where_a_round_does_not_wait_for_them(tmp_path: Path) -> None:
+    late: set[str] = set()
+    job = simulated(
+        tmp_path,
+        data=pooled(),
+        nodes=simulate(10, slow=0.3, workers=0),
+        training_plan=Linear,
+        selector=OverSelection(4, 2.5),
+        rounds=3,
+    )
+    job.run(progress=False)
+    answered: set[str] = set()
+    for event in job.events():
+        if event.type == "round":
+            late |= set(event.body["left_out"])
+            answered |= set(event.body["nodes"])
+    assert late
+    assert answered
+
+
+# -- failures of plans -----------------------------------------------------------------
+
+
+class FailsAtOne(Linear):
+    """Raises at one node, and counts the data sets that it has loaded."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        if self.ctx.node == "node-0002":
+            raise ValueError("this node is broken")
+        self.loaded = getattr(self, "loaded", 0) + 1
+        assert self.loaded == 1, "another node's attribute is here"
+        return super().training_data(dataset, training_args)
+
+
+def test_a_node_whose_plan_raises_is_left_out_and_no_node_sees_anothers_attributes(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=0), training_plan=FailsAtOne)
+    job.run(progress=False)
+    reasons = [event.body["reason"] for event in job.events() if event.type == "error"]
+    assert reasons == ["exception: ValueError: this node is broken"] * 2
+
+
+# -- resumes and clones ----------------------------------------------------------------
+
+
+def test_a_resumed_simulation_has_the_same_split_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    given = {
+        "data": pooled(),
+        "nodes": simulate(6, split=Dirichlet(1.0), drop=0.2, workers=0),
+        "keep_breakpoints": 9,
+    }
+    whole = end_of(simulated(tmp_path, **given, rounds=4))
+    job = simulated(tmp_path, **given, rounds=2)
+    job.run(progress=False)
+    again = Job.resume(job.breakpoints[0], rounds=4, home=None)
+    assert again.spec.datasets == job.spec.datasets
+    assert end_of(again) == whole
+
+
+def test_a_simulation_goes_on_in_another_home_with_the_same_data_only(tmp_path: Path) -> None:
+    given = {"nodes": simulate(6, split=Dirichlet(1.0), workers=0)}
+    whole = end_of(simulated(tmp_path / "a", data=pooled(), **given, rounds=3))
+    job = simulated(tmp_path / "b", data=pooled(), **given, rounds=2)
+    job.run(progress=False)
+    path = job.breakpoints[-1]
+    (job.folder / "simulated").rename(tmp_path / "elsewhere")
+    with pytest.raises(JobFailed, match=r"rows are not at .* any more.*data=\.\.\."):
+        Job.resume(path, rounds=3).run(progress=False)
+    inputs, targets = pooled()
+    with pytest.raises(SpecError, match="other rows than those that the job began with"):
+        Job.resume(path, rounds=3, data=(inputs, 1 - targets * (inputs[:, 0] > 0)))
+    assert (job.folder / "simulated").exists()
+    import shutil
+
+    shutil.rmtree(job.folder / "simulated")
+    assert end_of(Job.resume(path, rounds=3, data=pooled())) == whole
+
+
+def test_a_function_divides_and_a_clone_in_this_process_keeps_it(tmp_path: Path) -> None:
+    def thirds(dataset: Any, num_nodes: int, rng: Any) -> Any:
+        return np.array_split(rng.permutation(dataset.num_rows), num_nodes)
+
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(3, split=thirds, workers=0))
+    ended = end_of(job)
+    assert end_of(job.clone()) == ended
+    with pytest.raises(SpecError, match="divided by the function thirds"):
+        Job.open(job.folder).clone()
+    with pytest.raises(SpecError, match="can't hold simulated nodes"):
+        job.to_json()
+
+
+def test_a_draft_that_another_process_opens_has_its_data(tmp_path: Path) -> None:
+    given = {"data": pooled(), "nodes": simulate(3, split=Shards(1), workers=0)}
+    draft = simulated(tmp_path, **given)
+    assert end_of(Job.open(draft.folder)) == end_of(simulated(tmp_path, **given))
+    clone = Job.open(draft.folder).clone(rounds=1)
+    clone.run(progress=False)
+    assert clone.result.summary is not None
+
+
+# -- errors before the first round -----------------------------------------------------
+
+
+WRONG: dict[str, tuple[Any, Any, str]] = {
+    "more nodes than rows": (pooled(5), simulate(6), r"simulate\(6\) has more nodes than there are rows, 5"),
+    "an unknown column": (pd.DataFrame({"a": [1, 2], "y": [0, 1]}), simulate(split=ByColumn("site")), "no column 'site'"),
+    "a column of arrays": (pooled(), simulate(2, split=Dirichlet(1.0, by="site")), "they are no table"),
+    "sizes that do not sum": (pooled(), simulate(split=Sizes([60, 61])), "sums to 121 rows; the dataset has 120"),
+    "nodes without rows": (pooled(30), simulate(25, split=Dirichlet(0.01)), "leaves .* of 25 nodes with fewer"),
+    "a function of other rows": (pooled(), simulate(2, split=lambda d, n, g: [[0], [120]]), "gave row 120"),
+    "a function that overlaps": (pooled(), simulate(2, split=lambda d, n, g: [[0], [0]]), "gave row 0 to 2 nodes"),
+    "no number for a function": (pooled(), simulate(split=lambda d, n, g: [[0]]), "needs a number of nodes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_can_not_be_divided_is_an_error_before_the_first_round(name: str, tmp_path: Path) -> None:
+    data, nodes, words = WRONG[name]
+    job = simulated(tmp_path, data=data, nodes=nodes)
+    with pytest.raises(SpecError, match=words):
+        job.run(progress=False)
+    assert job.breakpoints == []
+
+
+NOT_DATA: dict[str, tuple[Any, Any, str]] = {
+    "no number of nodes": (pooled(), simulate(), "takes data={'node': dataset, ...}"),
+    "a map and a number": ({"a": "x.csv"}, simulate(3), "divided already"),
+    "an empty map": ({}, simulate(), "empty map"),
+    "a bad name": ({"A B": "x.csv"}, simulate(), "a party is named by"),
+    "two kinds": ({"a": pooled(), "b": "x.csv"}, simulate(), "arrays and file in one map"),
+    "unequal lengths": ((np.zeros((3, 2)), np.zeros(2)), simulate(2), "3 inputs and 2 targets"),
+    "no rows": ((np.zeros((0, 2)), np.zeros(0)), simulate(2), "one or more"),
+    "a number": (7, simulate(2), "a simulation takes data="),
+    "a series": (pd.Series([1, 2]), simulate(2), "expected a DataFrame"),
+    "objects": ((np.array([{}, {}]), np.zeros(2)), simulate(2), "expected numbers"),
+    "examples of other shapes": (
+        [np.zeros(2), np.zeros(3), np.zeros(4)],
+        simulate(2),
+        "a simulation takes data=",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_DATA)
+def test_what_is_no_data_is_an_error_when_the_job_is_defined(name: str, tmp_path: Path) -> None:
+    data, nodes, words = NOT_DATA[name]
+    with pytest.raises(SpecError, match=words):
+        simulated(tmp_path, data=data, nodes=nodes)
+    assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
+
+
+class Ragged(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Examples of growing size."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, place: int) -> Any:
+        return torch.zeros(place + 1), 0
+
+
+def test_a_dataset_of_examples_of_other_shapes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecError, match=r"row 1 is float32 of shape \[2\], and the first float32 of shape \[1\]"
+    ):
+        simulated(tmp_path, data=Ragged(), nodes=simulate(2))
+
+
+def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is() -> None:
+    gigabyte = 1 << 30
+    with pytest.raises(SpecError, match=r"simulate\(workers=64\) needs about .* take 3 workers or fewer"):
+        num_workers(64, 1000, gigabyte, 16 * gigabyte)
+    assert num_workers(3, 1000, gigabyte, 16 * gigabyte) == 3
+    assert num_workers(None, 1000, gigabyte, 6 * gigabyte) == 1
+    assert num_workers(None, 1, 0, 64 * gigabyte) == 1
+
+
+def test_a_simulation_has_a_profile_and_other_jobs_have_none(files: dict[str, str], tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=0))
+    job.run(progress=False)
+    profile = job.result.profile.set_index("stage")["seconds"]
+    assert profile["compute"] > 0
+    assert set(profile.index) == {"start", "data", "compute", "transfer", "cpu", "wait", "aggregate"}
+    local = simulated(tmp_path, data=files, nodes="local")
+    local.run(progress=False)
+    with pytest.raises(WrongResult, match="only simulations have one"):
+        _ = local.result.profile
+
+
+def test_mapped_arrays_are_read_and_never_written(tmp_path: Path) -> None:
+    inputs, targets = pooled(6)
+    np.save(tmp_path / "inputs.npy", inputs)
+    np.save(tmp_path / "targets.npy", targets)
+    dataset = NpyReader().open(tmp_path)
+    mapped, _ = dataset.arrays()
+    mapped[:] = 0
+    again, labels = NpyReader().open(tmp_path).take([4, 1]).arrays()
+    assert again.tolist() == inputs[[4, 1]].tolist()
+    assert labels.tolist() == targets[[4, 1]].tolist()
+
+
+Split = Callable[..., Any]
+
+
+def test_the_split_depends_on_the_jobs_seed(tmp_path: Path) -> None:
+    def rows_of(seed: int) -> list[int]:
+        job = simulated(
+            tmp_path, data=pooled(), nodes=simulate(3, split=IID(), workers=0), seed=seed, rounds=1
+        )
+        job.run(progress=False)
+        found: list[int] = np.load(job.folder / "simulated" / "rows.npy").tolist()
+        return found
+
+    assert rows_of(1) == rows_of(1) != rows_of(2)
