@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.base import Local
+    from fedjob.training_plans.context import Context
     from fedjob.training_plans.private.training import PrivateTraining
 
 
@@ -148,10 +149,8 @@ class Workbench:
         from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
         from fedjob.execution.released_work import check_as_private
-        from fedjob.training_plans.context import Context
         from fedjob.training_plans.pipeline import Pipeline
         from fedjob.training_plans.source.compilation import make_plan
-        from fedjob.training_plans.step_plan import StepContext
 
         releases = _releases(order, self._borrow)
         made_of: tuple[Any, ...] = (
@@ -177,17 +176,7 @@ class Workbench:
         if releases is not None and data is not None:
             self._limit = RowLimit(order.node, releases, data)
         plan = make_plan(order.plan_text, order.entry)
-        about = StepContext if isinstance(plan, Pipeline) else Context
-        plan.ctx = about(
-            node=order.node,
-            round=order.round,
-            job_seed=order.seed,
-            seed=order.seed,
-            send=emit,
-            rows=self._limit,
-            private=terms,
-        )
-        plan.ctx.props = order.props  # what loads the data may go by them
+        plan.ctx = _context_of(plan, order, emit, self._limit, terms)
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         check_as_private(plan, terms)
@@ -198,6 +187,30 @@ class Workbench:
         else:
             plan.load_data(data)
         return plan, True
+
+
+def _context_of(
+    plan: Any, order: WorkOrder, emit: Emit, limit: RowLimit | None, terms: PrivateTraining | None
+) -> Context:
+    """Return the context of a plan that is to be built."""
+    from fedjob.parameters.frozen import FROZEN
+    from fedjob.training_plans.context import Context
+    from fedjob.training_plans.pipeline import Pipeline
+    from fedjob.training_plans.step_plan import StepContext
+
+    about = StepContext if isinstance(plan, Pipeline) else Context
+    return about(
+        node=order.node,
+        round=order.round,
+        job_seed=order.seed,
+        seed=order.seed,
+        send=emit,
+        props=order.props,  # what loads the data may go by them
+        rows=limit,
+        private=terms,
+        models=order.models,
+        frozen=Path(order.artifacts[FROZEN]) if FROZEN in order.artifacts else None,
+    )
 
 
 def _stages(plan: Any) -> Mapping[str, float]:
