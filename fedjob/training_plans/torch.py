@@ -14,6 +14,7 @@ from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
+from fedjob.parameters.adapters import set_ranks
 from fedjob.parameters.frozen import FrozenPart, FrozenWatch, frozen_names, part_of, read_frozen
 from fedjob.parameters.model_files import open_model
 from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
@@ -69,6 +70,7 @@ class TorchParameters(TrainingPlan):
         }
 
     def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        set_ranks(self.model, params)
         own = self._shared()
         _check_fit(own, params)
         set_tensors(self.model, {name: params[name] for name in own}, self._frozen)

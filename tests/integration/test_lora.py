@@ -20,7 +20,9 @@ from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # of transformers itself
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning"
+)  # of transformers itself
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lora" / "adapter.py"
 
@@ -53,7 +55,9 @@ def test_adapters_travel_alone_and_learn_and_a_cut_job_goes_on_to_the_same_bytes
     assert not part.sent
     assert FileParams(job.folder / "initial.safetensors").keys() == names
     losses = [
-        row.value for row in result.rows if row.phase == "before" and row.node == OVERALL and row.metric == "loss"
+        row.value
+        for row in result.rows
+        if row.phase == "before" and row.node == OVERALL and row.metric == "loss"
     ]
     assert losses[-1] < losses[0]
     whole = FileParams(result.save(tmp_path / "whole.safetensors"))

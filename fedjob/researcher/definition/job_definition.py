@@ -110,6 +110,8 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     spec = replace(spec, models={name: file.sha256 for name, file in models.items()})
     _check_nodes(spec, nodes, deployed)
     check_selector(spec, inner_of(wanted.protocol))
+    if arguments.aggregator is not None and inner_of(wanted.protocol).own_aggregator:
+        raise SpecError(f"{wanted.protocol.name} has an aggregator of its own: leave aggregator out")
     check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, named)
