@@ -35,6 +35,7 @@ _NAMES = {
     "FedAvg": "fedjob.protocols.training.fedavg",
     "FedAvgM": "fedjob.optimizers.momentum",
     "FedBN": "fedjob.protocols.training.fedbn",
+    "FLoRA": "fedjob.protocols.training.adapters.flora",
     "FedBuff": "fedjob.protocols.training.fedbuff",
     "FedNova": "fedjob.protocols.training.fednova",
     "FedOpt": "fedjob.protocols.training.fedopt",
@@ -43,6 +44,7 @@ _NAMES = {
     "FedYogi": "fedjob.optimizers.adaptive",
     "FedjobError": "fedjob.common.errors",
     "Filter": "fedjob.data.preprocessing.rows",
+    "FlexLoRA": "fedjob.protocols.training.adapters.flexlora",
     "FineTuned": "fedjob.protocols.training.finetuned",
     "Fraction": "fedjob.researcher.selection.fraction",
     "GeometricMedian": "fedjob.aggregation.robust.geometric_median",
@@ -171,6 +173,8 @@ if TYPE_CHECKING:
     from fedjob.protocols.evaluation import Evaluation as Evaluation
     from fedjob.protocols.inference import Inference as Inference
     from fedjob.protocols.psi import PrivateSetIntersection as PrivateSetIntersection
+    from fedjob.protocols.training.adapters.flexlora import FlexLoRA as FlexLoRA
+    from fedjob.protocols.training.adapters.flora import FLoRA as FLoRA
     from fedjob.protocols.training.cyclic import Cyclic as Cyclic
     from fedjob.protocols.training.ditto import Ditto as Ditto
     from fedjob.protocols.training.fedavg import FedAvg as FedAvg

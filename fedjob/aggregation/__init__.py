@@ -17,6 +17,7 @@ AGGREGATORS: Registry[Aggregator] = Registry(
         "median": "fedjob.aggregation.robust.median:Median",
         "norm_bounded": "fedjob.aggregation.robust.norm_bounded:NormBounded",
         "plain_mean": "fedjob.aggregation.mean:PlainMean",
+        "stacked_adapters": "fedjob.aggregation.stacked:StackedAdapters",
         "sum": "fedjob.aggregation.sum:Sum",
         "trimmed_mean": "fedjob.aggregation.robust.trimmed_mean:TrimmedMean",
         "weighted_mean": "fedjob.aggregation.mean:WeightedMean",

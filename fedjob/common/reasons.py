@@ -42,6 +42,7 @@ REASONS: Mapping[str, str] = {
     "no_datasets": "nothing at any node matches the data that were asked for",
     "no_free_worker": "all workers of a node are busy",
     "no_mock": "the dataset has no mock",
+    "no_model": "a node lacks a model that the job uses, or has another one under its name",
     "no_new_data": "all items were processed before and have not changed since",
     "no_space": "a disk is full",
     "no_test_data": "there was nothing to measure the model on",

@@ -13,6 +13,7 @@ from fedjob.common.codec import in_order
 from fedjob.common.items import Items
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Result, Task, WorkSettings
+from fedjob.parameters.model_files import ModelFile
 from fedjob.training_plans.child_tasks import ChildOrder
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.training_args import merged_args
@@ -47,6 +48,7 @@ class WorkOrder(WorkSettings):
         split: how a `Plan` divides its items, see `training_plans.step_plan.check_split`.
         secrets: that the owner lets this plan use; never written to disk, and never sent on.
         artifacts: name -> file that the job sends along.
+        models: name -> file of parameters that this side has.
         noise: the terms of differential privacy, see `privacy.dp.terms`; empty for none.
     """
 
@@ -74,6 +76,7 @@ class WorkOrder(WorkSettings):
     split: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     artifacts: dict[str, str] = field(default_factory=dict)
+    models: dict[str, ModelFile] = field(default_factory=dict)
     noise: dict[str, Any] = field(default_factory=dict)
 
 

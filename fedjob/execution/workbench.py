@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
     from fedjob.protocols.base import Local
+    from fedjob.training_plans.context import Context
     from fedjob.training_plans.private.training import PrivateTraining
 
 
@@ -193,29 +194,20 @@ class Workbench:
     def _built(self, order: WorkOrder, emit: Emit, terms: PrivateTraining | None) -> Any:
         """Return the plan of an order as it is built, before it has loaded data: made anew, or set back to that."""
         from fedjob.execution.released_work import check_as_private
+        from fedjob.parameters.frozen import FROZEN
         from fedjob.training_plans.base import TrainingPlan
-        from fedjob.training_plans.context import Context
-        from fedjob.training_plans.pipeline import Pipeline
         from fedjob.training_plans.source.compilation import make_plan
-        from fedjob.training_plans.step_plan import StepContext
 
-        built_of = (order.plan_text, order.entry, order.model_args, order.seed, order.noise != {})
+        built_of = (
+            *(order.plan_text, order.entry, order.model_args, order.seed, order.noise != {}),
+            *(order.models, order.artifacts.get(FROZEN)),
+        )
         again = self._one_plan and self._built_of == built_of
         plan = self._kept if again else make_plan(order.plan_text, order.entry)
         if again:
             plan.__dict__.clear()
             plan.__dict__.update(self._as_built)
-        about = StepContext if isinstance(plan, Pipeline) else Context
-        plan.ctx = about(
-            node=order.node,
-            round=order.round,
-            job_seed=order.seed,
-            seed=order.seed,
-            send=emit,
-            rows=self._limit,
-            private=terms,
-        )
-        plan.ctx.props = order.props  # what loads the data may go by them
+        plan.ctx = _context_of(plan, order, emit, self._limit, terms)
         if again:
             return plan
         seed_everything(seed_for(order.seed, 0, "", "init"))
@@ -224,6 +216,30 @@ class Workbench:
         if self._one_plan and isinstance(plan, TrainingPlan):
             self._kept, self._built_of, self._as_built = plan, built_of, dict(plan.__dict__)
         return plan
+
+
+def _context_of(
+    plan: Any, order: WorkOrder, emit: Emit, limit: RowLimit | None, terms: PrivateTraining | None
+) -> Context:
+    """Return the context of a plan that is to be built."""
+    from fedjob.parameters.frozen import FROZEN
+    from fedjob.training_plans.context import Context
+    from fedjob.training_plans.pipeline import Pipeline
+    from fedjob.training_plans.step_plan import StepContext
+
+    about = StepContext if isinstance(plan, Pipeline) else Context
+    return about(
+        node=order.node,
+        round=order.round,
+        job_seed=order.seed,
+        seed=order.seed,
+        send=emit,
+        props=order.props,  # what loads the data may go by them
+        rows=limit,
+        private=terms,
+        models=order.models,
+        frozen=Path(order.artifacts[FROZEN]) if FROZEN in order.artifacts else None,
+    )
 
 
 def _stages(plan: Any) -> Mapping[str, float]:

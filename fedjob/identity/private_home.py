@@ -33,6 +33,7 @@ NAMES_IN_HOMES = frozenset(
             "releases",
             "scratch",
             "secrets.json",
+            "models.json",
             "spool",
             "state",
         ),

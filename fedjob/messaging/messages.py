@@ -82,6 +82,7 @@ class WorkDescription(WorkSettings):
         items: which items of the dataset it is computed on, and how.
         split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: refs of files that the job sends along, by name.
+        models: name -> sha256 of a file of parameters that the node has already, see `parameters.model_files`.
         protect: how what nodes contribute is protected, see `privacy.protect.Protect`; empty for not at all.
     """
 
@@ -100,6 +101,7 @@ class WorkDescription(WorkSettings):
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Ref] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
     protect: dict[str, Any] = field(default_factory=dict)
 
 
@@ -529,6 +531,8 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
         )
     )
     del what["ahead"]  # nor do keys
+    if not task.models:
+        del what["models"]
     if not task.protect.get("dp"):  # under which noise is for so many rounds
         del what["rounds"]
     refs = (what["plan"], what["files"], *what["artifacts"].values(), *what["blobs"].values())

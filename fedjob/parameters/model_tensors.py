@@ -6,7 +6,7 @@ is written into the tensors that it returns: the model loads them itself, and is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -70,11 +70,14 @@ def check_parameter_names(model: torch.nn.Module) -> None:
         )
 
 
-def set_tensors(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+def set_tensors(
+    model: torch.nn.Module, values: Mapping[str, torch.Tensor], frozen: Collection[str] = ()
+) -> None:
     """Have a model load some of the tensors of its `state_dict`, and check that they are there afterwards.
 
     Args:
         values: with the shapes and dtypes that `model_tensors` gives.
+        frozen: names of tensors that the model is not given, since they may be mapped from a file.
 
     Raises:
         PlanError: the model refuses them, or holds something else afterwards.
@@ -82,9 +85,13 @@ def set_tensors(model: torch.nn.Module, values: Mapping[str, torch.Tensor]) -> N
     if not values:
         return
     with torch.no_grad():
-        state = {**model.state_dict(), **values}
+        own = model.state_dict()
+        state = {**{name: value for name, value in own.items() if name not in frozen}, **values}
         try:
-            model.load_state_dict(state)
+            if frozen:
+                model.load_state_dict(state, strict=False)
+            else:
+                model.load_state_dict(state)
         except Exception as error:  # a method or a hook of the user's may raise anything
             raise PlanError(
                 f"the model's load_state_dict() does not take what its state_dict() gave: "

@@ -20,6 +20,8 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
         "fedper": "fedjob.protocols.training.fedper:FedPer",
         "fedprox": "fedjob.protocols.training.fedprox:FedProx",
         "finetuned": "fedjob.protocols.training.finetuned:FineTuned",
+        "flexlora": "fedjob.protocols.training.adapters.flexlora:FlexLoRA",
+        "flora": "fedjob.protocols.training.adapters.flora:FLoRA",
         "function": "fedjob.protocols.function:Function",
         "inference": "fedjob.protocols.inference:Inference",
         "kmeans": "fedjob.protocols.analytics.kmeans:KMeans",

@@ -74,6 +74,7 @@ class Ask:
             a later ask that also has `keep`.
         schema: names, dtypes and shapes that a contribution must have; None for
             those of `shared["params"]`, where there are any.
+        schemas: node -> the same for it alone, where nodes send tensors of different shapes.
         aux: module -> names, dtypes and shapes of the auxiliary variables that it must have.
         answer: the form of the plain value that a contribution must have, see `answer_form`.
         value_bytes: the most bytes of that value and of the metrics, where the protocol knows it; None for what
@@ -93,6 +94,7 @@ class Ask:
     commit: bool = True
     late: Literal["drop", "keep"] = "drop"
     schema: Schema | None = None
+    schemas: Mapping[str, Schema] = field(default_factory=dict)
     aux: Mapping[str, Schema] = field(default_factory=dict)
     answer: AnswerForm = field(default_factory=Anything)
     value_bytes: int | None = None
@@ -249,6 +251,9 @@ class FederatedProtocol(ABC):
 
     wants_every_node: ClassVar[bool] = False
     """True if a job without a quorum of its own requires every node: a number without one is about other people."""
+
+    own_aggregator: ClassVar[bool] = False
+    """True if no other aggregator can take the place of its own."""
 
     @property
     def needs_single(self) -> str:

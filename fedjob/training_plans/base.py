@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.data.row_limit import RowSet
+    from fedjob.parameters.frozen import FrozenPart
     from fedjob.training_plans.private.training import PrivateTraining
 
 Adjust = Callable[[Any], None]
@@ -403,6 +404,18 @@ class TrainingPlan(LoadedExamples):
         Raises:
             PlanError: names, shapes or types are not the model's.
         """
+
+    def frozen_part(self) -> FrozenPart | None:
+        """Return the parameters that the model does not train; None where it trains all, or none."""
+        return None
+
+    def leave_out(self, part: FrozenPart) -> None:
+        """Take the frozen parameters from a file, and leave them out of what is shared from now on.
+
+        Raises:
+            PlanError: they are not those of the model.
+        """
+        raise PlanError(f"{type(self).__name__} has no frozen parameters")
 
     def kinds(self) -> Kinds:
         """Return which of the shared parameters some protocols treat apart."""

@@ -6,9 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import PlanError
+from fedjob.parameters.model_files import ModelFile, open_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
     from fedjob.data.row_limit import RowLimit
     from fedjob.training_plans.private.training import PrivateTraining
 
@@ -49,6 +55,8 @@ class Context:
         launcher: what `launch` goes through; None where no task is computed.
         rows: the owner's minimum of rows, and the record of what was released; None where there is no minimum.
         private: the terms of differential privacy that a training keeps; None for none.
+        models: name -> file of parameters that this side has; see `model`.
+        frozen: the file of the model's frozen parameters, see `parameters/frozen.py`; None where all parameters travel.
     """
 
     node: str = "local"
@@ -63,6 +71,38 @@ class Context:
     launcher: ChildStarter | None = None
     rows: RowLimit | None = field(default=None, repr=False)
     private: PrivateTraining | None = field(default=None, repr=False)
+    models: Mapping[str, ModelFile] = field(default_factory=dict, repr=False)
+    frozen: Path | None = field(default=None, repr=False)
+    opened: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict, repr=False)
+
+    def model(self, name: str, /, *, sha256: str | None = None) -> dict[str, torch.Tensor]:
+        """Return the parameters of a model that this side has as a file, by name.
+
+        They are mapped into memory, so that `load_state_dict(..., assign=True)` reads what is used of them and no
+        more. At a node it is the file that its owner registered, `fedjob node model add NAME PATH`; at the researcher
+        that of `Job(models={NAME: path})`. The hashes of both are the same, or the job does not begin.
+
+        Args:
+            sha256: of the file, 64 hex digits, to require this very one; None for that of `Job(models=...)`.
+
+        Raises:
+            PlanError: there is no such model at this side, or it has another hash.
+        """
+        file = self.models.get(name)
+        if file is None or not file.path:
+            there = ", ".join(sorted(one for one in self.models if self.models[one].path)) or "none"
+            raise PlanError(
+                f"the plan asks for the model {shown(name)}, and the job's models here are {there}: name its file with "
+                f"Job(models={{{name!r}: path}})"
+            )
+        if sha256 is not None and sha256.lower() != file.sha256:
+            raise PlanError(
+                f"model {shown(name)}: the plan asks for the file with sha256 {sha256[:16]}..., and the job's has "
+                f"{file.sha256[:16]}...: it is another model"
+            )
+        if name not in self.opened:
+            self.opened[name] = open_model(file)
+        return dict(self.opened[name])
 
     def emit(self, type_: str, body: Mapping[str, Any] | None = None, /, **fields: Any) -> None:
         """Send an event to whoever follows the job: `ctx.emit("found", site=3, rows=[1, 2])`.

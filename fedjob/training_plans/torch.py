@@ -14,6 +14,9 @@ from fedjob.common.errors import NodeFailure, PlanError
 from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
+from fedjob.parameters.adapters import set_ranks
+from fedjob.parameters.frozen import FrozenPart, FrozenWatch, frozen_names, part_of, read_frozen
+from fedjob.parameters.model_files import open_model
 from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
@@ -47,15 +50,30 @@ class TorchParameters(TrainingPlan):
 
     model: torch.nn.Module
 
+    _frozen: frozenset[str] = frozenset()
+    _frozen_watch: FrozenWatch | None = None
+
+    def frozen_part(self) -> FrozenPart | None:
+        names = frozen_names(self.model, self._tensors())
+        if not names:
+            return None
+        # opened anew: what the model was given since is none of the files' any more
+        return part_of(self.model, names, (open_model(self.ctx.models[name]) for name in self.ctx.opened))
+
+    def leave_out(self, part: FrozenPart) -> None:
+        part.put_into(self.model)
+        self._frozen, self._frozen_watch = part.names, None
+
     def get_params(self, *, copy: bool = True) -> dict[str, torch.Tensor]:
         return {
             name: tensor.detach().to("cpu", copy=copy).contiguous() for name, tensor in self._shared().items()
         }
 
     def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
+        set_ranks(self.model, params)
         own = self._shared()
         _check_fit(own, params)
-        set_tensors(self.model, {name: params[name] for name in own})
+        set_tensors(self.model, {name: params[name] for name in own}, self._frozen)
 
     def kinds(self) -> Kinds:
         return _kinds_of(self.model, self._buffers(), self._shared())
@@ -67,10 +85,10 @@ class TorchParameters(TrainingPlan):
         return {name: tensor for name, tensor in tensors.items() if name in buffers}
 
     def _shared(self) -> dict[str, torch.Tensor]:
-        if self.training_args.share_persistent_buffers:
-            return self._tensors()
-        buffers = self._buffers()
-        return {name: tensor for name, tensor in self._tensors().items() if name not in buffers}
+        left_out = set(self._frozen)
+        if not self.training_args.share_persistent_buffers:
+            left_out |= self._buffers().keys()
+        return {name: tensor for name, tensor in self._tensors().items() if name not in left_out}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return model_tensors(self.model)
@@ -82,7 +100,11 @@ class TorchParameters(TrainingPlan):
         return [_numpy(part) for part in examples.tensors] if isinstance(examples, TensorExamples) else None
 
     def _check_finite(self) -> None:
+        if self._frozen_watch is not None and (problem := self._frozen_watch.problem()):
+            raise self.fail("plan", problem)
         for name, tensor in self._tensors().items():
+            if name in self._frozen:
+                continue
             if tensor.is_floating_point() and tensor.numel():
                 low, high = torch.aminmax(tensor.detach())
                 if not (torch.isfinite(low) and torch.isfinite(high)):
@@ -221,6 +243,8 @@ class TorchPlan(PrivateTorch):
         if not isinstance(model, torch.nn.Module):
             raise PlanError(f"init_model returned {named_type(model)}; expected a torch.nn.Module")
         self.model = model
+        if self.ctx.frozen is not None:
+            self.leave_out(read_frozen(self.ctx.frozen))
         self._first_buffers = {name: buffer.detach().clone() for name, buffer in self._buffers().items()}
         self._begin_anew()
 
@@ -231,7 +255,9 @@ class TorchPlan(PrivateTorch):
         self.ctx.device = self.device.type
         self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
-            set_tensors(self.model, self._first_buffers)
+            set_tensors(self.model, self._first_buffers, self._frozen)
+        if self._frozen and self._frozen_watch is None:
+            self._frozen_watch = FrozenWatch(self.model, self._frozen)
         self._optimizer, self._memory = None, {}
 
     @property
@@ -357,7 +383,7 @@ class TorchPlan(PrivateTorch):
                 loss = self._loss(to_device(batch, self.device))
                 (loss * share).backward()  # type: ignore[no-untyped-call]
         found = _taken_gradients(self.model)
-        set_tensors(self.model, buffers)  # such as the running means of batch normalisation
+        set_tensors(self.model, buffers, self._frozen)  # such as the running means of batch normalisation
         return found
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
@@ -464,7 +490,7 @@ class TorchPlan(PrivateTorch):
         for name, buffer in own.items():
             if name not in kept or kept[name].shape != buffer.shape:
                 raise self.fail("state_mismatch", f"the kept buffer {name} does not fit the model")
-        set_tensors(self.model, {name: kept[name] for name in own})
+        set_tensors(self.model, {name: kept[name] for name in own}, self._frozen)
 
     def _num_updates(self) -> int:
         args, data = self.training_args, self._data

@@ -117,6 +117,7 @@ class Desk:
             grants=self.grants,
             versions=Versions(),
             secrets=self.folder / "secrets.json",
+            models=self.folder / "models.json",
         )
 
     def key_of(self, party: str) -> str:

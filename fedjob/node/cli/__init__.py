@@ -28,6 +28,11 @@ _COMMANDS = {
         "budget",
         "Set how much privacy jobs may spend on a dataset, and show what was spent.",
     ),
+    "model": (
+        "fedjob.node.cli.states",
+        "model",
+        "Add, list and remove files of models that jobs use by name.",
+    ),
     "notify": ("fedjob.node.cli.notify", "notify", "Send the owner a notice as a test."),
     "audit": ("fedjob.node.cli.audit", "audit", "Show or verify the log of every grant and task."),
     "tasks": ("fedjob.node.cli.tasks", "tasks", "List the tasks computed here, and for whom."),

@@ -186,9 +186,8 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
     yield from _titled("properties", entries_in_words(asked.props))
     yield from _titled("items", entries_in_words(_chosen(asked.items)))
     yield from _titled("split", entries_in_words(asked.split))
-    yield from _titled(
-        "sends along", [f"{shown_name(name)}, sha256 {of[:16]}" for name, of in asked.artifacts.items()]
-    )
+    yield from _titled("sends along", _hashed(asked.artifacts))
+    yield from _titled("uses models", _hashed(asked.models))
     if asked.files:
         yield "brings", f"data of its own, sha256 {asked.files[:16]}"
     yield from _titled("protected by", _protections(asked.protect))
@@ -210,6 +209,10 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
         )
     if grant.rule:
         yield "agreement", grant.rule
+
+
+def _hashed(files: Mapping[str, str]) -> list[str]:
+    return [f"{shown_name(name)}, sha256 {sha256[:16]}" for name, sha256 in files.items()]
 
 
 def _protections(protect: Mapping[str, Any]) -> list[str]:

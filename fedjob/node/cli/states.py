@@ -1,8 +1,9 @@
-"""The commands `fedjob node state ...`: the states that protocols and plans keep here between rounds."""
+"""The commands `fedjob node state ...` and `fedjob node model ...`: what jobs keep here, and models that they may use."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.files import remove_folder
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
+from fedjob.node.data.models import OwnModels
 from fedjob.node.queue.store import TaskStore
 
 
@@ -56,3 +58,56 @@ def state_drop(job: str, home: NodeHome) -> None:
         raise SpecError(f"{job} keeps no state here: `fedjob node state list` shows which do")
     remove_folder(home.states_of(job))
     click.echo(f"removed {len(gone)} node state{'' if len(gone) == 1 else 's'} of {job}")
+
+
+@click.group()
+def model() -> None:
+    """Add, list and remove files of models, such as a published language model, that jobs may use by name."""
+
+
+@model.command("add")
+@click.argument("name")
+@click.argument("path", type=click.Path(path_type=Path))
+@home_option
+def model_add(name: str, path: Path, home: NodeHome) -> None:
+    """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is."""
+    home.check()
+    added = OwnModels(home.models).add(name, path)
+    click.echo(f"added {added.name}, {size(added.size_bytes)}, sha256 {added.sha256}")
+
+
+@model.command("list")
+@home_option
+@json_option
+def model_list(home: NodeHome, as_json: bool) -> None:
+    """List the models with the sha256 that a plan asks for them by."""
+    home.check()
+    found = OwnModels(home.models).all().values()
+    rows = [
+        {
+            "name": one.name,
+            "size_bytes": one.size_bytes,
+            "sha256": one.sha256,
+            "path": one.path,
+            "problem": one.problem,
+        }
+        for one in found
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table(
+        ("name", "size", "sha256", "path", "problem"),
+        [(one.name, size(one.size_bytes), one.sha256, one.path, one.problem) for one in found],
+        empty="this node has no models: fedjob node model add NAME PATH",
+    )
+
+
+@model.command("remove")
+@click.argument("name")
+@home_option
+def model_remove(name: str, home: NodeHome) -> None:
+    """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node."""
+    home.check()
+    OwnModels(home.models).remove(name)
+    click.echo(f"removed {name}; its file is where it was")

@@ -42,7 +42,7 @@ from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, TaskRow, root_of
-from fedjob.node.queue.task import header_of, objects_of, packed_result, task_of
+from fedjob.node.queue.task import WantedObjects, header_of, packed_result, task_of
 from fedjob.node.sandbox.support import REFUSED
 from fedjob.node.storage.logs import Forwarding, add_trace, close_log
 from fedjob.protocols.inference import LEFT
@@ -116,8 +116,7 @@ class Attempts:
         self._again: list[tuple[float, str, TaskAttempt]] = []
         self._ending: dict[str, tuple[float, TaskAttempt | None]] = {}  # by key, workers that were killed
         self._logs_read = 0.0
-        self.wants: dict[str, set[str]] = {}
-        """By key of a task: the objects that have to stay in the spool."""
+        self.wanted = WantedObjects()
         self.arrived: dict[str, float] = {}
         self._child_tasks = ChildTasks(context)
 
@@ -127,7 +126,7 @@ class Attempts:
     def recover(self, book: Book) -> None:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
-            self.wants[key] = objects_of(task_of(row))
+            self.wanted.add(key, row.job, task_of(row))
         jobs = {row.job for row in book.tasks.values()}
         self._context.transfers.brought.recover(jobs)
         self._context.job_secrets.keep(jobs)
@@ -144,6 +143,7 @@ class Attempts:
     def act(self, book: Book, commands: list[events.Command]) -> None:
         """Carry out the commands of the task machine, after the commit."""
         released: list[str] = []
+        forgotten = False
         for command in commands:
             match command:
                 case events.Kill(key=key):
@@ -158,14 +158,15 @@ class Attempts:
                         self._child_tasks.send_outcome(book, parent.children, command)
                 case events.ReleaseSpool(key=key):
                     released.append(key)
-                    self.wants.pop(key, None)
+                    self.wanted.release(key)
                     self.arrived.pop(key, None)
                 case events.EndJob(job=job):
+                    forgotten |= self.wanted.end_job(job)
                     self._context.workers.end_job(job)
                     self._context.transfers.end_job(job)
                     self._context.forget_soon()
-        if released:
-            wanted = set().union(*self.wants.values())
+        if released or forgotten:
+            wanted = self.wanted.hashes
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
@@ -326,13 +327,13 @@ class Attempts:
             order = replace(order, secrets=self._context.permissions.secrets_of(row))
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
-                identity = self._identity_of(row, attempt)
+                identity = self._identity_of(row, attempt, order)
                 self._context.workers.run(order, attempt.number, identity, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started", extra=log_fields(row))
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
 
-    def _identity_of(self, row: TaskRow, attempt: TaskAttempt) -> WorkerIdentity:
+    def _identity_of(self, row: TaskRow, attempt: TaskAttempt, order: WorkOrder) -> WorkerIdentity:
         """Return what a task's worker is for: another grant, plan, dataset or use has another worker."""
         task, context = task_of(row), self._context
         dataset = context.datasets.find(task.dataset) if task.dataset else None
@@ -345,6 +346,7 @@ class Attempts:
             version="" if dataset is None else context.versions.of_parts(dataset.parts(task.use)),
             use=task.use,
             gpus=attempt.gpus,
+            models=tuple(sorted(file.path for file in order.models.values())),
         )
 
     def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:

@@ -151,6 +151,7 @@ def open_context(
             grants=grants,
             versions=versions,
             secrets=home.secrets,
+            models=home.models,
         ),
         roster=roster,
         job_secrets=JobSecrets(home.keys / FOLDER_NAME),

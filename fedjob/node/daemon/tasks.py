@@ -24,7 +24,6 @@ from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.allocation import granted, need_of
 from fedjob.node.queue.draft import reply_id
-from fedjob.node.queue.task import objects_of
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -75,7 +74,7 @@ class TaskHandler:
             turn.rows.append(lambda: self._context.grants.usage.bind(arrived.key, grant.id))
         commands = turn.step(arrived)
         if any(isinstance(command, events.PutTask) for command in commands):
-            self._attempts.wants[arrived.key] = objects_of(task)
+            self._attempts.wanted.add(arrived.key, message.job, task)
             self._attempts.arrived.setdefault(arrived.key, time.monotonic())
             if task.keep_states is not None:
                 keep = {*task.keep_states, task.state or ""}

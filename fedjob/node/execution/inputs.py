@@ -18,6 +18,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
 from fedjob.node.data.datasets import RegisteredDataset
+from fedjob.node.data.models import OwnModels
 from fedjob.node.execution.worker_place import INBOX_NAME
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import inputs_of
@@ -111,6 +112,7 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         releases_path=_releases_path(task, dataset, sources),
         known_path="" if wanted.known is None else str(inbox / KNOWN_NAME),
         noise=dict(wanted.noise),
+        models=OwnModels(sources.home.models).files(task.models),
     )
     if wanted.known is not None:
         save_known(wanted.known, inbox / KNOWN_NAME)

@@ -264,7 +264,7 @@ class Workers:
         config = self.config
         launcher = LAUNCHERS.build(config.launcher, {})
         kind = CONTAINER if launcher.isolates else self.kind
-        enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, identity.gpus)
+        enclosure = enclosure_for(self._home, config, kind, f"worker_{name}", order.dataset, identity)
         hints = hints_for(config.launcher, resources, config.launcher_options)
         read_first = list(read_elsewhere(order.dataset))
         request = _request(launcher, config, name, identity, enclosure, hints, read_first)

@@ -34,6 +34,7 @@ class WorkerIdentity:
         version: of the dataset's content.
         use: `private` or `mock`.
         gpus: the devices that its job holds.
+        models: paths of the files of models that it may read.
     """
 
     job: str
@@ -43,10 +44,15 @@ class WorkerIdentity:
     version: str = ""
     use: str = "private"
     gpus: tuple[int, ...] = ()
+    models: tuple[str, ...] = ()
 
     def replaces(self, other: WorkerIdentity) -> bool:
-        """Tell whether the other is of no use any more once this one is there: of older data, or other devices."""
-        return self != other and replace(self, version="", gpus=()) == replace(other, version="", gpus=())
+        """Tell whether the other is of no use any more once this one is there: of older data or files, or other devices."""
+        return self != other and _whatever_holds(self) == _whatever_holds(other)
+
+
+def _whatever_holds(identity: WorkerIdentity) -> WorkerIdentity:
+    return replace(identity, version="", gpus=(), models=())
 
 
 def enclosure_for(
@@ -55,7 +61,7 @@ def enclosure_for(
     kind: str,
     name: str,
     dataset: Mapping[str, Any],
-    gpus: tuple[int, ...],
+    identity: WorkerIdentity,
 ) -> Enclosure:
     """Make a worker's folder and return its sandbox.
 
@@ -63,6 +69,7 @@ def enclosure_for(
         kind: of the sandbox.
         name: of the worker's folder.
         dataset: what the worker opens its data by; empty for none.
+        identity: the worker's, with its devices and the files of models.
     """
     folder = home.scratch_of(name)
     for inside in ("root", INBOX_NAME, "work"):
@@ -71,11 +78,11 @@ def enclosure_for(
         kind=kind,
         folder=str(folder),
         hidden=str(home.root),
-        data=tuple(dict.fromkeys(_data_paths(dataset))),
+        data=tuple(dict.fromkeys((*_data_paths(dataset), *identity.models))),
         work_bytes=min(config.scratch_mb << 20, machine_memory_bytes() // 2),
         file_bytes=max(config.result_mb, config.scratch_mb) << 20,
         processes=PROCESSES_AT_LEAST + 4 * config.torch_threads,
-        gpus=gpus,
+        gpus=identity.gpus,
     )
 
 

@@ -22,7 +22,7 @@ from fedjob.training_plans.schedules import at_round, every_value, is_schedule
 SECTIONS = ("config", "model_args", "training_args", "props")
 """The parts of a question whose entries an owner may free, one by one."""
 
-WHOLE = ("preprocess", "items", "split", "artifacts", "launches", "files", "project", "protect")
+WHOLE = ("preprocess", "items", "split", "artifacts", "models", "launches", "files", "project", "protect")
 """The parts that are equal or not."""
 
 ROUNDS = ("rounds",)
@@ -69,6 +69,7 @@ class Request(WorkSettings):
         props: the job's free properties, which the plan can read.
         items, split: which items of the dataset, and how they are divided, as plain data.
         artifacts: name -> sha256 of a file that the job sends along.
+        models: name -> sha256 of a file of parameters that the node has.
         files: sha256 of the data that the researcher brings; empty for none.
         protect: how contributions are protected, as the job's messages have it.
         needs: of `plan` and `data`: what the owner has to allow.
@@ -92,6 +93,7 @@ class Request(WorkSettings):
     items: Mapping[str, Any] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
     files: str = ""
     protect: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ("plan",)

@@ -104,6 +104,7 @@ class Grant:
             "items": dict(asked.items),
             "split": dict(asked.split),
             "artifacts": dict(asked.artifacts),
+            "models": dict(asked.models),
             "files": asked.files,
             "protect": dict(asked.protect),
             "question": subject.question,

@@ -12,6 +12,7 @@ from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
+from fedjob.node.data.models import OwnModels
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import Grant
@@ -54,6 +55,7 @@ class Permissions:
     Args:
         config: is replaced when the owner changes it.
         secrets: file of the owner's secrets.
+        models: file that lists the owner's models.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Permissions:
         grants: Grants,
         versions: Versions,
         secrets: Path,
+        models: Path,
     ) -> None:
         self.config = config
         self._database = database
@@ -72,6 +75,7 @@ class Permissions:
         self._grants = grants
         self._versions = versions
         self._secrets = secrets
+        self._models = OwnModels(models)
         self.accounts = PrivacyAccounts(database)
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
@@ -121,6 +125,8 @@ class Permissions:
         )
         if isinstance(question, Permission):
             return question
+        if lacking := self._models.lacking(wanted.models):
+            return not_possible("no_model", f"{lacking}{ask(self.config, dataset)}", dataset)
         verdict = judge(question, self._grants.on_file(question), dataset, self.config, time.time())
         return self._within_budget(verdict, wanted, job, researcher)
 

@@ -215,6 +215,7 @@ def _asked(
         items=to_plain(wanted.items),
         split=wanted.split,
         artifacts={name: ref.sha256 for name, ref in wanted.artifacts.items()},
+        models=dict(wanted.models),
         files="" if wanted.files is None else wanted.files.sha256,
         protect=protect_of(wanted.protect).to_plain(),
         needs=needs,

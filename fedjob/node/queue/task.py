@@ -44,6 +44,37 @@ def objects_of(task: Task) -> set[str]:
     return {ref.sha256 for ref in refs}
 
 
+class WantedObjects:
+    """The objects that have to stay in the spool: those of each task, and for a whole job what each task of it wants.
+
+    The latter are the files that a job sends along, such as the frozen part of its model.
+    """
+
+    def __init__(self) -> None:
+        self._of_tasks: dict[str, set[str]] = {}
+        self._of_jobs: dict[str, set[str]] = {}
+
+    @property
+    def hashes(self) -> set[str]:
+        """The sha256 of all of them."""
+        return set().union(*self._of_tasks.values(), *self._of_jobs.values())
+
+    def add(self, key: str, job: str, task: Task) -> None:
+        """Keep what a task is computed from."""
+        self._of_tasks[key] = objects_of(task)
+        if task.artifacts:
+            along = {ref.sha256 for ref in task.artifacts.values()}
+            self._of_jobs.setdefault(job, set()).update(along)
+
+    def release(self, key: str) -> None:
+        """Keep what a task is computed from no longer, beside that of its job."""
+        self._of_tasks.pop(key, None)
+
+    def end_job(self, job: str) -> bool:
+        """Keep nothing of a job any more; return whether there was anything."""
+        return self._of_jobs.pop(job, None) is not None
+
+
 def inputs_of(task: Task, spool: Spool) -> dict[str, Any]:
     """Return the arguments that a child takes from its siblings' values.
 

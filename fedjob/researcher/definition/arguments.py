@@ -36,7 +36,10 @@ from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.simulation.datasets import given_data
 from fedjob.researcher.simulation.population import Simulation, simulation_of
+from fedjob.researcher.storage.deployment import model_files_of
 from fedjob.researcher.storage.spec import (
+    ALL_PARAMETERS,
+    TRAINABLE,
     Component,
     JobSpec,
     checked_rounds,
@@ -287,6 +290,16 @@ def _operation(spec: JobSpec, text_of: TextOf) -> Any:
     return PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
 
 
+def _checked_models(name: str, models: Any) -> dict[str, str]:
+    return {model: file.sha256 for model, file in model_files_of(models).items()}
+
+
+def _checked_share(name: str, share: Any) -> str:
+    if share not in (TRAINABLE, ALL_PARAMETERS):
+        raise SpecError(f"share is 'trainable' or 'all', not {shown(share)}")
+    return str(share)
+
+
 def _facts(
     check: Callable[[str, Any], Any] = as_given,
     *,
@@ -366,6 +379,11 @@ class JobArguments:
     artifacts: Mapping[str, Any] | None = field(
         default=None, metadata=_facts(back=lambda _: None, in_file=False)
     )
+    # as are links to the files of models
+    models: Mapping[str, Any] | None = field(
+        default=None, metadata=_facts(_checked_models, back=lambda _: None, in_file=False)
+    )
+    share: str = field(default=TRAINABLE, metadata=_facts(_checked_share))
     resources: Mapping[str, Any] | None = field(default=None, metadata=_facts(checked_resources))
     use: str = field(default="private", metadata=_facts(checked_use))
     watchers: Sequence[str] = field(default=(), metadata=_facts(checked_watchers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,9 @@ def _file_of(name: str, source: Any) -> Path:
     return Path(path).expanduser()
 
 
-def copy_artifacts(spec: JobSpec, origin: JobFolder, folder: JobFolder) -> None:
-    """Give a clone the files of its origin."""
-    for name in spec.artifacts:
+def copy_artifacts(names: Iterable[str], origin: JobFolder, folder: JobFolder) -> None:
+    """Give a clone files of its origin."""
+    for name in names:
         make_folder(folder.artifact_of(name).parent)
         link_or_copy(origin.artifact_of(name), folder.artifact_of(name))
 

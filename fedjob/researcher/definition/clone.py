@@ -13,12 +13,12 @@ from fedjob.common.errors import NoSuchJob, SpecError
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.definition.arguments import CHANGEABLE, OWNER, JobArguments
 from fedjob.researcher.definition.job_definition import Defined, define
-from fedjob.researcher.storage.deployment import text_of
+from fedjob.researcher.storage.deployment import frozen_file, model_files, text_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import load_spec
 
-NEW_PARAMS = frozenset({"init", "training_plan", "model_args", "seed"})
+NEW_PARAMS = frozenset({"init", "training_plan", "model_args", "seed", "models", "share"})
 """Arguments that a job's first parameters follow from."""
 
 
@@ -53,9 +53,15 @@ def define_clone(origin: JobFolder, here: Mapping[str, Any], changes: Mapping[st
         "learned": defined.spec.learned or spec.learned,
         "artifacts": spec.artifacts,
         "files": "" if "data" in changes else spec.files,
+        "models": defined.spec.models if "models" in changes else spec.models,
         "datasets": {} if {"data", "nodes", "use"} & changes.keys() else spec.datasets,
     }
-    return replace(defined, spec=replace(defined.spec, **kept))
+    return replace(
+        defined,
+        spec=replace(defined.spec, **kept),
+        models=defined.models if "models" in changes else model_files(spec, origin),
+        frozen=None if NEW_PARAMS & changes.keys() else frozen_file(spec, origin),
+    )
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:

@@ -12,17 +12,18 @@ from typing import Any
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import fsync_dir, link_or_copy, make_folder, new_folder, remove_folder, write_atomic
+from fedjob.parameters.frozen import FROZEN, FrozenPart, save_frozen
 from fedjob.privacy.protect import RecordDP, dp_of
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
-from fedjob.researcher.definition.initial_params import check_first, first_params, write_first
+from fedjob.researcher.definition.initial_params import check_first, first_params, left_out, write_first
 from fedjob.researcher.definition.job_definition import Defined, content_hash
 from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, link_data
 from fedjob.researcher.storage.breakpoints import hash_file
-from fedjob.researcher.storage.deployment import write_plans
+from fedjob.researcher.storage.deployment import link_models, write_plans
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord, load_record, utc_now
-from fedjob.researcher.storage.spec import JobSpec
+from fedjob.researcher.storage.spec import TRAINABLE, JobSpec
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.plan_checks import check_driven
 
@@ -50,11 +51,14 @@ def write_draft(
     if isinstance(built, TrainingPlan) and isinstance(dp_of(defined.spec.protect), RecordDP):
         check_driven(type(built))
         built.check_private()
-    params = None if same_params else first_params(defined.init, built)
+    part = None
+    if not same_params and defined.frozen is None and defined.spec.share == TRAINABLE:
+        part = left_out(defined.init, built)
+    params = None if same_params else first_params(defined.init, built, () if part is None else part.names)
     try:
         with new_folder(folder.path):
             folder.create()
-            spec = _with_files(folder, defined, origin)
+            spec = _with_files(folder, defined, origin, part)
             if params is not None:
                 write_first(params, plan(), folder.initial_params)
             elif origin is not None:
@@ -71,9 +75,18 @@ def write_draft(
     return spec
 
 
-def _with_files(folder: JobFolder, defined: Defined, origin: JobFolder | None) -> JobSpec:
-    """Put what is brought and what is sent along into the folder, and return the spec with their hashes."""
+def _with_files(
+    folder: JobFolder, defined: Defined, origin: JobFolder | None, part: FrozenPart | None
+) -> JobSpec:
+    """Put what is brought and what is sent along into the folder, and return the spec with their hashes.
+
+    Args:
+        part: the frozen part of the model, where it is not in a file yet.
+    """
     spec, artifacts = defined.spec, defined.arguments.artifacts
+    link_models(defined.models, folder)
+    own = {name: sha256 for name, sha256 in spec.artifacts.items() if name != FROZEN}
+    spec = replace(spec, artifacts={**own, **_kept_frozen(folder, defined.frozen, part)})
     if defined.brought is not None:
         spec = replace(spec, files=bring(defined.brought, folder))
     elif origin is not None and spec.files:
@@ -83,10 +96,24 @@ def _with_files(folder: JobFolder, defined: Defined, origin: JobFolder | None) -
     elif origin is not None and isinstance(defined.data, Mapping) and SIMULATED in defined.data:
         link_data(origin.simulated, folder.simulated)
     if artifacts is not None:
-        return replace(spec, artifacts=keep_artifacts(artifacts, folder))
+        kept = {name: sha256 for name, sha256 in spec.artifacts.items() if name == FROZEN}
+        return replace(spec, artifacts={**keep_artifacts(artifacts, folder), **kept})
     if origin is not None:
-        copy_artifacts(spec, origin, folder)
+        copy_artifacts(own, origin, folder)
     return spec
+
+
+def _kept_frozen(folder: JobFolder, file: Path | None, part: FrozenPart | None) -> dict[str, str]:
+    """Put the frozen part of a model among what the job sends along, and return its name with its hash."""
+    if file is None and part is None:
+        return {}
+    target = folder.artifact_of(FROZEN)
+    make_folder(target.parent)
+    if file is not None:
+        link_or_copy(file, target)
+    elif part is not None:
+        save_frozen(part, target)
+    return {FROZEN: hash_file(target)}
 
 
 def _first_record(folder: JobFolder, defined: Defined, spec: JobSpec, *, cloned: bool) -> JobRecord:

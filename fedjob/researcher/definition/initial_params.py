@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from fedjob.researcher.storage.spec import JobSpec
 if TYPE_CHECKING:
     import torch
 
+    from fedjob.parameters.frozen import FrozenPart
     from fedjob.training_plans.base import TrainingPlan
 
 
@@ -29,17 +30,52 @@ _OTHER_FORMATS = {
 """Ending of a file -> what it is, for files that are often taken for parameters."""
 
 
-def first_params(init: Any, plan: TrainingPlan) -> Mapping[str, Any]:
+def first_params(init: Any, plan: TrainingPlan, frozen: Collection[str] = ()) -> Mapping[str, Any]:
     """Return the parameters that a job starts from.
+
+    Args:
+        frozen: names of those that the plan has by now, and does not share.
 
     Raises:
         SpecError: `init` is of no known form, or does not fit the plan's model.
     """
     if init is None:
         return {} if plan is None else plan.get_params()
+    given = _given(init)
+    if frozen and isinstance(given, Mapping):
+        given = {name: value for name, value in given.items() if name not in frozen}
+    return fitting_params("init", given, plan)
+
+
+def left_out(init: Any, plan: Any) -> FrozenPart | None:
+    """Leave a plan's frozen parameters out of what it shares; return them, None where it has none.
+
+    Args:
+        init: what was given as first parameters: where frozen ones are among them, those are taken.
+
+    Raises:
+        SpecError: `init` is of no known form, or does not fit the plan's model.
+    """
+    from fedjob.training_plans.base import TrainingPlan
+
+    part = plan.frozen_part() if isinstance(plan, TrainingPlan) else None
+    if part is None:
+        return None
+    given = None if init is None else _given(init)
+    if isinstance(given, Mapping) and not part.names.isdisjoint(map(str, given)):
+        plan.set_params(fitting_params("init", given, plan))
+        part = plan.frozen_part()
+    plan.leave_out(part)
+    return part
+
+
+def _given(init: Any) -> Any:
+    """Return what was given as first parameters as named tensors, where it is a result or a file."""
     if isinstance(init, JobResult):
-        init = init.params
-    return fitting_params("init", init, plan)
+        return init.state_dict()
+    if isinstance(init, (str, Path)):
+        return _opened("init", Path(init).expanduser())
+    return init
 
 
 def fitting_params(argument: str, params: Any, plan: TrainingPlan | None) -> dict[str, torch.Tensor]:
@@ -61,7 +97,7 @@ def fitting_params(argument: str, params: Any, plan: TrainingPlan | None) -> dic
         raise SpecError(
             f"{argument} takes named tensors, a safetensors file or a job's result, not a {type(params).__name__}"
         )
-    own = {} if plan is None else plan.get_params()
+    own = {} if plan is None else plan.get_params(copy=False)
     given = {str(name): _tensor(f"{argument}[{name!r}]", value) for name, value in params.items()}
     fitted = {}
     for name in [*own, *(name for name in given if name not in own)]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import new_job_id
 from fedjob.data.preprocessing import per_dataset
+from fedjob.parameters.frozen import FROZEN
+from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.own import inner_of
@@ -46,6 +48,7 @@ from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.simulation.datasets import GivenData
 from fedjob.researcher.simulation.population import Simulation
+from fedjob.researcher.storage.deployment import model_files_of
 from fedjob.researcher.storage.spec import FOUND_LATER, Component, JobSpec
 from fedjob.training_plans.source.plan_source import PlanSource
 from fedjob.training_plans.training_args import merged_args
@@ -63,6 +66,8 @@ class Defined:
         data: as it was given, with `{"brought": name}` in the place of what is brought.
         brought: that; None for nothing.
         init: first parameters: as they were given, or those of the trained model; None for the plan's own.
+        models: this side's files of models that nodes have, too.
+        frozen: file of the frozen part of the model, where an earlier job has it; None to have it from the plan.
     """
 
     arguments: JobArguments
@@ -74,6 +79,8 @@ class Defined:
     data: Any
     brought: BroughtData | None
     init: Any
+    models: Mapping[str, ModelFile] = field(default_factory=dict)
+    frozen: Path | None = None
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -101,8 +108,12 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     named = arguments.checked("nodes")
     nodes = _nodes_with_plans(named, deployed)
     spec = _spec_of(arguments, settings, wanted, sources)
+    models = {**({} if wanted.trained is None else wanted.trained.models), **model_files_of(arguments.models)}
+    spec = replace(spec, models={name: file.sha256 for name, file in models.items()})
     _check_nodes(spec, nodes, deployed)
     check_selector(spec, inner_of(wanted.protocol))
+    if arguments.aggregator is not None and inner_of(wanted.protocol).own_aggregator:
+        raise SpecError(f"{wanted.protocol.name} has an aggregator of its own: leave aggregator out")
     check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, None if isinstance(named, Simulation) else named)
@@ -120,6 +131,8 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
         data=data,
         brought=brought,
         init=arguments.init if wanted.trained is None else wanted.trained.params,
+        models=models,
+        frozen=None if wanted.trained is None else wanted.trained.frozen,
     )
 
 
@@ -232,6 +245,8 @@ def content_hash(spec: JobSpec, *, seed: int | None, asked: Any, init_hash: str)
     """
     apart = FOUND_LATER | (JobArguments.__dataclass_fields__.keys() - set(CONTENT))
     plain = {key: value for key, value in to_plain(spec).items() if key not in apart}
+    # the frozen part follows from the plan, the models and a seed that may be drawn
+    plain["artifacts"] = {name: sha256 for name, sha256 in spec.artifacts.items() if name != FROZEN}
     return sha256(pack([in_order(plain), seed, in_order(asked), init_hash])).hexdigest()
 
 

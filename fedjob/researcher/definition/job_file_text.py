@@ -18,10 +18,11 @@ from fedjob.common.errors import SpecError
 from fedjob.common.registry import Registry
 from fedjob.common.types import ENDLESS
 from fedjob.parameters.files import FileParams
+from fedjob.parameters.frozen import FROZEN, read_frozen
 from fedjob.researcher.definition.arguments import IN_FILE, TextOf
 from fedjob.researcher.definition.deploy_map import RESEARCHER
-from fedjob.researcher.definition.initial_params import first_params
-from fedjob.researcher.storage.deployment import text_of
+from fedjob.researcher.definition.initial_params import first_params, left_out
+from fedjob.researcher.storage.deployment import frozen_file, text_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import Component, JobSpec
 from fedjob.training_plans.source.compilation import built_plan
@@ -45,12 +46,21 @@ def job_json(spec: JobSpec, folder: JobFolder, asked: Mapping[str, Any]) -> str:
         raise SpecError(
             "a job's file can't hold the data that a job brings: use job.clone(), or give data anew"
         )
-    if spec.artifacts:
-        raise SpecError("a job's file can't hold the files that a job sends along: use job.clone()")
+    if spec.artifacts.keys() - {FROZEN} or spec.models:
+        raise SpecError(
+            "a job's file can't hold the files that a job sends along, nor those of models: use job.clone()"
+        )
     plan = built_plan(
         folder.plan.read_bytes().decode(), spec.plan_entry, spec.model_args, spec.training_args, spec.seed
     )
-    if not _equal(first_params(None, plan), FileParams(folder.initial_params)):
+    frozen = frozen_file(spec, folder)
+    kept = {**({} if frozen is None else read_frozen(frozen).sent), **FileParams(folder.initial_params)}
+    if frozen is not None:
+        left_out(None, plan)
+        first = {**plan.frozen_part().sent, **first_params(None, plan)}
+    else:
+        first = dict(first_params(None, plan))
+    if not _equal(first, kept):
         raise SpecError("a job's file can't hold first parameters: use job.clone(), or leave init out")
     return json.dumps(_definition(spec, asked, partial(text_of, spec, folder)), indent=1) + "\n"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing import PlainSteps
+from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.evaluation import Evaluation
@@ -19,6 +20,7 @@ from fedjob.protocols.steps import Steps
 from fedjob.researcher.results.artifact import Artifact
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.results.result_folder import PARAMS, load_manifest
+from fedjob.researcher.storage.deployment import frozen_file, model_files
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import load_spec, plain_args
 from fedjob.training_plans.base import TrainingPlan
@@ -45,6 +47,7 @@ class Trained:
         params: its result's safetensors file.
         preprocess, learned: the steps that prepared its data, and what they found in the data of all nodes.
         seed: of that job: nodes split their rows as they did then, so that none that trained is measured on.
+        models, frozen: the files that the rest of its model is in, see `Defined`.
     """
 
     source: PlanSource
@@ -54,6 +57,8 @@ class Trained:
     preprocess: list[PlainSteps]
     learned: PlainSteps
     seed: int
+    models: Mapping[str, ModelFile]
+    frozen: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +281,8 @@ def trained_by(result: JobResult | Artifact) -> Trained:
         preprocess=spec.preprocess,
         learned=load_manifest(folder).learned,
         seed=spec.seed,
+        models=model_files(spec, folder),
+        frozen=frozen_file(spec, folder),
     )
 
 

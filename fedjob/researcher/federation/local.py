@@ -30,6 +30,7 @@ from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.messages import Task, work_key
 from fedjob.parameters.files import FileParams
+from fedjob.parameters.model_files import ModelFile
 from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.privacy.protect import dp_of
 from fedjob.protocols.base import Buffered
@@ -66,6 +67,7 @@ class LocalFederation(Federation):
         home: folder for the node states, which remote nodes would keep.
         brought: files that a breakpoint brought along; node states are among them.
         federation: name of the federation that a job's spec has, empty for none.
+        models: name -> file of parameters that all sites have.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class LocalFederation(Federation):
         events: EventLog,
         brought: Mapping[str, Path],
         federation: str = "",
+        models: Mapping[str, ModelFile] | None = None,
     ) -> None:
         self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
         self._datasets = datasets
@@ -85,6 +88,7 @@ class LocalFederation(Federation):
         self._states = home / "states"
         self._brought = brought
         self._sums = LocalSums(federation)
+        self._models = dict(models or {})
 
     def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         if gates.record.state != State.QUEUED:
@@ -227,7 +231,9 @@ class LocalFederation(Federation):
         )
         work = self._private_work(node, task, place.step)
         noise = {} if work is None else dict(work.noise)
-        return replace(order, scratch_path=str(scratch), limits={"own": True}, noise=noise)
+        return replace(
+            order, scratch_path=str(scratch), limits={"own": True}, noise=noise, models=self._models
+        )
 
     def _arrival(
         self, node: str, task: Task, place: AskContext, done: WorkResult, ref: Ref | None = None

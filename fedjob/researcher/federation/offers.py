@@ -341,6 +341,7 @@ def offer_for(
         items=spec.items,
         split=spec.split,
         artifacts=dict(enclosed.artifacts),
+        models=spec.models,
         protect=spec.protect,
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),

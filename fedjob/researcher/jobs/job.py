@@ -20,6 +20,7 @@ from fedjob.common.lifecycle import PENDING
 from fedjob.common.notebooks.living_output import in_notebook
 from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.common.quorum import Quorum
+from fedjob.parameters.model_files import ModelFile
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
@@ -88,6 +89,7 @@ from fedjob.researcher.runner.wait import wait_through
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.simulation.population import Simulation
+from fedjob.researcher.storage.deployment import frozen_file, model_files
 from fedjob.researcher.storage.folder import JobFolder, job_folder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec, load_spec
@@ -150,6 +152,10 @@ class Job(ManualRounds, JobView):
         split: for a `Plan`: parts of the items, `{"test": 0.2, "seed": 0}` where the rest is `train`, or the
             name of a column whose values name the parts; the plan finds them in `ctx.split`.
         artifacts: name -> a file, an artifact of a result, or a result, for the plan's `ctx.fetch(name)`.
+        models: name -> your copy of a safetensors file that nodes have, too, for the plan's `ctx.model(name)`; or
+            the sha256 of one that only nodes have.
+        share: `trainable`: parameters that `init_model` freezes (`requires_grad=False`) are sent once, and stay as
+            they are; or `all`.
         resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
             or a map from nodes (and `default`) to that.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -207,6 +213,8 @@ class Job(ManualRounds, JobView):
         items: Items | None = None,
         split: Mapping[str, Any] | str | None = None,
         artifacts: Mapping[str, Any] | None = None,
+        models: Mapping[str, Any] | None = None,
+        share: str = "trainable",
         resources: Mapping[str, Any] | None = None,
         use: str = "private",
         watchers: Sequence[str] = (),
@@ -250,6 +258,7 @@ class Job(ManualRounds, JobView):
             nodes=defined.nodes,
             as_node=defined.arguments.as_node,
         )
+        self._built = self._build(defined.models, defined.frozen)
         self._spec = write_draft(folder, defined, lambda: self._plan, origin, same_params=same_params)
 
     def _take(
@@ -274,6 +283,10 @@ class Job(ManualRounds, JobView):
 
     @cached_property
     def _built(self) -> TrainingPlan:
+        return self._build(model_files(self._spec, self._folder), frozen_file(self._spec, self._folder))
+
+    def _build(self, models: Mapping[str, ModelFile], frozen: Path | None) -> TrainingPlan:
+        """Return the plan of this side, with the frozen part of its model from a file; None to have it from the plan."""
         spec = self._spec
         plan: TrainingPlan = built_plan(
             self._source.text,
@@ -282,6 +295,8 @@ class Job(ManualRounds, JobView):
             spec.training_args,
             spec.seed,
             self._source.origins,
+            models=models,
+            frozen=frozen,
         )
         return plan
 

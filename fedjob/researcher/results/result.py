@@ -15,6 +15,7 @@ from fedjob.researcher.results.export import export, save_as
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
 from fedjob.researcher.results.result_summary import metrics_table, report_of, tables_of
 from fedjob.researcher.simulation.profile import STAGES, load_profile
+from fedjob.researcher.storage.deployment import frozen_file, model_files
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, to_frame
 
 if TYPE_CHECKING:
@@ -49,9 +50,25 @@ class JobResult(ResultFolder):
 
         spec = self._spec
         text = self._folder.plan.read_bytes().decode()
-        plan: TrainingPlan = built_plan(text, spec.plan_entry, spec.model_args, spec.training_args, spec.seed)
+        plan: TrainingPlan = built_plan(
+            text,
+            spec.plan_entry,
+            spec.model_args,
+            spec.training_args,
+            spec.seed,
+            models=model_files(spec, self._folder),
+            frozen=frozen_file(spec, self._folder),
+        )
         plan.set_params(self.params)
         return plan
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the whole trained model by name: what was trained, and the frozen parameters that did not travel."""
+        if frozen_file(self._spec, self._folder) is None:
+            return self.params
+        from fedjob.parameters.frozen import whole
+
+        return whole(self.params, self.model())
 
     def model(self) -> Any:
         """Return the trained model: a `torch.nn.Module`, or the scikit-learn estimator."""
@@ -167,7 +184,7 @@ class JobResult(ResultFolder):
         A text file beside it, `path.txt`, says whom the result is about.
 
         Args:
-            path: parameters as `.safetensors`; a table as `.csv`, `.parquet`, `.json` or `.mpk`; any other value as
+            path: parameters as `.safetensors`, the frozen ones of the model among them; a table as `.csv`, `.parquet`, `.json` or `.mpk`; any other value as
                 `.json` or `.mpk`. Without an ending the first of these, msgpack for a value. In a folder it is
                 named `model.safetensors`, `table.csv` or `value.mpk`.
             force: replace what is there.
@@ -176,7 +193,12 @@ class JobResult(ResultFolder):
             SpecError: the file exists already, or a result of this kind can't be saved in that format.
             ObjectCorrupt: the kept file is not the one that the job ended in.
         """
-        return save_as(self, Path(path).expanduser(), force=force)
+        return save_as(self, Path(path).expanduser(), force=force, state=self._whole_state())
+
+    def _whole_state(self) -> dict[str, torch.Tensor] | None:
+        """Return all parameters of the model, where the kept file holds those alone that were trained; else None."""
+        has_frozen = self._manifest.kind == "params" and frozen_file(self._spec, self._folder) is not None
+        return self.state_dict() if has_frozen else None
 
     def export(
         self, path: str | Path, format: str = "state_dict", *, example: Any = None, force: bool = False
@@ -194,7 +216,9 @@ class JobResult(ResultFolder):
             MissingPackage: a package is missing, the message names it. It is an ImportError.
         """
         target = Path(path).expanduser()
-        return export(self, self.model, target, format, example=example, force=force)
+        return export(
+            self, self.model, target, format, example=example, force=force, state=self._whole_state()
+        )
 
     # -- to be read ------------------------------------------------------------------
 

@@ -87,7 +87,7 @@ class ArrivalChecks:
         return check_decoded(found) if self.aggregator.arithmetic else ""
 
     def _check_params(self, arrival: Arrival) -> str:
-        expected = expected_schema(self.ask)
+        expected = expected_schema(self.ask, arrival.node)
         if arrival.params is None:
             none_at_all = expected and arrival.result.value in (None, {})
             return "no_params: expected parameters, found none" if none_at_all else ""
@@ -129,10 +129,11 @@ def reply_sizes(ask: Ask, guard: Guard) -> ReplySizes:
     value = guard.value_bytes if ask.value_bytes is None else ask.value_bytes
     if ask.step in MEASURING:
         return ReplySizes(params=0, value=value)
-    expected = expected_schema(ask)
-    if expected is None:
+    expected = [expected_schema(ask, node) for node in ask.schemas or ("",)]
+    if None in expected:
         return ReplySizes(params=value, value=value)
-    return ReplySizes(params=num_bytes_of(expected) + MAX_HEADER_BYTES if expected else 0, value=value)
+    most = max(num_bytes_of(schema) for schema in expected if schema is not None)
+    return ReplySizes(params=most + MAX_HEADER_BYTES if any(expected) else 0, value=value)
 
 
 def origin_of(ask: Ask) -> Mapping[str, Any] | None:
@@ -143,10 +144,10 @@ def origin_of(ask: Ask) -> Mapping[str, Any] | None:
     return params if params is not None and is_params(params) else None
 
 
-def expected_schema(ask: Ask) -> Schema | None:
-    """Return the schema that the tensors of a contribution must have; None for any."""
+def expected_schema(ask: Ask, node: str = "") -> Schema | None:
+    """Return the schema that the tensors of a node's contribution must have; None for any."""
     params = ask.shared.get("params")
-    schema = ask.schema
+    schema = ask.schemas.get(node, ask.schema)
     if schema is None and params is not None and is_params(params):
         schema = schema_of(params)
     return schema if schema is None else join_schemas(schema, ask.aux)

@@ -127,6 +127,7 @@ class TaskBuilder:
             items=self.spec.items,
             split=self.spec.split,
             artifacts=dict(self.artifacts),
+            models=self.spec.models,
             protect=self.spec.protect,
             rounds=self.spec.rounds,
             limit_s=min(limits) if limits and ask.late == "drop" else None,

@@ -35,6 +35,7 @@ RECOMPUTED = (
     "geometric_median",
     "krum",
     "bulyan",
+    "stacked_adapters",
 )
 """Aggregators that need the contributions only; others also need the parameters that the nodes began with."""
 

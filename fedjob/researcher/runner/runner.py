@@ -38,7 +38,7 @@ from fedjob.researcher.runner.persistence import Persistence
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
-from fedjob.researcher.storage.deployment import deployment, publish_code
+from fedjob.researcher.storage.deployment import deployment, model_files, publish_code
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position, first_position
 from fedjob.researcher.storage.record import JobRecord
@@ -304,7 +304,10 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
     if spec.local:
         from fedjob.researcher.federation.local import LocalFederation
 
-        return LocalFederation(spec.datasets, attempt.folder.local, attempt.events, extras, spec.federation)
+        models = model_files(spec, attempt.folder)
+        return LocalFederation(
+            spec.datasets, attempt.folder.local, attempt.events, extras, spec.federation, models
+        )
     from fedjob.researcher.federation.remote import RemoteFederation
 
     if session is None:

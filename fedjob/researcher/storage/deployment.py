@@ -1,4 +1,4 @@
-"""The plans of a job at its nodes, one for all or a map, and the names of the files that it sends along.
+"""The plans of a job at its nodes, one for all or a map, and the files that it sends along or that nodes have.
 
 Each node gets the text of its own plan and of no other.
 """
@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from fedjob.common.errors import BreakpointIncompatible
+from fedjob.common.checks import check_path, shown
+from fedjob.common.errors import BreakpointIncompatible, DecodeError, SpecError
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Ref, party_of
+from fedjob.parameters.frozen import FROZEN
+from fedjob.parameters.model_files import SHA256, ModelFile, check_model_name
+from fedjob.parameters.safetensors_header import read_schema
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -85,6 +89,76 @@ def _ref_of(path: Path) -> Ref:
 def _hashed(path: Path, size_bytes: int, changed_ns: int) -> Ref:
     """Return the ref of a file; the same file is not read again each time that owners are asked."""
     return ref_of(path)
+
+
+def model_files_of(models: object) -> dict[str, ModelFile]:
+    """Return the files of `Job(models=...)`, each with its hash.
+
+    Args:
+        models: name -> path of a safetensors file, or the sha256 of one that this side does not have.
+
+    Raises:
+        SpecError: a name that is none, or no such file.
+    """
+    if models is None:
+        return {}
+    if not isinstance(models, Mapping):
+        raise SpecError(f"models is a dict from names to safetensors files, not {shown(models)}")
+    return {check_model_name(name): _model_file(str(name), path) for name, path in models.items()}
+
+
+def _model_file(name: str, given: object) -> ModelFile:
+    if isinstance(given, ModelFile):
+        return given
+    if isinstance(given, str) and SHA256.fullmatch(given):
+        return ModelFile("", given)
+    path = check_path(f"models[{name!r}]", given)
+    if not path.is_file():
+        raise SpecError(
+            f"models[{name!r}]={shown(str(path))}: there is no such file; expected a safetensors file"
+        )
+    try:
+        read_schema(path)
+    except DecodeError as error:
+        raise SpecError(f"models[{name!r}]: {error}; expected a safetensors file") from error
+    return ModelFile(str(path.resolve()), _ref_of(path).sha256)
+
+
+def link_models(files: Mapping[str, ModelFile], folder: JobFolder) -> None:
+    """Name this side's files of models in a job's folder."""
+    for name, file in files.items():
+        if file.path:
+            link = folder.model_of(name)
+            make_folder(link.parent)
+            link.symlink_to(file.path)
+
+
+def model_files(spec: JobSpec, folder: JobFolder) -> dict[str, ModelFile]:
+    """Return this side's files of a job's models, their bytes checked.
+
+    Raises:
+        BreakpointIncompatible: a file is not there any more, or another one.
+    """
+    found = {}
+    for name, sha256 in spec.models.items():
+        link = folder.model_of(name)
+        if not link.is_symlink():
+            found[name] = ModelFile("", sha256)
+            continue
+        path = link.readlink()
+        if not path.is_file() or _ref_of(path).sha256 != sha256:
+            raise BreakpointIncompatible(
+                f"the model {name!r} of {spec.id} is not in {path} as it was, with sha256 {sha256[:16]}...: put it "
+                "there again"
+            )
+        found[name] = ModelFile(str(path), sha256)
+    return found
+
+
+def frozen_file(spec: JobSpec, folder: JobFolder) -> Path | None:
+    """Return the file of the frozen part of a job's model; None where everything travels."""
+    path = folder.artifact_of(FROZEN)
+    return path if FROZEN in spec.artifacts and path.exists() else None
 
 
 def plan_at(spec: JobSpec, node: str) -> Mapping[str, str]:

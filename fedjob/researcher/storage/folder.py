@@ -4,6 +4,7 @@
     spec.mpk  plan.py  plans/  seal  record.json  events.jsonl  audit_heads.jsonl  traffic.csv  lock
     breakpoints/round_0007/
     artifacts/                files that the job sends along
+    models/                   links to files of models that nodes have, too
     brought.zip               the data that the researcher brings, packed
     simulated/                of a simulation: data that were given as objects, and each node's row numbers
     replies/                  the bodies of the nodes' replies, a file for each ask
@@ -108,6 +109,10 @@ class JobFolder:
     def artifact_of(self, name: str) -> Path:
         """A file that the job sends along for its plan."""
         return self.path / "artifacts" / name
+
+    def model_of(self, name: str) -> Path:
+        """A link to this side's file of a model that nodes have, too."""
+        return self.path / "models" / name
 
     @property
     def unpacked(self) -> Path:

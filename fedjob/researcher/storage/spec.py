@@ -37,6 +37,10 @@ class Component:
     entry: str = ""
 
 
+TRAINABLE, ALL_PARAMETERS = "trainable", "all"
+"""What travels every round: the parameters that the model trains, or all that it has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """Everything that decides what a job computes, and how it is kept.
@@ -71,6 +75,8 @@ class JobSpec:
         items: which items of their datasets nodes work on, and how.
         split: how a `Plan` divides them into parts, see `training_plans.step_plan.check_split`.
         artifacts: name -> sha256 of a file that the job sends along; it lies in the job's folder.
+        models: name -> sha256 of a file of parameters that every node has already, see `parameters.model_files`.
+        share: `trainable`, if frozen parameters do not travel with those that are trained, or `all`.
         cloned_from: id of the job that this is a clone of.
     """
 
@@ -119,6 +125,8 @@ class JobSpec:
     items: Items = field(default_factory=Items)
     split: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, str] = field(default_factory=dict)
+    models: dict[str, str] = field(default_factory=dict)
+    share: str = TRAINABLE
     cloned_from: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:

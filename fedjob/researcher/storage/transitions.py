@@ -15,7 +15,7 @@ from fedjob.researcher.storage.record import JobRecord, PastAttempt, load_record
 _TOO_LATE = frozenset({"late", "quorum_lost", "silent"})
 """The reason of a node that is left out because it had not answered in time."""
 
-SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "resources"})
+SETUP_REASONS = frozenset({"plan", "missing_packages", "launcher", "no_dataset", "no_model", "resources"})
 """The reasons of nodes that could not begin at all: the words before the colon."""
 
 SHARED_REASONS = frozenset(

@@ -10,10 +10,13 @@ import builtins
 import linecache
 import sys
 import types
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import FedjobError, PlanError
 from fedjob.common.seeds import seed_for
+from fedjob.parameters.model_files import ModelFile
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.function import FunctionPlan, RemoteFunction, function
@@ -158,11 +161,16 @@ def built_plan(
     training_args: dict[str, Any],
     seed: int,
     origins: Origins = (),
+    *,
+    models: Mapping[str, ModelFile] | None = None,
+    frozen: Path | None = None,
 ) -> Any:
     """Build a plan on the researcher's side: the first parameters depend on the job's seed alone.
 
     Args:
         origins: where the lines of the text were written, for messages.
+        models: this side's files of the job's models, by name.
+        frozen: file of the frozen part of its model; None to have it from the plan.
 
     Returns:
         None for a job without a plan.
@@ -173,7 +181,7 @@ def built_plan(
     if not plan_text:
         return None
     plan = make_plan(plan_text, entry, origins)
-    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed)
+    plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed, models=models or {}, frozen=frozen)
     seed_everything(seed_for(seed, 0, "", "init"))
     try:
         plan.build(model_args, at_round(training_args, 1))

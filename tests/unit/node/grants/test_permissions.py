@@ -45,6 +45,7 @@ def permissions(database: Database, tmp_path: Path) -> Permissions:
         grants=Grants(database),
         versions=Datasets(database).versions(),
         secrets=tmp_path / "secrets.json",
+        models=tmp_path / "models.json",
     )
 
 

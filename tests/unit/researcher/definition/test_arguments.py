@@ -54,7 +54,7 @@ def test_each_argument_has_its_check_and_its_facts() -> None:
         assert entry.metadata.keys() == {"check", "back", "in_file", "changeable", "content"}
         assert callable(entry.metadata["check"])
     names = {entry.name for entry in fields(JobArguments)}
-    assert names - set(IN_FILE) == {"artifacts", "init", "keep_files_dir", "session", "home"}
+    assert names - set(IN_FILE) == {"artifacts", "models", "init", "keep_files_dir", "session", "home"}
     assert names - set(CHANGEABLE) == {"as_node", "preprocess", "keep_files_dir", "session", "home"}
     assert names - set(CONTENT) == {"seed", "keep_files_dir", "session", "home"}
 
