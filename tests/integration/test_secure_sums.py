@@ -88,6 +88,18 @@ def run(operation: Any, data: Mapping[str, str], home: Path, **changes: Any) -> 
     return job
 
 
+def test_many_sites_with_few_neighbours_have_the_sums_of_the_plain_job(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    many = {f"s{k}": str(tmp_path / f"s{k}.csv") for k in range(22)}
+    for path in many.values():
+        pd.DataFrame({"x": rng.integers(0, 50, 20), "y": rng.normal(size=20)}).to_csv(path, index=False)
+    operation = Statistics(count=["x"], mean=["x", "y"], std=["y"], histogram={"x": [0, 25, 50]})
+    plain = run(operation, many, tmp_path).result.value
+    secure = run(operation, many, tmp_path, protect=SecAgg(colluding=0.1))
+    _same(plain, secure.result.value)
+    pd.testing.assert_frame_equal(plain["histogram"], secure.result.value["histogram"])
+
+
 def weights(job: Job) -> torch.Tensor:
     return torch.cat([tensor.flatten().double() for tensor in job.result.params.values()])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import MAX_NODES, FixedPoint
+from fedjob.privacy.secagg.neighbours import COLLUDING, DROPOUTS, MAX_ATTEMPTS
 from fedjob.privacy.secagg.node_noise import NoiseShare, NoiseTerms, share_of
 
 RULES = ("weighted", "plain", "sum")
@@ -31,6 +32,7 @@ class Terms:
         rule: `weighted` multiplies each contribution by its weight, so that sums become weighted means; `plain` counts
             all alike, `sum` adds what is there.
         noise: the noise of whole nodes, see `node_noise`; None for none.
+        colluding, dropouts: parts of the nodes, which say how many neighbours each one has, see `neighbours`.
     """
 
     federation: str
@@ -46,6 +48,8 @@ class Terms:
     rule: str
     bits: int = 32
     noise: NoiseTerms | None = None
+    colluding: float = COLLUDING
+    dropouts: float = DROPOUTS
 
     @property
     def fixed_point(self) -> FixedPoint:
@@ -102,6 +106,10 @@ def check_terms(terms: Terms, members: Collection[str]) -> None:
     """
     if terms.rule not in RULES or not terms.max_weight > 0:
         raise SpecError(f"a secure sum is {', '.join(RULES)}, found {terms.rule[:20]!r}")
+    if not 1 <= terms.attempt <= MAX_ATTEMPTS:
+        raise SpecError(
+            f"a node takes part in {MAX_ATTEMPTS} attempts at one sum, found the {terms.attempt}th"
+        )
     if not MIN_NODES <= len(members) <= MAX_NODES:
         raise SpecError(f"a secure sum is of {MIN_NODES} to {MAX_NODES} nodes, found {len(members)}")
     if len(members) > terms.num_nodes:
@@ -111,8 +119,3 @@ def check_terms(terms: Terms, members: Collection[str]) -> None:
             f"the threshold of {len(members)} nodes is {least_threshold(len(members))} to {len(members)}, "
             f"found {terms.threshold}"
         )
-
-
-def list_digest(names: Sequence[str]) -> bytes:
-    """Return the sha256 of a list of nodes, in the order of their names."""
-    return hashlib.sha256(pack(sorted(names))).digest()

@@ -137,7 +137,7 @@ class LocalSums:
         session, order = bound_to(answer.vector, answer.session, digest_of(answer.vector, held, origin))
         sessions.found[session.terms.digest] = session
         write_masked(path, order, held, origin)
-        stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path))
+        stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path), value=answer.value)
         return Arrival(node=node, result=stored, params=FileParams(path))
 
     def _identity(self, node: str) -> Identity:

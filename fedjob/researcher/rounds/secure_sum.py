@@ -6,7 +6,7 @@ attempt that too few complete shows nothing, and another one follows with those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,10 @@ from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
+from fedjob.privacy.secagg.neighbours import Neighbours, size_of_graph
 from fedjob.privacy.secagg.node_noise import NoiseTerms, noise_terms
-from fedjob.privacy.secagg.node_session import Mask
-from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
+from fedjob.privacy.secagg.node_session import Mask, graph_of
+from fedjob.privacy.secagg.sum_recovery import Revealed, few_holders, masks_left
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Outline, union
 from fedjob.protocols.base import MEASURING, Ask
@@ -166,37 +167,60 @@ class SecureSum:
 
         if not keys:
             keys = step("keys", sorted(wanted), {}, _read_keys)
-        body = {"keys": plain_keys(keys)}
+        body: dict[str, Any] = {"keys": plain_keys(keys)}
+        if size_of_graph(len(keys), terms.colluding, terms.dropouts) is not None:
+            body = {"lots": step("draw", sorted(keys), dict.fromkeys(keys, body), _read_lot)}
+        graph = graph_of(terms, keys, body.get("lots", {}))
         shares = step("shares", sorted(keys), dict.fromkeys(keys, body), _read_shares)
-        taking_part = sorted(shares)
+        taking_part = self._enough(graph.core(shares), terms, "shares", wanted)
         schema = self._schema()
         bodies = {
             node: {
                 "of": computed[wanted[node]].result.key,
                 "outline": to_plain(outline),
-                "sealed": {other: one[0][node] for other, one in shares.items() if node in one[0]},
+                "taking_part": taking_part,
+                "sealed": {
+                    other: shares[other][0][node] for other in taking_part if node in shares[other][0]
+                },
             }
             for node in taking_part
         }
         length = length_of(schema, noised=self.noise is not None)
         vector = vector_schema(length, len(outline.names), terms.fixed_point)
         masked = step("mask", taking_part, bodies, _read_vector, vector)
-        survivors = sorted(masked)
+        survivors = self._enough(graph.core(masked), terms, "mask", wanted)
         if missing := sorted(set(self._required()) - {wanted[node] for node in survivors}):
             raise _AttemptFailed(
                 f"{', '.join(missing)} must be part of it", [wanted[n] for n in survivors], {}
             )
-        signatures = step(
-            "agree", survivors, {key: {"survivors": survivors} for key in survivors}, _read_signature
-        )
+        body = {"survivors": survivors, "masked": {node: _read_signature(masked[node]) for node in survivors}}
+        signatures = step("agree", survivors, dict.fromkeys(survivors, body), _read_signature)
         agreed = sorted(signatures)
-        revealed = step("reveal", agreed, {key: {"signatures": signatures} for key in agreed}, _read_revealed)
+        _check_holders(graph, taking_part, survivors, agreed, wanted)
+        body = {"signatures": signatures}
+        revealed = step("reveal", agreed, dict.fromkeys(agreed, body), _read_revealed)
+        _check_holders(graph, taking_part, survivors, revealed, wanted)
         commitments = {node: one[1] for node, one in shares.items()}
-        masks = masks_left(terms, keys, commitments, taking_part, survivors, revealed)
+        masks = masks_left(terms, keys, commitments, taking_part, survivors, revealed, graph)
         total = self._total(
             [masked[node] for node in survivors], masks, outline, terms, len(survivors), schema
         )
         return [wanted[node] for node in survivors], total
+
+    def _enough(self, nodes: list[str], terms: Terms, step: str, node_of: Mapping[str, str]) -> list[str]:
+        """Return nodes of which each has neighbours enough among them.
+
+        Raises:
+            _AttemptFailed: they are too few for a sum.
+        """
+        needed = max(terms.threshold, self.settings.min_nodes)
+        if len(nodes) < needed:
+            raise _AttemptFailed(
+                f"{len(nodes)} nodes with enough neighbours completed the step {step}, {needed} are needed",
+                [node_of[node] for node in nodes],
+                {},
+            )
+        return nodes
 
     def _terms(self, attempt: int, members: list[str], tasks: Mapping[str, Task]) -> Terms:
         settings = self.settings
@@ -210,6 +234,8 @@ class SecureSum:
             threshold=settings.threshold_of(len(members)),
             clip=float(settings.clip),  # a whole number would be other bytes in the terms
             bits=settings.bits,
+            colluding=settings.colluding,
+            dropouts=settings.dropouts,
             num_nodes=len(members),
             max_weight=float(self._max_weight(members)) if self.noise is None else 1.0,
             rule=RULES[type(self.rule)] if self.noise is None else "plain",
@@ -270,9 +296,10 @@ class SecureSum:
         }
         most = 0 if schema is None else num_bytes_of(schema) + MAX_HEADER_BYTES
         place = replace(self.place, sizes=ReplySizes(params=most, value=STEP_BYTES))
-        quorum = Quorum(
-            min_nodes=max(terms.threshold, self.settings.min_nodes), deadline_s=self.quorum.deadline_s
-        )
+        needed = max(terms.threshold, self.settings.min_nodes)
+        if name == "draw":  # without the lot of one node nobody knows the neighbours
+            needed = len(tasks)
+        quorum = Quorum(min_nodes=needed, deadline_s=self.quorum.deadline_s)
 
         def problem(arrival: Arrival) -> str:
             try:
@@ -456,12 +483,37 @@ def _read_keys(arrival: Arrival) -> SumKeys:
     return found
 
 
+def _check_holders(
+    graph: Neighbours,
+    taking_part: list[str],
+    survivors: list[str],
+    there: Collection[str],
+    node_of: Mapping[str, str],
+) -> None:
+    """Check that those who can reveal hold shares enough of all secrets.
+
+    Raises:
+        _AttemptFailed: they do not; the rest may try again, as far as nobody has revealed anything.
+    """
+    if lost := few_holders(graph, taking_part, survivors, there):
+        raise _AttemptFailed(
+            f"too few of the neighbours of {', '.join(lost[:3])} are left, {graph.threshold} are needed",
+            [node_of[node] for node in sorted(there)],
+            {},
+        )
+
+
+def _read_lot(arrival: Arrival) -> bytes:
+    return from_plain(bytes, _value(arrival)["lot"])
+
+
 def _read_shares(arrival: Arrival) -> tuple[dict[str, bytes], bytes]:
     value = _value(arrival)
     return _of_bytes(value["sealed"]), from_plain(bytes, value["commitment"])
 
 
 def _read_vector(arrival: Arrival) -> Arrival:
+    _read_signature(arrival)
     return arrival
 
 
