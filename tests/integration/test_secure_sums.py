@@ -51,6 +51,14 @@ class Corrected(Linear):
     aux_modules = ("scaffold",)
 
 
+class Scored(Tiny):
+    """A plan that is tested on the scores of its examples."""
+
+    def testing_step(self, model: Any, batch: Any) -> Any:
+        inputs, targets = batch
+        return torch.softmax(model(inputs), 1)[:, 1], targets
+
+
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return four sites of different sizes."""
@@ -180,6 +188,26 @@ def _same(plain: Any, secure: Any) -> None:
         np.testing.assert_allclose(
             np.asarray(plain, dtype=float), np.asarray(secure, dtype=float), rtol=1e-7, atol=1e-9
         )
+
+
+def test_the_area_under_the_curve_is_that_of_the_plain_job_within_its_bound(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    args = {**ARGS, "test_ratio": 0.5, "test_metric": ["roc_auc", "accuracy"]}
+    about = {"training_plan": Scored, "training_args": args, "rounds": 1}
+    plain, secure = (
+        {
+            (row.phase, row.metric): row
+            for row in run(FedAvg(), points, tmp_path, **about, protect=protect).position.rows
+            if row.node == "all"
+        }
+        for protect in (None, SecAgg())
+    )
+    assert plain.keys() == secure.keys()
+    for key in (key for key in plain if key[1] == "roc_auc"):
+        assert 0 < secure[key].error < 0.25
+        assert abs(secure[key].value - plain[key].value) <= secure[key].error + plain[key].error
+        assert secure[key].error >= plain[key].error
 
 
 def test_counts_are_exact(tables: dict[str, str], tmp_path: Path) -> None:
