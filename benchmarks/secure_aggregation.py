@@ -33,7 +33,7 @@ from fedjob.privacy.secagg.masked_vector import (
 )
 from fedjob.privacy.secagg.neighbours import size_of_graph
 from fedjob.privacy.secagg.node_noise import NoiseTerms, OwnNoise, noise_terms
-from fedjob.privacy.secagg.node_session import Mask, graph_of, survivors_bytes, taking_part_bytes
+from fedjob.privacy.secagg.node_session import Mask, graphs_of, survivors_bytes, taking_part_bytes
 from fedjob.privacy.secagg.secret_sharing import SHARE_BYTES
 from fedjob.privacy.secagg.terms import Terms, usual_threshold
 from tests.secure_sums import OUTLINE, Transcript, nodes, terms_for
@@ -116,7 +116,7 @@ def _one_node(num_nodes: int, num_params: int, part: tuple[float, float]) -> tup
         told.ask_keys(node)
     own, others = found["n0"], [node for name, node in found.items() if name != "n0"]
     lots = {} if not told.has_graph else {n.name: n.sessions.find(terms).lot for n in found.values()}  # type: ignore[union-attr]
-    graph = graph_of(terms, told.keys, lots)
+    graph = graphs_of(terms, told.keys, lots)[0]
     sealed = {}
     for name in graph.of("n0"):
         key = found[name].sessions.find(terms).share_key  # type: ignore[union-attr]

@@ -18,9 +18,9 @@ from fedjob.identity.keys import Identity, verify
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
-from fedjob.privacy.secagg.neighbours import Neighbours, size_of_graph
+from fedjob.privacy.secagg.neighbours import Neighbours
 from fedjob.privacy.secagg.node_noise import noise_terms
-from fedjob.privacy.secagg.node_session import Mask, NodeSession, graph_of
+from fedjob.privacy.secagg.node_session import Mask, NodeSession, graphs_of, is_drawn
 from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder, bound_to
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
@@ -167,12 +167,13 @@ class Transcript:
     @property
     def has_graph(self) -> bool:
         """Whether the nodes that take part have few neighbours."""
-        return size_of_graph(len(self.keys), self.terms.colluding, self.terms.dropouts) is not None
+        return is_drawn(self.terms, len(self.keys))
 
     @property
     def graph(self) -> Neighbours:
         """Who is whose neighbour, as far as the researcher knows."""
-        return graph_of(self.terms, self.keys, self.lots)
+        (found,) = graphs_of(self.terms, self.keys, self.lots)
+        return found
 
     def ask_shares(
         self,

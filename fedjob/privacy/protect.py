@@ -12,7 +12,7 @@ from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import BITS
 from fedjob.privacy.secagg.neighbours import COLLUDING, DROPOUTS
-from fedjob.privacy.secagg.terms import MIN_NODES, least_threshold, usual_threshold
+from fedjob.privacy.secagg.terms import MIN_GROUPS, MIN_NODES, least_threshold, usual_threshold
 
 LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
 """Bounds on a norm that are taken: near the ends of what a float can be, rounding would be more than the noise."""
@@ -39,6 +39,8 @@ class SecAgg:
             neighbours for each node a sum stays hidden from more of them. Of fewer nodes all are neighbours, and it is a third.
         dropouts: of more than 20 nodes this part may be lost while they add, 0 to 0.3; where more are, those that are left
             try again.
+        groups: for the aggregators median and trimmed_mean, 3 or more: the nodes are divided by a draw into so many groups of
+            `min_nodes` or more, and these aggregators compare the means of groups.
     """
 
     threshold: int | None = None
@@ -48,6 +50,7 @@ class SecAgg:
     max_weight: float | None = None
     colluding: float = COLLUDING
     dropouts: float = DROPOUTS
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -69,6 +72,11 @@ class SecAgg:
         if not 0 <= self.dropouts <= MOST_DROPOUTS:
             raise SpecError(
                 f"SecAgg(dropouts=...) is a part of the nodes from 0 to {MOST_DROPOUTS}, found {self.dropouts}"
+            )
+        if self.groups != 1 and (self.groups < MIN_GROUPS or self.threshold is not None):
+            raise SpecError(
+                f"SecAgg(groups=...) is {MIN_GROUPS} or more, without a threshold, or 1 for one sum; found "
+                f"groups={self.groups}, threshold={self.threshold}"
             )
         if self.threshold is not None and self.threshold < least_threshold(self.min_nodes):
             raise SpecError(

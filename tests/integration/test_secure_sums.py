@@ -34,6 +34,7 @@ from fedjob import (
     Scaffold,
     SecAgg,
     SpecError,
+    TrimmedMean,
 )
 from fedjob.protocols.analytics.cox import CoxRegression
 from fedjob.protocols.analytics.statistics import Statistics
@@ -210,6 +211,40 @@ def test_the_area_under_the_curve_is_that_of_the_plain_job_within_its_bound(
         assert secure[key].error >= plain[key].error
 
 
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return nine sites; the data of one are a thousand times as large as they should be."""
+    folder = tmp_path_factory.mktemp("nine")
+    found = {name: make_points(folder / f"{name}.npz", 40, k) for k, name in enumerate("abcdefghi")}
+    spoilt = dict(np.load(found["a"]))
+    spoilt["y"] = spoilt["y"] * 1000
+    np.savez(found["a"], **spoilt)
+    return {name: str(path) for name, path in found.items()}
+
+
+@pytest.mark.parametrize("rule", ["median", TrimmedMean()], ids=["median", "trimmed mean"])
+def test_the_median_of_groups_of_three_is_not_led_astray_by_one_node(
+    nine: dict[str, str], tmp_path: Path, rule: Any
+) -> None:
+    about = {"training_plan": Linear, "training_args": {**ARGS, "test_on_global_updates": False}, "rounds": 1}
+    honest = run(FedAvg(), {k: v for k, v in nine.items() if k != "a"}, tmp_path, **about)
+    settings = SecAgg(groups=3, clip=1000.0)
+    robust = run(FedAvg(), nine, tmp_path, **about, aggregator=rule, protect=settings)
+    led = run(FedAvg(), nine, tmp_path, **about, protect=SecAgg(clip=1000.0))
+    assert (weights(robust) - weights(honest)).abs().max() < 0.1
+    assert (weights(led) - weights(honest)).abs().max() > 1.0
+
+
+def test_too_few_nodes_for_groups_are_refused_before_anybody_computes(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 1, "aggregator": "median"}
+    with pytest.raises(
+        (SpecError, JobFailed), match=r"SecAgg\(groups=3, min_nodes=3\) needs 9 nodes or more, but"
+    ):
+        run(FedAvg(), points, tmp_path, **about, protect=SecAgg(groups=3))
+
+
 def test_counts_are_exact(tables: dict[str, str], tmp_path: Path) -> None:
     operation = Statistics(count=["age"], histogram={"age": [0, 40, 60, 100]}, categories=["sex"])
     plain, secure = (
@@ -295,6 +330,13 @@ def largest(values, weights):  # type: ignore[no-untyped-def]
     [
         (FedAvg(), {"aggregator": "median"}, "the aggregator median compares contributions"),
         (FedAvg(), {"aggregator": largest}, "compares contributions"),
+        (FedAvg(), {"aggregator": "krum"}, r"or use groups: aggregator='median' .* SecAgg\(groups=3\)"),
+        (FedAvg(), {"protect": SecAgg(groups=3)}, r"SecAgg\(groups=...\) is for the means"),
+        (
+            FedAvg(),
+            {"aggregator": TrimmedMean(num_trimmed=2), "protect": SecAgg(groups=3)},
+            r"TrimmedMean\(num_trimmed=2\) needs 5 nodes or more, but",
+        ),
         (FedAvg(), {"guard": Guard(max_norm=1.0)}, r"SecAgg\(clip=...\) bounds"),
         (
             FedAvg(),
@@ -306,7 +348,19 @@ def largest(values, weights):  # type: ignore[no-untyped-def]
         (Scaffold(kept_by="researcher"), {"training_plan": Corrected}, "kept_by='node' does not"),
         (Statistics(min=["age"]), {"training_plan": None}, "smallest and largest values"),
     ],
-    ids=["median", "own", "norm", "losses", "buffer", "cyclic", "scaffold", "extremes"],
+    ids=[
+        "median",
+        "own",
+        "krum",
+        "groups",
+        "trimmed",
+        "norm",
+        "losses",
+        "buffer",
+        "cyclic",
+        "scaffold",
+        "extremes",
+    ],
 )
 def test_what_needs_single_contributions_is_refused_when_the_job_is_made(
     points: dict[str, str], tmp_path: Path, operation: Any, more: dict[str, Any], words: str

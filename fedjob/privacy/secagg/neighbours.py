@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -165,13 +165,15 @@ class Neighbours:
     Args:
         members: everybody who takes part, in the order of their names.
         threshold: so many shares give a secret back.
+        quorum: so many members agree to a sum.
         ring: the members on their places; empty where all are neighbours.
         distances: see `GraphSize`.
-        drawn: what the order on the ring came of.
+        drawn: what the order on the ring, or the group, came of.
     """
 
     members: tuple[str, ...]
     threshold: int
+    quorum: int
     ring: tuple[str, ...] = ()
     distances: tuple[int, ...] = ()
     drawn: bytes = b""
@@ -183,7 +185,7 @@ class Neighbours:
     @property
     def digest(self) -> bytes:
         """The sha256 that stands for the list, and for who is whose neighbour."""
-        about = list(self.members) if not self.ring else [list(self.members), self.drawn]
+        about = [list(self.members), self.drawn] if self.drawn else list(self.members)
         return hashlib.sha256(pack(about)).digest()
 
     def of(self, node: str) -> list[str]:
@@ -216,13 +218,29 @@ class Neighbours:
 
 def all_neighbours(members: Collection[str], threshold: int) -> Neighbours:
     """Return the graph in which everybody is a neighbour of everybody."""
-    return Neighbours(tuple(sorted(members)), threshold)
+    return Neighbours(tuple(sorted(members)), threshold, threshold)
 
 
-def drawn_neighbours(size: GraphSize, about: bytes, lots: Mapping[str, bytes]) -> Neighbours:
+def drawn_groups(
+    num_groups: int, quorum_of: Callable[[int], int], about: bytes, lots: Mapping[str, bytes]
+) -> list[Neighbours]:
+    """Return groups whose sizes differ by one at most; in each everybody is a neighbour of everybody.
+
+    Args:
+        quorum_of: returns how many of so many nodes agree to a sum.
+        about, lots: see `drawn_neighbours`.
+    """
+    drawn = pack(["fedjob secure sum: groups 1", about, num_groups, sorted(lots.items())])
+    order, digest = _shuffled(sorted(lots), drawn), hashlib.sha256(drawn).digest()
+    groups = (tuple(sorted(order[place::num_groups])) for place in range(num_groups))
+    return [Neighbours(group, quorum_of(len(group)), quorum_of(len(group)), drawn=digest) for group in groups]
+
+
+def drawn_neighbours(size: GraphSize, quorum: int, about: bytes, lots: Mapping[str, bytes]) -> Neighbours:
     """Return the graph that the numbers of all nodes draw.
 
     Args:
+        quorum: so many nodes agree to a sum.
         about: sha256 of the terms and of everybody's signed keys.
         lots: node -> its number, which its keys commit it to.
 
@@ -234,4 +252,4 @@ def drawn_neighbours(size: GraphSize, about: bytes, lots: Mapping[str, bytes]) -
         raise SpecError(f"a graph for more nodes than {len(members)}")
     drawn = pack(["fedjob secure sum: places 1", about, [[node, lots[node]] for node in members]])
     ring = tuple(_shuffled(list(members), drawn))
-    return Neighbours(members, size.threshold, ring, size.distances, hashlib.sha256(drawn).digest())
+    return Neighbours(members, size.threshold, quorum, ring, size.distances, hashlib.sha256(drawn).digest())

@@ -4,8 +4,8 @@ Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal, Seth 2017, 
 Privacy-Preserving Machine Learning", figure 4 with the consistency check, https://eprint.iacr.org/2017/281
 
     keys     fresh key pairs, signed                                  U1: who did
-    draw     of many nodes only: the lot that the keys commit to, of which with all others' it follows who is whose
-             neighbour (see `neighbours`). Of few nodes everybody is a neighbour
+    draw     of many nodes, or of groups: the lot that the keys commit to, of which with all others' it follows who is whose
+             neighbour (see `neighbours`), and who is in which group. Otherwise everybody is a neighbour
     shares   shares of the mask key and of the own mask's secret,     U2: who did
              sealed for each neighbour
     mask     x + own mask + sum of masks in common, +  for neighbours U3: who did
@@ -14,7 +14,7 @@ Privacy-Preserving Machine Learning", figure 4 with the consistency check, https
     reveal   with `threshold` signatures of one U3: the shares of own masks for nodes in U3, of mask keys for those
              of U2 that are not; never both of one node
 
-A node sends one masked vector, signs one U3, and reveals once. The caller writes a session to disk before it sends
+Each group has a sum of its own: the rest of the steps is about a group and its quorum. A node sends one masked vector, signs one U3, and reveals once. The caller writes a session to disk before it sends
 what the session's step returned, and refuses further attempts at an ask after it has revealed in one. A session is bound
 to the sha256 of the contribution that is masked in it before any of that is sent: what is computed again under the same
 key may be another one, and two of them under the same masks would tell their difference.
@@ -50,14 +50,14 @@ from fedjob.privacy.secagg.key_agreement import (
 )
 from fedjob.privacy.secagg.mask_stream import derived
 from fedjob.privacy.secagg.neighbours import (
-    GraphSize,
     Neighbours,
     all_neighbours,
+    drawn_groups,
     drawn_neighbours,
     size_of_graph,
 )
 from fedjob.privacy.secagg.secret_sharing import SECRET_BYTES, SHARE_BYTES, divided
-from fedjob.privacy.secagg.terms import Terms, check_terms
+from fedjob.privacy.secagg.terms import Terms, check_terms, usual_threshold
 
 TENSORS, NUMBERS = b"tensors", b"numbers"
 """The lanes of a masked vector, each with masks of its own."""
@@ -126,19 +126,10 @@ class NodeSession:
         return from_plain(cls, plain)
 
     @property
-    def members(self) -> list[str]:
-        """Everybody who shared keys, in the order of their names."""
-        return sorted(self.keys)
-
-    @property
-    def graph_size(self) -> GraphSize | None:
-        """The size of the graph; None where all are neighbours."""
-        return size_of_graph(len(self.keys), self.terms.colluding, self.terms.dropouts)
-
-    @property
     def neighbours(self) -> Neighbours:
-        """Who is whose neighbour, from the step `shares` on."""
-        return graph_of(self.terms, self.keys, self.lots)
+        """Who is in the sum and whose neighbour, from the step `shares` on; of several groups, in this node's own."""
+        graphs = graphs_of(self.terms, self.keys, self.lots)
+        return next(graph for graph in graphs if self.node in graph.members)
 
     @property
     def commitment(self) -> bytes:
@@ -168,7 +159,8 @@ def begun(node: str, terms: Terms, before: NodeSession | None = None) -> NodeSes
     """
     earlier = [] if before is None else list(before.earlier)
     if before is not None and before.masked:
-        earlier.append(EarlierAttempt(members=before.members, threshold=before.terms.threshold))
+        graph = before.neighbours
+        earlier.append(EarlierAttempt(members=list(graph.members), threshold=graph.quorum))
     noise_secret = b"" if before is None else before.noise_secret
     if terms.noise is not None and not noise_secret:
         noise_secret = secrets.token_bytes(SECRET_BYTES)
@@ -206,8 +198,9 @@ def pinned(
             raise SpecError("this node takes part with another list of nodes: a new attempt is needed")
         return session
     check_terms(session.terms, keys)
-    if len(keys) < min_nodes:
-        raise SpecError(f"{len(keys)} nodes take part; the owner wants {min_nodes} or more")
+    if len(keys) // max(session.terms.groups, 1) < min_nodes:
+        each = f" in {session.terms.groups} groups" if session.terms.groups > 1 else ""
+        raise SpecError(f"{len(keys)} nodes take part{each}; the owner wants sums of {min_nodes} or more")
     own = keys.get(session.node)
     if own is None or not _is_own(own, session):
         raise SpecError(f"the list has no keys of {session.node}, or others than it sent")
@@ -229,7 +222,7 @@ def shared(session: NodeSession, lots: Mapping[str, bytes]) -> NodeSession:
     _need(session.keys, "it has no keys of the others yet")
     if session.held:
         return session
-    if session.graph_size is not None:
+    if is_drawn(terms, len(session.keys)):
         session = replace(session, lots=_checked_lots(session, lots))
     graph = session.neighbours
     holders = graph.holders(session.node)
@@ -275,8 +268,8 @@ def masked(
     terms = session.terms
     _need(session.held, "it has shared no secrets yet")
     chosen = sorted(set(taking_part))
-    _check_subset(chosen, session.members, terms.threshold, "shared secrets")
     graph = session.neighbours
+    _check_subset(chosen, graph.members, graph.quorum, "shared secrets")
     others = [other for other in graph.of(session.node) if other in set(chosen)]
     if session.node not in chosen or set(sealed) != set(others):
         raise SpecError(
@@ -338,12 +331,13 @@ def agreed(
     """
     chosen = sorted(set(survivors))
     _need(session.masked and session.contribution, "it has masked no vector yet")
-    _check_subset(chosen, session.taking_part, session.terms.threshold, "sent a masked vector")
+    graph = session.neighbours
+    _check_subset(chosen, session.taking_part, graph.quorum, "sent a masked vector")
     if session.node not in chosen:
         raise SpecError("a node agrees to sums that it is part of")
     if session.survivors not in ([], chosen):
         raise SpecError("a node agrees to one sum: a new attempt is needed for another")
-    _check_core(session.neighbours, chosen, "sent a masked vector")
+    _check_core(graph, chosen, "sent a masked vector")
     if not session.survivors:
         masked_for = taking_part_bytes(session)
         for node in chosen:
@@ -371,9 +365,10 @@ def revealed(
         for node, signature in signatures.items()
         if node in chosen and is_signed_by(node, signature, agreed_bytes)
     ]
-    if len(signed_) < session.terms.threshold:
+    needed = session.neighbours.quorum
+    if len(signed_) < needed:
         raise SpecError(
-            f"{len(signed_)} nodes have agreed to this sum, {session.terms.threshold} are needed: nothing is revealed"
+            f"{len(signed_)} nodes have agreed to this sum, {needed} are needed: nothing is revealed"
         )
     own_masks = {node: shares[:SHARE_BYTES] for node, shares in session.held.items() if node in chosen}
     mask_keys = {node: shares[SHARE_BYTES:] for node, shares in session.held.items() if node not in chosen}
@@ -392,16 +387,25 @@ def survivors_bytes(session: NodeSession) -> bytes:
     return pack(["fedjob secure sum: survivors 2", *about])
 
 
-def graph_of(terms: Terms, keys: Mapping[str, SumKeys], lots: Mapping[str, bytes]) -> Neighbours:
-    """Return who is whose neighbour, from everybody's keys and lots; see `neighbours`.
+def is_drawn(terms: Terms, num_nodes: int) -> bool:
+    """Tell whether it is drawn who is whose neighbour."""
+    return terms.groups > 1 or size_of_graph(num_nodes, terms.colluding, terms.dropouts) is not None
+
+
+def graphs_of(terms: Terms, keys: Mapping[str, SumKeys], lots: Mapping[str, bytes]) -> list[Neighbours]:
+    """Return who is whose neighbour in each group, from everybody's keys and lots; see `neighbours`.
 
     Args:
-        lots: none where all are neighbours.
+        lots: none where nothing is drawn.
     """
+    if not is_drawn(terms, len(keys)):
+        return [all_neighbours(keys, terms.threshold)]
+    about = keys_digest(keys, terms)
+    if terms.groups > 1:
+        return drawn_groups(terms.groups, usual_threshold, about, lots)
     size = size_of_graph(len(keys), terms.colluding, terms.dropouts)
-    if size is None:
-        return all_neighbours(keys, terms.threshold)
-    return drawn_neighbours(size, keys_digest(keys, terms), lots)
+    assert size is not None
+    return [drawn_neighbours(size, terms.threshold, about, lots)]
 
 
 def common_mask(own: bytes, other: bytes, terms: Terms, graph: Neighbours, sign: int) -> Mask:
@@ -437,7 +441,7 @@ def _check_forfeited(session: NodeSession, keys: Collection[str]) -> None:
             )
 
 
-def _check_subset(chosen: list[str], whole: list[str], threshold: int, what: str) -> None:
+def _check_subset(chosen: list[str], whole: Collection[str], threshold: int, what: str) -> None:
     if not set(chosen) <= set(whole):
         raise SpecError(f"{', '.join(sorted(set(chosen) - set(whole)))[:200]} never {what}")
     if len(chosen) < threshold:

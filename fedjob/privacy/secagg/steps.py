@@ -176,6 +176,8 @@ def read_step(plain: Mapping[str, Any], protect: Protect, rounds: int, shared: s
     promised = (settings.clip, settings.bits, settings.colluding, settings.dropouts)
     if (terms.clip, terms.bits, terms.colluding, terms.dropouts) != promised:
         raise SpecError("the terms of a secure sum have other settings than the job")
+    if terms.groups not in (1, settings.groups):
+        raise SpecError(f"the job has sums of {settings.groups} groups, found terms of {terms.groups}")
     _check_noise(terms, protect.dp if isinstance(protect.dp, NodeDP) else None, rounds)
     return SumStep(step=step, terms=terms, of=str(rest.pop("of", "")), body=rest)
 

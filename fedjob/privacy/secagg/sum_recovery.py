@@ -67,7 +67,7 @@ def masks_left(
     Raises:
         SpecError: the shares do not give a secret back; nothing of the sum is known then.
     """
-    place_of = {node: graph.place_of(node) for node in keys}
+    place_of = {node: place for place, node in enumerate(graph.members, 1)}
     threshold = graph.threshold
 
     def secret_of(owner: str, shares: Mapping[str, bytes], fits: Callable[[bytes], bool]) -> bytes:

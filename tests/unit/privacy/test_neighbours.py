@@ -37,7 +37,7 @@ SIZES = [(n, c, d) for n in (21, 30, 50, 100, 300) for c in (0.1, 0.2, 1 / 3) fo
 
 def drawn(num_nodes: int, size: GraphSize, seed: int = 0):
     rng = np.random.default_rng(seed)
-    return drawn_neighbours(size, b"about", {f"n{k}": rng.bytes(32) for k in range(num_nodes)})
+    return drawn_neighbours(size, 16, b"about", {f"n{k}": rng.bytes(32) for k in range(num_nodes)})
 
 
 @pytest.mark.parametrize(("num_nodes", "colluding", "dropouts"), SIZES)
@@ -79,12 +79,13 @@ def test_every_lot_changes_who_is_whose_neighbour() -> None:
     size = size_of_graph(30, 0.1, 0.1)
     assert size is not None
     lots = {f"n{k}": bytes([k]) * 32 for k in range(30)}
-    first = drawn_neighbours(size, b"about", lots)
-    assert first == drawn_neighbours(size, b"about", dict(reversed(lots.items())))
+    first = drawn_neighbours(size, 16, b"about", lots)
+    assert first == drawn_neighbours(size, 16, b"about", dict(reversed(lots.items())))
     others = [
-        drawn_neighbours(size, b"about", {**lots, node: secrets.token_bytes(32)}) for node in ("n0", "n29")
+        drawn_neighbours(size, 16, b"about", {**lots, node: secrets.token_bytes(32)})
+        for node in ("n0", "n29")
     ]
-    others.append(drawn_neighbours(size, b"other keys", lots))
+    others.append(drawn_neighbours(size, 16, b"other keys", lots))
     assert len({graph.ring for graph in (first, *others)}) == 4
     assert len({graph.digest for graph in (first, *others)}) == 4
 
