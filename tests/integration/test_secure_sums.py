@@ -41,6 +41,7 @@ from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.folder import JobFolder
 from tests.data import make_points
+from tests.foreign import accept
 from tests.plans import Linear, Tiny
 
 ARGS = {"lr": 0.05, "num_updates": 2, "batch_size": 20, "test_ratio": 0.2, "test_on_global_updates": True}
@@ -212,6 +213,56 @@ def test_the_area_under_the_curve_is_that_of_the_plain_job_within_its_bound(
 
 
 @pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return six sites of different sizes."""
+    folder = tmp_path_factory.mktemp("six")
+    return {name: str(make_points(folder / f"{name}.npz", 30 + 5 * k, k)) for k, name in enumerate("abcdef")}
+
+
+BUFFERED = {"training_args": {**ARGS, "test_on_global_updates": False}, "rounds": 4, "keep_breakpoints": 5}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "plan"),
+    [(FedBuff(k=3), Linear), (FedBuff(k=3, weighted=True, server_lr=0.5), Tiny)],
+    ids=["alike", "weighted, with buffers"],
+)
+def test_buffers_of_cohorts_are_those_of_the_plain_job(
+    six: dict[str, str], tmp_path: Path, protocol: Any, plan: Any
+) -> None:
+    plain, secure = (
+        run(protocol, six, tmp_path, training_plan=plan, **BUFFERED, protect=protect)
+        for protect in (None, SecAgg())
+    )
+    assert (weights(plain) - weights(secure)).abs().max() < 1e-5
+    # those who were at work go first, with what they began with a round before
+    arrived = [sorted(map(tuple, one.arrived)) for one in secure.position.ledger]
+    assert arrived == [sorted(map(tuple, one.arrived)) for one in plain.position.ledger]
+    assert arrived[:2] == [[(name, 1) for name in "abc"], [(name, 1) for name in "def"]]
+    assert sorted(secure.position.under_way) == sorted(plain.position.under_way) != []
+
+
+def test_a_sum_waits_for_those_who_would_be_too_few_by_themselves(
+    six: dict[str, str], tmp_path: Path
+) -> None:
+    five = {name: path for name, path in six.items() if name != "f"}
+    job = run(FedBuff(k=3), five, tmp_path, training_plan=Linear, **BUFFERED, protect=SecAgg())
+    arrived = [sorted(map(tuple, one.arrived)) for one in job.position.ledger]
+    assert arrived == [[(name, round_) for name in "abcde"] for round_ in (1, 2, 3, 4)]
+    assert job.position.under_way == {}
+
+
+def test_a_resumed_buffer_of_cohorts_ends_in_the_same_bytes(six: dict[str, str], tmp_path: Path) -> None:
+    whole = run(FedBuff(k=3), six, tmp_path / "whole", training_plan=Linear, **BUFFERED, protect=SecAgg())
+    moved = tmp_path / "moved"
+    (whole.folder / "breakpoints" / "round_0001").rename(moved)
+    resumed = accept(moved, home=tmp_path / "resumed")
+    resumed.run(progress=False)
+    assert (weights(whole) == weights(resumed)).all()
+    assert [one.arrived for one in whole.position.ledger] == [one.arrived for one in resumed.position.ledger]
+
+
+@pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return nine sites; the data of one are a thousand times as large as they should be."""
     folder = tmp_path_factory.mktemp("nine")
@@ -343,7 +394,7 @@ def largest(values, weights):  # type: ignore[no-untyped-def]
             {"selector": PowerOfChoice(2)},
             "goes by every node's loss",
         ),
-        (FedBuff(k=2), {}, "a buffer is closed by whoever answers first"),
+        (FedBuff(k=2), {}, r"under secure aggregation a sum is of 3 nodes or more: take FedBuff\(k=3\)"),
         (Cyclic(), {}, "it passes one node's model on"),
         (Scaffold(kept_by="researcher"), {"training_plan": Corrected}, "kept_by='node' does not"),
         (Statistics(min=["age"]), {"training_plan": None}, "smallest and largest values"),

@@ -6,14 +6,14 @@ attempt that too few complete shows nothing, and another one follows with those 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fedjob.aggregation.base import Aggregator
+from fedjob.aggregation.base import Aggregator, totalled
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard, check_tensors
-from fedjob.aggregation.mean import PlainMean, WeightedMean
+from fedjob.aggregation.mean import BufferedMean, PlainMean, WeightedMean, mean_of
 from fedjob.aggregation.robust.median import Median
 from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.aggregation.sum import Sum
@@ -34,7 +34,7 @@ from fedjob.privacy.secagg.node_session import Mask, graphs_of, is_drawn
 from fedjob.privacy.secagg.sum_recovery import Revealed, few_holders, masks_left
 from fedjob.privacy.secagg.terms import MIN_GROUPS, Terms
 from fedjob.privacy.secagg.vector import Outline, union
-from fedjob.protocols.base import MEASURING, Ask
+from fedjob.protocols.base import MEASURING, Ask, Buffered
 from fedjob.researcher.federation.base import AskContext, Collected, Federation, ReplySizes
 from fedjob.researcher.rounds.arrival_checks import check_facts, expected_schema, origin_of
 from fedjob.researcher.rounds.noised_sums import check_noised, promise_in_words
@@ -73,6 +73,7 @@ class SecureSum:
     Args:
         rule: the aggregator of the ask.
         num_rows: node -> registered size of its dataset, where it is known.
+        until: the number of contributions with which an ask goes on while others go on with their work; None to wait for all.
     """
 
     spec: JobSpec
@@ -84,6 +85,7 @@ class SecureSum:
     quorum: Quorum
     guard: Guard
     num_rows: Mapping[str, int | None]
+    until: Buffered | None = None
     lost: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -111,6 +113,8 @@ class SecureSum:
             QuorumNotReached: too few are left for a sum; nothing of their contributions is known then.
             SpecError: what is asked does not add.
         """
+        if self.until is not None and self.place.keep:
+            return _Cohorts(of=self, tasks=tasks, num_wanted=self.until.k).collect()
         check_summable(self.rule, tasks, self.settings.groups)
         if self.noise is not None:
             check_noised(self.rule, self._schema(), self._origin(), self.ask)
@@ -133,11 +137,33 @@ class SecureSum:
         self._note_staying(collected.arrivals)
         members = sorted(collected.arrivals)
         keys = _keys_ahead(collected.arrivals, ahead)
-        first = 1 if keys else 2  # the first attempt is the one that was said ahead
+        summed_ = self.added(members, tasks, collected.arrivals, needed, (ahead, keys) if keys else None)
+        if summed_ is None:
+            raise too_few(quorum, self.place.round, members, self.lost)
+        survivors, total = summed_
+        arrivals = {node: collected.arrivals[node] for node in survivors}
+        lost = {node: self.lost.get(node, "not in the sum") for node in tasks if node not in arrivals}
+        return replace(collected, arrivals=arrivals, left_out=lost, order=tuple(survivors)), total
+
+    def added(
+        self,
+        members: list[str],
+        tasks: Mapping[str, Task],
+        computed: Mapping[str, Arrival],
+        needed: int,
+        ahead: tuple[Terms, Mapping[str, SumKeys]] | None = None,
+    ) -> tuple[list[str], Contribution] | None:
+        """Return who is in the sum of members' contributions, and the total; None where too few are left for one.
+
+        Args:
+            needed: a sum is of so many nodes.
+            ahead: the terms that were said ahead, and everybody's keys for them.
+        """
+        first = 1 if ahead else 2  # the first attempt is the one that was said ahead
         for attempt in range(first, first + MAX_ATTEMPTS):
-            terms = ahead if attempt == 1 else self._terms(attempt, members, tasks)
+            terms, keys = ahead or (self._terms(attempt, members, tasks), {})
             try:
-                survivors, total = self._attempt(terms, members, tasks, collected.arrivals, keys)
+                return self._attempt(terms, members, tasks, computed, keys)
             except _AttemptFailed as failed:
                 self.lost |= {
                     node: failed.lost.get(node, str(failed)) for node in members if node not in failed.left
@@ -147,14 +173,10 @@ class SecureSum:
                     round_=self.place.round,
                     text=f"attempt {attempt} at a secure sum failed and showed nothing: {failed}",
                 )
-                members, keys = failed.left, {}
+                members, ahead = failed.left, None
                 if len(members) < needed or not set(self.required) <= set(members):
                     break
-                continue
-            arrivals = {node: collected.arrivals[node] for node in survivors}
-            lost = {node: self.lost.get(node, "not in the sum") for node in tasks if node not in arrivals}
-            return replace(collected, arrivals=arrivals, left_out=lost, order=tuple(survivors)), total
-        raise too_few(quorum, self.place.round, members, self.lost)
+        return None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -194,7 +216,7 @@ class SecureSum:
         return Terms(
             federation=self.spec.federation,
             job=self.spec.id,
-            round=self.place.round,
+            round=self.place.round_of(members[0]),
             step=self.place.step,
             attempt=attempt,
             shared=shared_inputs(tasks[members[0]]),
@@ -318,6 +340,135 @@ class SecureSum:
                 text=f"{number} parameters, of all nodes together, changed by more than SecAgg(clip={self.settings.clip:g}) "
                 "and count as if by so much",
             )
+
+
+@dataclass(kw_only=True)
+class _Cohorts:
+    """The sums of an ask that goes on as soon as enough have answered: one of each cohort.
+
+    A cohort are the nodes that began with the same parameters. Only their contributions are added: who has a model of its own
+    would be known by it. So a sum waits for the rest of a cohort that would be too few by themselves.
+
+    Args:
+        num_wanted: contributions with which the ask goes on.
+    """
+
+    of: SecureSum
+    tasks: Mapping[str, Task]
+    num_wanted: int
+    arrivals: dict[str, Arrival] = field(default_factory=dict)
+    busy: tuple[str, ...] = ()
+
+    def collect(self) -> tuple[Collected, Contribution]:
+        """See `SecureSum.collect`; nodes that are still at work, or whose cohort is, are `busy`."""
+        of, rule = self.of, self.of.rule
+        if not isinstance(rule, BufferedMean):
+            raise SpecError(
+                f"under secure aggregation cohorts are added, and not by {rule.name}: leave aggregator out"
+            )
+        quorum = Quorum(min_nodes=self._least, deadline_s=of.quorum.deadline_s)
+        asked = {node: self.tasks[node] for cohort in self._cohorts() for node in cohort}
+        of.lost |= dict.fromkeys(
+            set(self.tasks) - set(asked),
+            f"fewer than {self._least} nodes begin with these parameters: it waits for others",
+        )
+        if not asked:
+            raise too_few(quorum, of.place.round, [], of.lost)
+        collected = self._come(asked, quorum)
+        inner = replace(
+            of, rule=WeightedMean() if rule.weighted else PlainMean(), quorum=quorum, until=None, lost=of.lost
+        )
+        members: dict[str, Contribution] = {}
+        sums: list[tuple[list[str], Contribution]] = []
+        for cohort in self._ready():
+            found = inner.added(cohort, self.tasks, self.arrivals, self._least)
+            if found is not None:
+                sums.append(found)
+                members |= dict.fromkeys(found[0], found[1])
+        if not sums:
+            raise too_few(quorum, of.place.round, self.arrivals, of.lost)
+        waiting = {node for cohort in self._that_wait() for node in cohort} - set(members)
+        arrivals = {node: self._weighing(node, members[node], sums) for node in sorted(members)}
+        lost = {
+            node: of.lost.get(node, "too few are left that began with the same parameters")
+            for node in self.tasks
+            if node not in arrivals and node not in waiting
+        }
+        collected = replace(
+            collected,
+            arrivals=arrivals,
+            left_out=lost,
+            order=tuple(arrivals),
+            busy=tuple(sorted(waiting)),
+        )
+        return collected, self._total(rule, sums)
+
+    @property
+    def _least(self) -> int:
+        return self.of.settings.min_nodes
+
+    def _cohorts(self) -> list[list[str]]:
+        """Return the cohorts that can have a sum, earlier ones first."""
+        found: dict[tuple[int, str], list[str]] = {}
+        for node in sorted(self.tasks):
+            found.setdefault((self.of.place.round_of(node), shared_inputs(self.tasks[node])), []).append(node)
+        return [nodes for _, nodes in sorted(found.items()) if len(nodes) >= self._least]
+
+    def _come(self, asked: Mapping[str, Task], quorum: Quorum) -> Collected:
+        """Wait until enough contributions are of cohorts that can be added."""
+        of = self.of
+        place = replace(of.place, sizes=ReplySizes(params=0, value=of.place.sizes.value))
+        collected = of.federation.collect(asked, place, quorum, Buffered(self.num_wanted), _outline_problem)
+        while True:
+            self.arrivals |= collected.arrivals
+            self.busy = tuple(collected.busy)
+            of.lost |= collected.left_out
+            if not self.busy or sum(map(len, self._ready())) >= self.num_wanted:
+                return collected
+            rest = {node: asked[node] for node in self.busy}
+            try:
+                collected = of.federation.collect(
+                    rest, place, replace(quorum, min_nodes=1), Buffered(1), _outline_problem
+                )
+            except QuorumNotReached as error:  # nobody else comes
+                collected = replace(collected, arrivals={}, left_out=error.left_out, busy=())
+
+    def _ready(self) -> list[list[str]]:
+        """Return who can be added now, of each cohort: enough, and whoever is left of it is nobody or enough."""
+        found = []
+        for cohort in self._cohorts():
+            there = [node for node in cohort if node in self.arrivals]
+            at_work = sum(node in self.busy for node in cohort)
+            if len(there) >= self._least and (not at_work or at_work >= self._least):
+                found.append(there)
+        return found
+
+    def _that_wait(self) -> list[list[str]]:
+        """Return who goes on, of each cohort: those at work, and who waits for them to be enough."""
+        ready, found = {node for cohort in self._ready() for node in cohort}, []
+        for cohort in self._cohorts():
+            left = [n for n in cohort if n not in ready and (n in self.busy or n in self.arrivals)]
+            if len(left) >= self._least:
+                found.append(left)
+        return found
+
+    def _weighing(
+        self, node: str, total: Contribution, sums: Sequence[tuple[list[str], Contribution]]
+    ) -> Arrival:
+        """Return a node's arrival with the mean weight of its cohort: its own is not known."""
+        size = next(len(names) for names, one in sums if one is total)
+        arrival = self.arrivals[node]
+        return replace(arrival, result=replace(arrival.result, weight=total.weight / size))
+
+    def _total(self, rule: BufferedMean, sums: Sequence[tuple[list[str], Contribution]]) -> Contribution:
+        """Return the discounted mean of all contributions, of the means of the cohorts."""
+        place = self.of.place
+        weights = [total.weight / len(names) for names, total in sums for _ in names]
+        staleness = [place.round - place.round_of(node) for names, _ in sums for node in names]
+        each = iter(rule.shares(weights, staleness))
+        shares = [sum(next(each) for _ in names) for names, _ in sums]
+        totals = [total for _, total in sums]
+        return totalled(mean_of([total.value for total in totals], shares), totals)
 
 
 @dataclass(frozen=True, kw_only=True)
