@@ -376,7 +376,11 @@ class _Cohorts:
             raise too_few(quorum, of.place.round, [], of.lost)
         collected = self._come(asked, quorum)
         inner = replace(
-            of, rule=WeightedMean() if rule.weighted else PlainMean(), quorum=quorum, until=None, lost=of.lost
+            of,
+            place=replace(of.place, at_work=frozenset(self.tasks)),
+            rule=WeightedMean() if rule.weighted else PlainMean(),
+            quorum=quorum,
+            until=None,
         )
         members: dict[str, Contribution] = {}
         sums: list[tuple[list[str], Contribution]] = []
