@@ -279,7 +279,7 @@ class SecureSum:
             return {}
         return {name: params[name] for name in origin if name in params and origin[name] is params[name]}
 
-    def _total(self, one: _Sum, outline: Outline, terms: Terms, schema: Schema) -> Contribution:
+    def _total(self, one: _MaskedSum, outline: Outline, terms: Terms, schema: Schema) -> Contribution:
         num_nodes = len(one.vectors)
         paths = [arrival.params.path for arrival in one.vectors.values() if arrival.params is not None]
         whole, numbers = added_up(paths, one.masks, terms.fixed_point)
@@ -476,7 +476,7 @@ class _Cohorts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sum:
+class _MaskedSum:
     """The sum of one group, which is plain when its masks are applied: party -> its masked vector."""
 
     vectors: Mapping[str, Arrival]
@@ -499,7 +499,7 @@ class _Attempt:
     work: Mapping[str, str]
     outline: Outline
 
-    def run(self, keys: Mapping[str, SumKeys], schema: Schema) -> list[_Sum]:
+    def run(self, keys: Mapping[str, SumKeys], schema: Schema) -> list[_MaskedSum]:
         """Take all steps; of several groups some may be lost.
 
         Args:
@@ -545,7 +545,7 @@ class _Attempt:
         revealed = self._step("reveal", bodies, _read_revealed)
         commitments = {node: one[1] for node, one in shares.items()}
         return [
-            _Sum(
+            _MaskedSum(
                 vectors={node: masked[node] for node in names},
                 masks=masks_left(terms, keys, commitments, taking_part[graph], names, revealed, graph),
             )
