@@ -3,6 +3,7 @@
 The processor time is also that with the noise of whole nodes.
 
 python benchmarks/secure_aggregation.py                                      masks, 100 MB and 40 KB a round, 4 nodes
+python benchmarks/secure_aggregation.py --graphs                             20, 100 and 300 nodes, one of them
 python benchmarks/secure_aggregation.py --params 25000000 --pairs 4 --rounds 6
 """
 
@@ -12,22 +13,37 @@ import argparse
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from _federation import BenchFederation, federation, spread
 
-from fedjob import FedAvg, Job, Protect
+from fedjob import FedAvg, Job, Protect, SecAgg
+from fedjob.common.codec import pack
 from fedjob.parameters.files import save_params
 from fedjob.privacy.secagg.contribution_numbers import contribution_numbers
-from fedjob.privacy.secagg.masked_vector import TensorFile, write_vector
+from fedjob.privacy.secagg.key_agreement import plain_keys, sealed_shares
+from fedjob.privacy.secagg.masked_vector import (
+    TensorFile,
+    UnmaskedVector,
+    contribution_digest,
+    write_vector,
+)
+from fedjob.privacy.secagg.neighbours import size_of_graph
 from fedjob.privacy.secagg.node_noise import NoiseTerms, OwnNoise, noise_terms
-from fedjob.privacy.secagg.node_session import Mask
+from fedjob.privacy.secagg.node_session import Mask, graphs_of, survivors_bytes, taking_part_bytes
+from fedjob.privacy.secagg.secret_sharing import SHARE_BYTES
 from fedjob.privacy.secagg.terms import Terms, usual_threshold
-from tests.secure_sums import Transcript, nodes, terms_for
+from tests.secure_sums import OUTLINE, Transcript, nodes, terms_for
 
 HERE = Path(__file__).parent
 MASKED, NODES = 10_000_000, 20
+
+SIZES = (20, 100, 300)
+PARTS = ((0.0, 1.0), (0.2, 0.1), (0.1, 0.1))
+"""Parts of colluding and of lost nodes; for the first no graph is enough, so that all are neighbours."""
 
 
 def masking(repetitions: int = 5) -> None:
@@ -51,24 +67,102 @@ def masking(repetitions: int = 5) -> None:
         for number in range(2 * repetitions):
             noised = number % 2 == 1
             terms = terms_for(NODES, noise=_noise()) if noised else terms_for(NODES)
-            began = time.process_time()
-            write_vector(
-                Path(folder) / f"masked-{number}",
-                TensorFile(own),
-                TensorFile(before),
-                list(params),
-                0.5,
-                values,
-                terms.fixed_point,
-                masks,
-                0,
-                _own_noise(terms) if noised else None,
+            vector = UnmaskedVector(
+                own=TensorFile(own),
+                origin=TensorFile(before),
+                relative=list(params),
+                factor=0.5,
+                numbers=values,
+                count_at=0,
+                is_noised=noised,
             )
+            bound = contribution_digest(vector)
+            began = time.process_time()
+            noise = _own_noise(terms) if noised else None
+            path = Path(folder) / f"masked-{number}"
+            write_vector(path, vector, bound, terms.fixed_point, masks, noise)
+            path.unlink()
             seconds[noised].append(time.process_time() - began)
     print(f"{MASKED:,} parameters among {NODES} nodes, processor time of one node:")
     print(f"  shares for the others {shares_s * 1000:.1f} ms")
     print(f"  fixed point, {NODES} masks, file: {spread(seconds[False])}")
     print(f"  the same with the noise of whole nodes: {spread(seconds[True])}", flush=True)
+
+
+def graphs(num_params: int) -> None:
+    """Print what a sum costs one node: all others as its neighbours, and a few."""
+    print(
+        f"one node of a sum of {num_params:,} parameters, without the vector's own {num_params * 4:,} bytes:"
+    )
+    for num_nodes in SIZES:
+        for part in PARTS:
+            size = size_of_graph(num_nodes, *part)
+            if size is None and part != PARTS[0]:
+                continue
+            degree, about = (num_nodes - 1, "all") if size is None else (size.degree, f"colluding {part[0]}")
+            vector_s, others_s, sent, received = _one_node(num_nodes, num_params, part)
+            print(
+                f"  {num_nodes:>3} nodes, {degree:>3} neighbours ({about}): {vector_s:6.2f} s for the vector, "
+                f"{others_s * 1000:6.0f} ms for all other steps; {sent:>7,} bytes sent, {received:>7,} received",
+                flush=True,
+            )
+
+
+def _one_node(num_nodes: int, num_params: int, part: tuple[float, float]) -> tuple[float, float, int, int]:
+    """Return the processor time of one node's vector and of its other steps, and bytes; the others' halves cost nothing."""
+    terms = terms_for(num_nodes, colluding=part[0], dropouts=part[1])
+    found, told = nodes(num_nodes), Transcript(terms)
+    for node in found.values():
+        told.ask_keys(node)
+    own, others = found["n0"], [node for name, node in found.items() if name != "n0"]
+    lots = {} if not told.has_graph else {n.name: n.sessions.find(terms).lot for n in found.values()}  # type: ignore[union-attr]
+    graph = graphs_of(terms, told.keys, lots)[0]
+    sealed = {}
+    for name in graph.of("n0"):
+        key = found[name].sessions.find(terms).share_key  # type: ignore[union-attr]
+        sealed[name] = sealed_shares(key, told.keys["n0"].shares, terms, name, "n0", bytes(2 * SHARE_BYTES))
+    names, sent, received = sorted(found), 0, 0
+    began = time.process_time()
+
+    def ask(step: str, **body: Any) -> Any:
+        nonlocal sent, received
+        answer = own.ask(step, terms, settings=SecAgg(threshold=2), **body)
+        received += len(pack(body))
+        sent += len(pack(answer if step != "mask" else answer[1]))
+        return answer
+
+    ask("keys")
+    if lots:
+        ask("draw", keys=plain_keys(told.keys))
+        ask("shares", lots=lots)
+    else:
+        ask("shares", keys=plain_keys(told.keys))
+    ask("mask", of="work", outline=OUTLINE, taking_part=names, sealed=sealed)
+    others_s = time.process_time() - began
+    session = own.sessions.find(terms)
+    assert session is not None
+    masked_for = {node.name: node.identity.sign(taking_part_bytes(session)) for node in others}
+    session = replace(session, survivors=names)
+    signatures = {node.name: node.identity.sign(survivors_bytes(session)) for node in others}
+    began = time.process_time()
+    ask("agree", survivors=names, masked=masked_for)
+    ask("reveal", signatures=signatures)
+    others_s += time.process_time() - began
+    return _vector_s(num_params, len(sealed) + 1, terms), others_s, sent, received
+
+
+def _vector_s(num_params: int, num_masks: int, terms: Terms) -> float:
+    with tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder:
+        own = Path(folder) / "own"
+        save_params({"p": torch.randn(num_params)}, own)
+        masks = [Mask(bytes([k % 256]) * 32, bytes(32), 1 if k % 2 else -1) for k in range(num_masks)]
+        vector = UnmaskedVector(
+            own=TensorFile(own), origin=None, relative=[], factor=0.5, numbers=[0], count_at=0
+        )
+        bound = contribution_digest(vector)
+        began = time.process_time()
+        write_vector(Path(folder) / "masked", vector, bound, terms.fixed_point, masks)
+        return time.process_time() - began
 
 
 def _noise() -> NoiseTerms:
@@ -139,10 +233,15 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--params", type=int)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--graphs", action="store_true", help="what a sum of many nodes costs one of them")
     parser.add_argument("--pairs", type=int, default=5)
     given = parser.parse_args()
+    if given.graphs:
+        graphs(given.params or 1_000_000)
+        return
     if not given.params:
         masking()
+        graphs(1_000_000)
     with federation(given.nodes) as bench:
         if given.params:
             compare(bench, given.params, given.rounds, given.pairs)

@@ -18,8 +18,9 @@ from fedjob.identity.keys import Identity, verify
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
+from fedjob.privacy.secagg.neighbours import Neighbours
 from fedjob.privacy.secagg.node_noise import noise_terms
-from fedjob.privacy.secagg.node_session import Mask, NodeSession
+from fedjob.privacy.secagg.node_session import Mask, NodeSession, graphs_of, is_drawn
 from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder, bound_to
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
@@ -87,7 +88,7 @@ class SumNode:
             return answer.value
         session, order = bound_to(answer.vector, answer.session, sha256(self.vector.tobytes()).hexdigest())
         self.sessions.put(session)
-        return masked(self._with_noise(order), order.masks)
+        return masked(self._with_noise(order), order.masks), answer.value["signature"]
 
     def _with_noise(self, order: VectorOrder) -> np.ndarray:
         found = self.vector.copy()
@@ -146,9 +147,12 @@ class Transcript:
     terms: Terms
     settings: SecAgg = SecAgg()  # noqa: RUF009  (frozen)
     keys: dict[str, SumKeys] = field(default_factory=dict)
+    lots: dict[str, bytes] = field(default_factory=dict)
     sealed: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commitments: dict[str, bytes] = field(default_factory=dict)
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
+    masked_for: dict[str, bytes] = field(default_factory=dict)
+    told_taking_part: dict[str, list[str]] = field(default_factory=dict)
     signatures: dict[str, bytes] = field(default_factory=dict)
     revealed: dict[str, Revealed] = field(default_factory=dict)
 
@@ -156,20 +160,49 @@ class Transcript:
         found = node.ask("keys", self.terms)["keys"]
         self.keys |= read_keys([found])
 
-    def ask_shares(self, node: SumNode, keys: Mapping[str, SumKeys] | None = None) -> None:
-        found = node.ask("shares", self.terms, settings=self.settings, keys=plain_keys(keys or self.keys))
+    def ask_lot(self, node: SumNode, keys: Mapping[str, SumKeys] | None = None) -> None:
+        keys_ = plain_keys(keys or self.keys)
+        self.lots[node.name] = node.ask("draw", self.terms, settings=self.settings, keys=keys_)["lot"]
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether the nodes that take part have few neighbours."""
+        return is_drawn(self.terms, len(self.keys))
+
+    @property
+    def graph(self) -> Neighbours:
+        """Who is whose neighbour, as far as the researcher knows."""
+        (found,) = graphs_of(self.terms, self.keys, self.lots)
+        return found
+
+    def ask_shares(
+        self,
+        node: SumNode,
+        keys: Mapping[str, SumKeys] | None = None,
+        lots: Mapping[str, bytes] | None = None,
+    ) -> None:
+        body: dict[str, Any] = {"keys": plain_keys(keys or self.keys)}
+        if lots or self.lots:
+            body = {"lots": dict(lots or self.lots)}
+        found = node.ask("shares", self.terms, settings=self.settings, **body)
         self.sealed[node.name], self.commitments[node.name] = found["sealed"], found["commitment"]
 
     def ask_vector(self, node: SumNode, of: str = "work", among: list[str] | None = None) -> np.ndarray:
-        senders = among if among is not None else sorted(self.sealed)
-        sealed = {name: self.sealed[name][node.name] for name in senders if node.name in self.sealed[name]}
-        found: np.ndarray = node.ask("mask", self.terms, of=of, outline=OUTLINE, sealed=sealed)
-        self.vectors[node.name] = found
-        return found
+        senders = sorted({*among, node.name}) if among is not None else self.graph.core(self.sealed)
+        sealed = {
+            name: self.sealed[name][node.name]
+            for name in senders
+            if name != node.name and node.name in self.sealed[name]
+        }
+        found = node.ask("mask", self.terms, of=of, outline=OUTLINE, taking_part=senders, sealed=sealed)
+        self.vectors[node.name], self.masked_for[node.name] = found
+        self.told_taking_part[node.name] = senders
+        return self.vectors[node.name]
 
     def ask_signature(self, node: SumNode, survivors: list[str] | None = None) -> None:
-        chosen = survivors if survivors is not None else sorted(self.vectors)
-        self.signatures[node.name] = node.ask("agree", self.terms, survivors=chosen)["signature"]
+        chosen = survivors if survivors is not None else self.graph.core(self.vectors)
+        found = node.ask("agree", self.terms, survivors=chosen, masked=dict(self.masked_for))
+        self.signatures[node.name] = found["signature"]
 
     def ask_shares_revealed(self, node: SumNode, signatures: Mapping[str, bytes] | None = None) -> None:
         found = node.ask("reveal", self.terms, signatures=dict(signatures or self.signatures))
@@ -177,9 +210,10 @@ class Transcript:
 
     def sum_of(self, survivors: list[str] | None = None) -> np.ndarray:
         """Return the plain sum of the survivors' vectors."""
-        chosen = survivors if survivors is not None else sorted(self.vectors)
+        chosen = survivors if survivors is not None else self.graph.core(self.vectors)
+        taking_part = self.graph.core(self.sealed)
         masks = masks_left(
-            self.terms, self.keys, self.commitments, sorted(self.sealed), chosen, self.revealed
+            self.terms, self.keys, self.commitments, taking_part, chosen, self.revealed, self.graph
         )
         total = np.zeros(LENGTH, dtype=np.uint32)
         for name in chosen:
@@ -206,15 +240,20 @@ def num_recovered(transcript: Transcript, found: Mapping[str, SumNode]) -> int:
     It takes every mask away whose secret at least `threshold` shares of give back.
     """
     known = 0
+    try:
+        graph = transcript.graph
+    except FedjobError:  # nobody knows it
+        return 0
     for name, vector in transcript.vectors.items():
         try:
             masks = masks_left(
                 transcript.terms,
                 transcript.keys,
                 transcript.commitments,
-                sorted(transcript.sealed),
+                transcript.told_taking_part.get(name, []),
                 [name],
                 transcript.revealed,
+                graph,
             )
         except FedjobError:  # it can't: a secret is missing
             continue
@@ -236,19 +275,26 @@ NOISE = noise_terms(
 """The noise of sums of up to nine nodes, whatever their threshold."""
 
 
-STEPS = ("keys", "shares", "mask", "agree", "reveal")
+STEPS = ("keys", "draw", "shares", "mask", "agree", "reveal")
+
+FEW, MANY = (3, 8), (21, 30)
+"""Numbers of nodes that are all neighbours, and of nodes that have a graph."""
 
 
-def random_pattern(seed: int) -> str:
+def random_pattern(seed: int, sizes: tuple[int, int] = FEW, losses: float = 0.2) -> str:
     """Take a secure sum through a random pattern of dropouts, delays, repetitions and restarts; say how it ended.
+
+    Args:
+        sizes: the least and the largest number of nodes.
+        losses: the chance of each to be lost at some step.
 
     Returns:
         `sum`, the exact one, or `nothing`. No single vector can be worked out either way.
     """
     rng = random.Random(seed)
-    found = nodes(rng.randint(3, 8), seed)
+    found = nodes(rng.randint(*sizes), seed)
     told = Transcript(terms_for(len(found)))
-    leaves = {name: rng.choice(STEPS) for name in found if rng.random() < 0.2}
+    leaves = {name: rng.choice(STEPS) for name in found if rng.random() < losses}
 
     def ask(step: str, among: Collection[str], action: Callable[[SumNode], object]) -> None:
         gone = {name for name, at in leaves.items() if STEPS.index(at) <= STEPS.index(step)}
@@ -262,15 +308,19 @@ def random_pattern(seed: int) -> str:
 
     try:
         ask("keys", found, told.ask_keys)
+        if told.has_graph:
+            ask("draw", told.keys, told.ask_lot)
         ask("shares", told.keys, told.ask_shares)
-        ask("mask", told.sealed, told.ask_vector)
-        ask("agree", told.vectors, told.ask_signature)
+        ask("mask", told.graph.core(told.sealed), told.ask_vector)
+        ask("agree", told.graph.core(told.vectors), told.ask_signature)
         ask("reveal", told.signatures, told.ask_shares_revealed)
         total = told.sum_of()
     except SpecError:
         end = "nothing"
     else:
-        assert (total == plain_sum(found, sorted(told.vectors))).all(), f"pattern {seed}: the sum is wrong"
+        assert (total == plain_sum(found, told.graph.core(told.vectors))).all(), (
+            f"pattern {seed}: the sum is wrong"
+        )
         end = "sum"
     assert num_recovered(told, found) == 0, f"pattern {seed}: a single vector is known"
     assert not told.holds_both(), f"pattern {seed}: both shares of one node were revealed"

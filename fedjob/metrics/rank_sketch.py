@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +29,12 @@ LAST = 2**64 - 1
 
 Place = list[int]
 """`[low, high, ups, downs]`: the first and the last number of a span, and the positives and negatives in it."""
+
+
+def key_of(score: float) -> int:
+    """Return the whole number of 64 bits that a score stands for."""
+    (bits,) = struct.unpack("<Q", struct.pack("<d", score + 0.0))  # -0.0 becomes 0.0
+    return int(~bits & LAST if bits >> 63 else bits | 1 << 63)
 
 
 def sketch_of(scores: np.ndarray, positive: np.ndarray) -> list[Place]:

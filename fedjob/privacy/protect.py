@@ -11,10 +11,14 @@ from fedjob.common.checks import check_kinds, shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import BITS
-from fedjob.privacy.secagg.terms import MIN_NODES, least_threshold, usual_threshold
+from fedjob.privacy.secagg.neighbours import COLLUDING, DROPOUTS
+from fedjob.privacy.secagg.terms import MIN_GROUPS, MIN_NODES, least_threshold, usual_threshold
 
 LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
 """Bounds on a norm that are taken: near the ends of what a float can be, rounding would be more than the noise."""
+
+LEAST_COLLUDING, MOST_DROPOUTS = 0.1, 0.3
+"""No researcher can have a sum for which fewer nodes are assumed to work with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,12 @@ class SecAgg:
         bits: of a sum's tensors, 32 or 16. The error of a mean of parameters is at most
             `clip * num_nodes^2 / 2^bits` where all nodes weigh alike.
         max_weight: the largest weight of a node, usually its number of examples; None for that of the largest dataset.
+        colluding: of more than 20 nodes at most this part works together with the researcher, 0.1 to 1/3. With more
+            neighbours for each node a sum stays hidden from more of them. Of fewer nodes all are neighbours, and it is a third.
+        dropouts: of more than 20 nodes this part may be lost while they add, 0 to 0.3; where more are, those that are left
+            try again.
+        groups: for the aggregators median and trimmed_mean, 3 or more: the nodes are divided by a draw into so many groups of
+            `min_nodes` or more, and these aggregators compare the means of groups.
     """
 
     threshold: int | None = None
@@ -38,6 +48,9 @@ class SecAgg:
     clip: float = 8.0
     bits: int = 32
     max_weight: float | None = None
+    colluding: float = COLLUDING
+    dropouts: float = DROPOUTS
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -52,6 +65,19 @@ class SecAgg:
             raise SpecError(f"SecAgg(bits=...) is 16 or 32, found {self.bits}")
         if self.max_weight is not None and not (math.isfinite(self.max_weight) and self.max_weight > 0):
             raise SpecError(f"SecAgg(max_weight=...) is a number above 0, found {self.max_weight}")
+        if not LEAST_COLLUDING <= self.colluding <= 1 / 3:
+            raise SpecError(
+                f"SecAgg(colluding=...) is a part of the nodes from {LEAST_COLLUDING} to 1/3, found {self.colluding}"
+            )
+        if not 0 <= self.dropouts <= MOST_DROPOUTS:
+            raise SpecError(
+                f"SecAgg(dropouts=...) is a part of the nodes from 0 to {MOST_DROPOUTS}, found {self.dropouts}"
+            )
+        if self.groups != 1 and (self.groups < MIN_GROUPS or self.threshold is not None):
+            raise SpecError(
+                f"SecAgg(groups=...) is {MIN_GROUPS} or more, without a threshold, or 1 for one sum; found "
+                f"groups={self.groups}, threshold={self.threshold}"
+            )
         if self.threshold is not None and self.threshold < least_threshold(self.min_nodes):
             raise SpecError(
                 f"SecAgg(threshold=...) is more than half of min_nodes={self.min_nodes}, found {self.threshold}"

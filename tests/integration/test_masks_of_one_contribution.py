@@ -76,7 +76,8 @@ class Asker:
     def masked(self, node: str, epoch: int = 1) -> Result:
         outline = {**self.held[node].value["outline"], "relative": ["bias", "weight"]}
         sealed = {other: one[node] for other, one in self.sealed.items() if other != node}
-        return self.step(node, "mask", epoch, of=self.held[node].key, outline=outline, sealed=sealed)
+        body = {"of": self.held[node].key, "outline": outline, "sealed": sealed}
+        return self.step(node, "mask", epoch, taking_part=NODES, **body)
 
 
 def noise_of(length: int) -> Any:

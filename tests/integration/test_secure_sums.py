@@ -34,12 +34,14 @@ from fedjob import (
     Scaffold,
     SecAgg,
     SpecError,
+    TrimmedMean,
 )
 from fedjob.protocols.analytics.cox import CoxRegression
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.folder import JobFolder
 from tests.data import make_points
+from tests.foreign import accept
 from tests.plans import Linear, Tiny
 
 ARGS = {"lr": 0.05, "num_updates": 2, "batch_size": 20, "test_ratio": 0.2, "test_on_global_updates": True}
@@ -49,6 +51,14 @@ class Corrected(Linear):
     """A plan whose optimizer can be corrected."""
 
     aux_modules = ("scaffold",)
+
+
+class Scored(Tiny):
+    """A plan that is tested on the scores of its examples."""
+
+    def testing_step(self, model: Any, batch: Any) -> Any:
+        inputs, targets = batch
+        return torch.softmax(model(inputs), 1)[:, 1], targets
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,18 @@ def run(operation: Any, data: Mapping[str, str], home: Path, **changes: Any) -> 
     job = Job(operation, data=data, nodes="local", seed=3, home=home, **changes)
     job.run(progress=False)
     return job
+
+
+def test_many_sites_with_few_neighbours_have_the_sums_of_the_plain_job(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    many = {f"s{k}": str(tmp_path / f"s{k}.csv") for k in range(22)}
+    for path in many.values():
+        pd.DataFrame({"x": rng.integers(0, 50, 20), "y": rng.normal(size=20)}).to_csv(path, index=False)
+    operation = Statistics(count=["x"], mean=["x", "y"], std=["y"], histogram={"x": [0, 25, 50]})
+    plain = run(operation, many, tmp_path).result.value
+    secure = run(operation, many, tmp_path, protect=SecAgg(colluding=0.1))
+    _same(plain, secure.result.value)
+    pd.testing.assert_frame_equal(plain["histogram"], secure.result.value["histogram"])
 
 
 def weights(job: Job) -> torch.Tensor:
@@ -168,6 +190,110 @@ def _same(plain: Any, secure: Any) -> None:
         np.testing.assert_allclose(
             np.asarray(plain, dtype=float), np.asarray(secure, dtype=float), rtol=1e-7, atol=1e-9
         )
+
+
+def test_the_area_under_the_curve_is_that_of_the_plain_job_within_its_bound(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    args = {**ARGS, "test_ratio": 0.5, "test_metric": ["roc_auc", "accuracy"]}
+    about = {"training_plan": Scored, "training_args": args, "rounds": 1}
+    plain, secure = (
+        {
+            (row.phase, row.metric): row
+            for row in run(FedAvg(), points, tmp_path, **about, protect=protect).position.rows
+            if row.node == "all"
+        }
+        for protect in (None, SecAgg())
+    )
+    assert plain.keys() == secure.keys()
+    for key in (key for key in plain if key[1] == "roc_auc"):
+        assert 0 < secure[key].error < 0.25
+        assert abs(secure[key].value - plain[key].value) <= secure[key].error + plain[key].error
+        assert secure[key].error >= plain[key].error
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return six sites of different sizes."""
+    folder = tmp_path_factory.mktemp("six")
+    return {name: str(make_points(folder / f"{name}.npz", 30 + 5 * k, k)) for k, name in enumerate("abcdef")}
+
+
+BUFFERED = {"training_args": {**ARGS, "test_on_global_updates": False}, "rounds": 4, "keep_breakpoints": 5}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "plan"),
+    [(FedBuff(k=3), Linear), (FedBuff(k=3, weighted=True, server_lr=0.5), Tiny)],
+    ids=["alike", "weighted, with buffers"],
+)
+def test_buffers_of_cohorts_are_those_of_the_plain_job(
+    six: dict[str, str], tmp_path: Path, protocol: Any, plan: Any
+) -> None:
+    plain, secure = (
+        run(protocol, six, tmp_path, training_plan=plan, **BUFFERED, protect=protect)
+        for protect in (None, SecAgg())
+    )
+    assert (weights(plain) - weights(secure)).abs().max() < 1e-5
+    # those who were at work go first, with what they began with a round before
+    arrived = [sorted(map(tuple, one.arrived)) for one in secure.position.ledger]
+    assert arrived == [sorted(map(tuple, one.arrived)) for one in plain.position.ledger]
+    assert arrived[:2] == [[(name, 1) for name in "abc"], [(name, 1) for name in "def"]]
+    assert sorted(secure.position.under_way) == sorted(plain.position.under_way) != []
+
+
+def test_a_sum_waits_for_those_who_would_be_too_few_by_themselves(
+    six: dict[str, str], tmp_path: Path
+) -> None:
+    five = {name: path for name, path in six.items() if name != "f"}
+    job = run(FedBuff(k=3), five, tmp_path, training_plan=Linear, **BUFFERED, protect=SecAgg())
+    arrived = [sorted(map(tuple, one.arrived)) for one in job.position.ledger]
+    assert arrived == [[(name, round_) for name in "abcde"] for round_ in (1, 2, 3, 4)]
+    assert job.position.under_way == {}
+
+
+def test_a_resumed_buffer_of_cohorts_ends_in_the_same_bytes(six: dict[str, str], tmp_path: Path) -> None:
+    whole = run(FedBuff(k=3), six, tmp_path / "whole", training_plan=Linear, **BUFFERED, protect=SecAgg())
+    moved = tmp_path / "moved"
+    (whole.folder / "breakpoints" / "round_0001").rename(moved)
+    resumed = accept(moved, home=tmp_path / "resumed")
+    resumed.run(progress=False)
+    assert (weights(whole) == weights(resumed)).all()
+    assert [one.arrived for one in whole.position.ledger] == [one.arrived for one in resumed.position.ledger]
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return nine sites; the data of one are a thousand times as large as they should be."""
+    folder = tmp_path_factory.mktemp("nine")
+    found = {name: make_points(folder / f"{name}.npz", 40, k) for k, name in enumerate("abcdefghi")}
+    spoilt = dict(np.load(found["a"]))
+    spoilt["y"] = spoilt["y"] * 1000
+    np.savez(found["a"], **spoilt)
+    return {name: str(path) for name, path in found.items()}
+
+
+@pytest.mark.parametrize("rule", ["median", TrimmedMean()], ids=["median", "trimmed mean"])
+def test_the_median_of_groups_of_three_is_not_led_astray_by_one_node(
+    nine: dict[str, str], tmp_path: Path, rule: Any
+) -> None:
+    about = {"training_plan": Linear, "training_args": {**ARGS, "test_on_global_updates": False}, "rounds": 1}
+    honest = run(FedAvg(), {k: v for k, v in nine.items() if k != "a"}, tmp_path, **about)
+    settings = SecAgg(groups=3, clip=1000.0)
+    robust = run(FedAvg(), nine, tmp_path, **about, aggregator=rule, protect=settings)
+    led = run(FedAvg(), nine, tmp_path, **about, protect=SecAgg(clip=1000.0))
+    assert (weights(robust) - weights(honest)).abs().max() < 0.1
+    assert (weights(led) - weights(honest)).abs().max() > 1.0
+
+
+def test_too_few_nodes_for_groups_are_refused_before_anybody_computes(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 1, "aggregator": "median"}
+    with pytest.raises(
+        (SpecError, JobFailed), match=r"SecAgg\(groups=3, min_nodes=3\) needs 9 nodes or more, but"
+    ):
+        run(FedAvg(), points, tmp_path, **about, protect=SecAgg(groups=3))
 
 
 def test_counts_are_exact(tables: dict[str, str], tmp_path: Path) -> None:
@@ -255,18 +381,37 @@ def largest(values, weights):  # type: ignore[no-untyped-def]
     [
         (FedAvg(), {"aggregator": "median"}, "the aggregator median compares contributions"),
         (FedAvg(), {"aggregator": largest}, "compares contributions"),
+        (FedAvg(), {"aggregator": "krum"}, r"or use groups: aggregator='median' .* SecAgg\(groups=3\)"),
+        (FedAvg(), {"protect": SecAgg(groups=3)}, r"SecAgg\(groups=...\) is for the means"),
+        (
+            FedAvg(),
+            {"aggregator": TrimmedMean(num_trimmed=2), "protect": SecAgg(groups=3)},
+            r"TrimmedMean\(num_trimmed=2\) needs 5 nodes or more, but",
+        ),
         (FedAvg(), {"guard": Guard(max_norm=1.0)}, r"SecAgg\(clip=...\) bounds"),
         (
             FedAvg(),
             {"selector": PowerOfChoice(2)},
             "goes by every node's loss",
         ),
-        (FedBuff(k=2), {}, "a buffer is closed by whoever answers first"),
+        (FedBuff(k=2), {}, r"under secure aggregation a sum is of 3 nodes or more: take FedBuff\(k=3\)"),
         (Cyclic(), {}, "it passes one node's model on"),
         (Scaffold(kept_by="researcher"), {"training_plan": Corrected}, "kept_by='node' does not"),
         (Statistics(min=["age"]), {"training_plan": None}, "smallest and largest values"),
     ],
-    ids=["median", "own", "norm", "losses", "buffer", "cyclic", "scaffold", "extremes"],
+    ids=[
+        "median",
+        "own",
+        "krum",
+        "groups",
+        "trimmed",
+        "norm",
+        "losses",
+        "buffer",
+        "cyclic",
+        "scaffold",
+        "extremes",
+    ],
 )
 def test_what_needs_single_contributions_is_refused_when_the_job_is_made(
     points: dict[str, str], tmp_path: Path, operation: Any, more: dict[str, Any], words: str

@@ -7,8 +7,9 @@ Towards Optimal Statistical Rates", definition 1, https://arxiv.org/abs/1803.014
 
 With an even number of nodes it is the middle between the two central values.
 Every node has one vote, whatever its weight. It stays among the honest values as
-long as fewer than half of the nodes are wrong. It needs the contributions one by
-one, so it can't run under secure aggregation.
+long as fewer than half of the nodes are wrong. It needs
+several contributions to compare: under secure aggregation these are the means
+of groups of nodes, with `SecAgg(groups=...)`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Towards Optimal Statistical Rates", definition 2, https://arxiv.org/abs/1803.014
     total_j = mean of value_kj without the b smallest and the b largest       for every number j
 
 Every node has one vote, whatever its weight. It stays among the honest values as
-long as at most b nodes are wrong. It needs the contributions one by one, so it
-can't run under secure aggregation.
+long as at most b nodes are wrong. It needs
+several contributions to compare: under secure aggregation these are the means
+of groups of nodes, with `SecAgg(groups=...)`.
 """
 
 from __future__ import annotations

@@ -106,11 +106,13 @@ class SumHandler:
         found = self._masking.pop(stored.message, None)
         if found is None or not isinstance(found[0].body, Task):
             return
-        message, task = found[0], found[0].body
+        (message, answer), task = found, found[0].body
         if stored.ref is None:
             self._reply(turn, message, task, failure("", stored.reason, stored.detail))
             return
-        self._reply(turn, message, task, Result(of="", key="", ok=True, params=stored.ref))
+        self._reply(
+            turn, message, task, Result(of="", key="", ok=True, params=stored.ref, value=answer.value)
+        )
 
     def under_way(self) -> Iterator[Message]:
         """Yield the messages whose vectors are being masked: their researchers wait."""

@@ -7,8 +7,9 @@ them for keys of its own; therefore each node checks the signatures against the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.privacy.secagg.mask_stream import derived
-from fedjob.privacy.secagg.terms import Terms, list_digest
+from fedjob.privacy.secagg.terms import Terms
 
 PUBLIC_BYTES = 32
 
@@ -31,27 +32,45 @@ IsSignedBy = Callable[[str, bytes, bytes], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumKeys:
-    """A node's public keys for one secure sum, with its signature."""
+    """A node's public keys for one secure sum, with its signature.
+
+    Args:
+        lot: sha256 of the number by which the node has a part in drawing who is whose neighbour.
+    """
 
     node: str
     shares: bytes
     masks: bytes
+    lot: bytes
     signature: bytes
 
     def signed_bytes(self, terms: Terms) -> bytes:
         """Return the bytes that the signature is of."""
-        return pack(["fedjob secure sum: keys 1", terms.digest, self.node, self.shares, self.masks])
+        about = [terms.digest, self.node, self.shares, self.masks, self.lot]
+        return pack(["fedjob secure sum: keys 2", *about])
 
 
-def signed_keys(terms: Terms, node: str, shares: bytes, masks: bytes, sign: Sign) -> SumKeys:
-    """Return a node's public halves of two private keys, signed."""
-    unsigned = SumKeys(node=node, shares=_public(shares), masks=_public(masks), signature=b"")
-    return SumKeys(
+def signed_keys(terms: Terms, node: str, shares: bytes, masks: bytes, lot: bytes, sign: Sign) -> SumKeys:
+    """Return a node's public halves of two private keys, and what commits it to its lot, signed."""
+    unsigned = SumKeys(
         node=node,
-        shares=unsigned.shares,
-        masks=unsigned.masks,
-        signature=sign(unsigned.signed_bytes(terms)),
+        shares=_public(shares),
+        masks=_public(masks),
+        lot=lot_digest(lot, terms, node),
+        signature=b"",
     )
+    return replace(unsigned, signature=sign(unsigned.signed_bytes(terms)))
+
+
+def lot_digest(lot: bytes, terms: Terms, node: str) -> bytes:
+    """Return the hash that commits a node to its lot."""
+    return derived(lot, b"lot", terms.digest, node.encode())
+
+
+def keys_digest(keys: Mapping[str, SumKeys], terms: Terms) -> bytes:
+    """Return the sha256 of the terms and of everybody's keys."""
+    about = [[one.node, one.shares, one.masks, one.lot] for _, one in sorted(keys.items())]
+    return hashlib.sha256(pack([terms.digest, about])).digest()
 
 
 def check_keys(keys: Mapping[str, SumKeys], terms: Terms, is_signed_by: IsSignedBy) -> None:
@@ -61,7 +80,7 @@ def check_keys(keys: Mapping[str, SumKeys], terms: Terms, is_signed_by: IsSigned
         SpecError: a key is not signed by its node, or two nodes have the same.
     """
     for node, one in keys.items():
-        odd = node != one.node or {len(one.shares), len(one.masks)} != {PUBLIC_BYTES}
+        odd = node != one.node or {len(one.shares), len(one.masks), len(one.lot)} != {PUBLIC_BYTES}
         if odd or not is_signed_by(node, one.signature, one.signed_bytes(terms)):
             raise SpecError(f"the keys of {node[:63]} are not signed by the key that the roster has for it")
     if len({key for one in keys.values() for key in (one.shares, one.masks)}) < 2 * len(keys):
@@ -78,21 +97,22 @@ def matches(private: bytes, public: bytes) -> bool:
     return _public(private) == public
 
 
-def mask_seed(own: bytes, other: bytes, terms: Terms, members: list[str], lane: bytes) -> bytes:
+def mask_seed(own: bytes, other: bytes, terms: Terms, graph: bytes, lane: bytes) -> bytes:
     """Return the seed of the mask that two nodes have in common.
 
     It depends on the terms and on everybody who takes part, so that nodes that were given other lists share no mask.
 
     Args:
         own: a private key; `other` the other node's public one.
+        graph: digest of who takes part, and of who is whose neighbour.
         lane: what is masked with it.
     """
-    return derived(_agreed(own, other), b"mask", terms.digest, list_digest(members), lane)
+    return derived(_agreed(own, other), b"mask", terms.digest, graph, lane)
 
 
-def self_seed(secret: bytes, terms: Terms, members: list[str], lane: bytes) -> bytes:
+def self_seed(secret: bytes, terms: Terms, graph: bytes, lane: bytes) -> bytes:
     """Return the seed of a node's own mask."""
-    return derived(secret, b"self", terms.digest, list_digest(members), lane)
+    return derived(secret, b"self", terms.digest, graph, lane)
 
 
 def sealed_shares(own: bytes, other: bytes, terms: Terms, sender: str, reader: str, shares: bytes) -> bytes:

@@ -3,7 +3,7 @@
 A state is a map of numbers and of settings, which have to be the same at all nodes. Counts by label are told apart by the label; means and squared
 deviations become sums and sums of squares, exactly.
 A sketch of ranks, of which the area under a ROC curve is computed, holds the scores themselves as the borders of its
-spans: it does not add without saying which there are, and stays where it is.
+spans, which nobody is to see: it becomes counts in bins that are the same everywhere, see `rank_histograms`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from fractions import Fraction
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.privacy.secagg.rank_histograms import bins_for, histograms_of, sketch_of_histograms
 from fedjob.privacy.secagg.vector import NamedNumbers, Outline, joined, numbers_in, value_of
 
 METRICS = "metrics"
 
 _OF_VARIANCE = ("error", "true")
 
-STAYS = ("auc",)
-"""Kinds of states that do not add as numbers."""
-
 
 def numbers_of_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[NamedNumbers, list[str]]:
-    """Return the numbers of `{phase: {name: state}}`, and the `phase.name` of those that stay.
+    """Return the numbers of `{phase: {name: state}}`, and the `phase.name` of those that stay: of too many numbers.
 
     Raises:
         SpecError: a state holds something that is no number.
@@ -32,7 +30,7 @@ def numbers_of_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[NamedN
     parts, staying = [], []
     for phase, states in metrics.items():
         for name, state in states.items():
-            if state.get("kind") in STAYS:
+            if state.get("kind") == "auc" and not bins_for(len(state["sketches"])):
                 staying.append(f"{phase}.{name}")
                 continue
             parts.append(numbers_in(_by_label(_as_sums(state)), METRICS, phase, name))
@@ -50,7 +48,13 @@ def metrics_in(outline: Outline, totals: Sequence[Fraction]) -> dict[str, dict[s
 
 
 def _as_sums(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return means and squared deviations from them as sums and sums of squares."""
+    """Return means and squared deviations from them as sums and sums of squares, and sketches as counts."""
+    if state.get("kind") == "auc":
+        bins = bins_for(len(state["sketches"]))
+        found = {key: part for key, part in state.items() if key not in ("sketches", "classes")}
+        # text, for a setting that has to be the same at all nodes
+        histograms = [histograms_of(sketch, bins) for sketch in state["sketches"]]
+        return {**found, "classes": str(state["classes"]), "histograms": histograms}
     if state.get("kind") != "variance":
         return state
     n, found = state["n"], {key: part for key, part in state.items() if not key.endswith(("_mean", "_m2"))}
@@ -64,6 +68,10 @@ def _as_sums(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _from_sums(state: Any) -> Any:
+    if isinstance(state, dict) and state.get("kind") == "auc":
+        found = {key: part for key, part in state.items() if key not in ("histograms", "classes")}
+        sketches = [sketch_of_histograms(one) for one in state["histograms"]]
+        return {**found, "classes": int(state["classes"]), "sketches": sketches}
     if not isinstance(state, dict) or state.get("kind") != "variance":
         return state
     n, found = max(state["n"], 1), {k: p for k, p in state.items() if not k.endswith(("_sum", "_squares"))}

@@ -10,7 +10,7 @@ Shamir 1979, "How to Share a Secret", https://doi.org/10.1145/359168.359176
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedjob.common.errors import DecodeError
 
@@ -21,14 +21,17 @@ SECRET_BYTES = 32
 SHARE_BYTES = 33
 
 
-def divided(secret: bytes, threshold: int, num_shares: int) -> list[bytes]:
-    """Divide a secret of 32 bytes; return the shares of parties 1 to `num_shares`, 33 bytes each.
+def divided(secret: bytes, threshold: int, places: Sequence[int]) -> list[bytes]:
+    """Divide a secret of 32 bytes; return the shares of parties, 33 bytes each.
+
+    Args:
+        places: the numbers of the parties, from 1.
 
     The coefficients come from the operating system, so that two calls give different shares.
     """
     coefficients = [int.from_bytes(secret, "big"), *(secrets.randbelow(PRIME) for _ in range(threshold - 1))]
     shares = []
-    for place in range(1, num_shares + 1):
+    for place in places:
         value = 0
         for coefficient in reversed(coefficients):
             value = (value * place + coefficient) % PRIME

@@ -33,7 +33,7 @@ from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import NamedNumbers, Outline
 
-STEPS = ("keys", "shares", "mask", "agree", "reveal")
+STEPS = ("keys", "draw", "shares", "mask", "agree", "reveal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,8 +173,11 @@ def read_step(plain: Mapping[str, Any], protect: Protect, rounds: int, shared: s
     settings = protect.secagg
     if not isinstance(settings, SecAgg):
         raise SpecError("the job has no secure aggregation")
-    if (terms.clip, terms.bits) != (settings.clip, settings.bits):
+    promised = (settings.clip, settings.bits, settings.colluding, settings.dropouts)
+    if (terms.clip, terms.bits, terms.colluding, terms.dropouts) != promised:
         raise SpecError("the terms of a secure sum have other settings than the job")
+    if terms.groups not in (1, settings.groups):
+        raise SpecError(f"the job has sums of {settings.groups} groups, found terms of {terms.groups}")
     _check_noise(terms, protect.dp if isinstance(protect.dp, NodeDP) else None, rounds)
     return SumStep(step=step, terms=terms, of=str(rest.pop("of", "")), body=rest)
 
@@ -206,6 +209,9 @@ class SumSteps:
         match wanted.step:
             case "keys":
                 return self._keys(wanted.terms)
+            case "draw":
+                session = self._pinned(self._found(wanted.terms), wanted, settings, min_nodes)
+                return SumAnswer(session=session, value={"lot": session.lot})
             case "shares":
                 return self._shares(self._found(wanted.terms), wanted, settings, min_nodes)
             case "mask":
@@ -214,7 +220,9 @@ class SumSteps:
                 names = _texts(wanted.body.get("survivors"))
                 if len(names) < min_nodes:
                     raise SpecError(f"the sum would be of {len(names)} nodes, {min_nodes} or more are wanted")
-                session, signature = node_session.agreed(self._found(wanted.terms), names, self._sign)
+                masked = _bytes(wanted.body.get("masked", {}))
+                found = self._found(wanted.terms)
+                session, signature = node_session.agreed(found, names, masked, self._sign, self._is_signed_by)
                 return SumAnswer(session=session, value={"signature": signature})
             case _:
                 signatures = _bytes(wanted.body.get("signatures"))
@@ -244,19 +252,27 @@ class SumSteps:
         return SumAnswer(session=session, value={"keys": to_plain(keys)})
 
     def _shares(self, session: NodeSession, wanted: SumStep, settings: SecAgg, min_nodes: int) -> SumAnswer:
+        lots = _bytes(wanted.body.get("lots", {}))
+        if not lots:  # with lots there was a draw, and the keys came there
+            session = self._pinned(session, wanted, settings, min_nodes)
+        session = node_session.shared(session, lots)
+        return SumAnswer(session=session, value={"sealed": session.sealed, "commitment": session.commitment})
+
+    def _pinned(self, session: NodeSession, wanted: SumStep, settings: SecAgg, min_nodes: int) -> NodeSession:
         keys = read_keys(wanted.body.get("keys"))
         needed = settings.threshold_of(len(keys))
         if wanted.terms.threshold < needed:
             raise SpecError(f"the threshold of {len(keys)} nodes is {needed} by the job's settings, or more")
-        session = node_session.shared(session, keys, self._is_signed_by, min_nodes=min_nodes)
-        return SumAnswer(session=session, value={"sealed": session.sealed, "commitment": session.commitment})
+        return node_session.pinned(session, keys, self._is_signed_by, min_nodes=min_nodes)
 
     def _mask(self, session: NodeSession, wanted: SumStep) -> SumAnswer:
         outline = Outline.from_plain(wanted.body.get("outline"))
         what = f"{wanted.of} {outline.digest}"
-        session, masks = node_session.masked(session, _bytes(wanted.body.get("sealed")), what)
+        names = _texts(wanted.body.get("taking_part"))
+        sealed = _bytes(wanted.body.get("sealed"))
+        session, masks, signature = node_session.masked(session, names, sealed, what, self._sign)
         order = VectorOrder(of=wanted.of, terms=wanted.terms, outline=outline, masks=masks)
-        return SumAnswer(session=session, value={}, vector=_bound(order, session))
+        return SumAnswer(session=session, value={"signature": signature}, vector=_bound(order, session))
 
 
 def bound_to(order: VectorOrder, session: NodeSession, contribution: str) -> tuple[NodeSession, VectorOrder]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.privacy.secagg.key_agreement import SumKeys, matches
+from fedjob.privacy.secagg.neighbours import Neighbours
 from fedjob.privacy.secagg.node_session import (
     Mask,
     commitment_of,
@@ -29,6 +30,21 @@ class Revealed:
     mask_keys: Mapping[str, bytes]
 
 
+def few_holders(
+    graph: Neighbours, taking_part: Collection[str], survivors: Collection[str], there: Collection[str]
+) -> list[str]:
+    """Return whose secrets can't be put together, or are not to be, of those that a sum needs.
+
+    Args:
+        taking_part: who masked for each other (U2); the mask keys of those of them that are lost are needed.
+        survivors: whose vectors are in the sum (U3).
+        there: who can reveal shares.
+    """
+    found, added = set(there), set(survivors)
+    needed = [node for node in taking_part if node in added or added.intersection(graph.of(node))]
+    return sorted(node for node in needed if len(found.intersection(graph.holders(node))) < graph.threshold)
+
+
 def masks_left(
     terms: Terms,
     keys: Mapping[str, SumKeys],
@@ -36,6 +52,7 @@ def masks_left(
     taking_part: list[str],
     survivors: list[str],
     found: Mapping[str, Revealed],
+    graph: Neighbours,
 ) -> list[Mask]:
     """Return the masks that are to be applied to the sum of the survivors' vectors, which is then plain.
 
@@ -45,20 +62,21 @@ def masks_left(
         taking_part: who masked for each other (U2).
         survivors: whose vectors are in the sum (U3).
         found: node -> what it revealed.
+        graph: who is whose neighbour.
 
     Raises:
         SpecError: the shares do not give a secret back; nothing of the sum is known then.
     """
-    members = sorted(keys)
-    place_of = {node: number for number, node in enumerate(members, 1)}
+    place_of = {node: place for place, node in enumerate(graph.members, 1)}
+    threshold = graph.threshold
 
     def secret_of(owner: str, shares: Mapping[str, bytes], fits: Callable[[bytes], bool]) -> bytes:
         placed = {place_of[node]: share for node, share in shares.items()}
-        if len(placed) < terms.threshold:
+        if len(placed) < threshold:
             raise SpecError(
-                f"{len(placed)} nodes revealed a share of {owner}'s, {terms.threshold} are needed: the sum stays hidden"
+                f"{len(placed)} nodes revealed a share of {owner}'s, {threshold} are needed: the sum stays hidden"
             )
-        for group in islice(combinations(sorted(placed), terms.threshold), MAX_TRIES):
+        for group in islice(combinations(sorted(placed), threshold), MAX_TRIES):
             try:
                 secret = combined({place: placed[place] for place in group})
             except DecodeError:
@@ -74,12 +92,15 @@ def masks_left(
         shares = {giver: one.own_masks[node] for giver, one in found.items() if node in one.own_masks}
         wanted = commitments[node]
         secret = secret_of(node, shares, lambda s, w=wanted: commitment_of(s, terms) == w)  # type: ignore[misc]
-        masks.append(own_mask_taken_away(secret, terms, members))
+        masks.append(own_mask_taken_away(secret, terms, graph))
     for node in sorted(set(taking_part) - set(survivors)):
+        others = sorted(set(survivors).intersection(graph.of(node)))
+        if not others:
+            continue
         shares = {giver: one.mask_keys[node] for giver, one in found.items() if node in one.mask_keys}
         public = keys[node].masks
         key = secret_of(node, shares, lambda s, p=public: matches(s, p))  # type: ignore[misc]
-        for other in survivors:
+        for other in others:
             sign = -1 if other < node else 1  # the other's sign, taken away
-            masks.append(common_mask(key, keys[other].masks, terms, members, sign))
+            masks.append(common_mask(key, keys[other].masks, terms, graph, sign))
     return masks

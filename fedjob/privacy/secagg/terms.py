@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import astuple, dataclass
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import SpecError
 from fedjob.privacy.secagg.fixed_point import MAX_NODES, FixedPoint
+from fedjob.privacy.secagg.neighbours import COLLUDING, DROPOUTS, MAX_ATTEMPTS
 from fedjob.privacy.secagg.node_noise import NoiseShare, NoiseTerms, share_of
 
 RULES = ("weighted", "plain", "sum")
+
+MIN_GROUPS = 3
+"""Of two groups neither is the one in the middle."""
 
 MIN_NODES = 3
 """Of two nodes each would learn the other's number, with the sum that the researcher publishes."""
@@ -31,6 +35,8 @@ class Terms:
         rule: `weighted` multiplies each contribution by its weight, so that sums become weighted means; `plain` counts
             all alike, `sum` adds what is there.
         noise: the noise of whole nodes, see `node_noise`; None for none.
+        colluding, dropouts: parts of the nodes, which say how many neighbours each one has, see `neighbours`.
+        groups: that the nodes are divided into, by a draw; each has a sum of its own.
     """
 
     federation: str
@@ -46,6 +52,9 @@ class Terms:
     rule: str
     bits: int = 32
     noise: NoiseTerms | None = None
+    colluding: float = COLLUDING
+    dropouts: float = DROPOUTS
+    groups: int = 1
 
     @property
     def fixed_point(self) -> FixedPoint:
@@ -94,6 +103,21 @@ def usual_threshold(num_nodes: int) -> int:
     return 2 * num_nodes // 3 + 1
 
 
+def check_groups(terms: Terms, num_nodes: int) -> None:
+    """Check that nodes can be divided into the groups of terms.
+
+    Raises:
+        SpecError: there are too few for so many groups, or the sums have what they can't.
+    """
+    if terms.groups < MIN_GROUPS or num_nodes < terms.groups * MIN_NODES:
+        raise SpecError(
+            f"{num_nodes} nodes are no {terms.groups} groups: {MIN_GROUPS} groups or more are expected, of {MIN_NODES} "
+            "nodes or more"
+        )
+    if terms.noise is not None or terms.rule != "plain":
+        raise SpecError("sums of groups count all nodes alike and have no noise")
+
+
 def check_terms(terms: Terms, members: Collection[str]) -> None:
     """Check terms against those who take part.
 
@@ -102,8 +126,14 @@ def check_terms(terms: Terms, members: Collection[str]) -> None:
     """
     if terms.rule not in RULES or not terms.max_weight > 0:
         raise SpecError(f"a secure sum is {', '.join(RULES)}, found {terms.rule[:20]!r}")
+    if not 1 <= terms.attempt <= MAX_ATTEMPTS:
+        raise SpecError(
+            f"a node takes part in {MAX_ATTEMPTS} attempts at one sum, found the {terms.attempt}th"
+        )
     if not MIN_NODES <= len(members) <= MAX_NODES:
         raise SpecError(f"a secure sum is of {MIN_NODES} to {MAX_NODES} nodes, found {len(members)}")
+    if terms.groups != 1:
+        check_groups(terms, len(members))
     if len(members) > terms.num_nodes:
         raise SpecError(f"{len(members)} nodes take part, the terms are for {terms.num_nodes}")
     if not least_threshold(len(members)) <= terms.threshold <= len(members):
@@ -111,8 +141,3 @@ def check_terms(terms: Terms, members: Collection[str]) -> None:
             f"the threshold of {len(members)} nodes is {least_threshold(len(members))} to {len(members)}, "
             f"found {terms.threshold}"
         )
-
-
-def list_digest(names: Sequence[str]) -> bytes:
-    """Return the sha256 of a list of nodes, in the order of their names."""
-    return hashlib.sha256(pack(sorted(names))).digest()

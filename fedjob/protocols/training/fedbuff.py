@@ -17,7 +17,9 @@ the same order gives the same bytes.
 
 The researcher keeps w, and for each node that is still at work the parameters that it
 started from. A node keeps its optimizer's state, such as momentum. It leaks d_k, and how
-fast a node is, to the researcher; the discounted sum is enough.
+fast a node is, to the researcher; the discounted sum is enough. Under secure aggregation
+the changes of nodes that began with the same w are added, three or more of them, so that
+K or more are in a step; whoever would be too few by themselves is waited for.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from fedjob.aggregation.mean import BufferedMean
 from fedjob.common.checks import check_count, check_kinds, check_not_negative, check_positive
 from fedjob.common.errors import SpecError
 from fedjob.parameters.tensor_kinds import kinds_of
+from fedjob.privacy.protect import Protect, SecAgg
 from fedjob.protocols.base import Ask, Buffered, Done, Gathered, Instruction, Local, State, View
 from fedjob.protocols.training.base import TrainingProtocol
 
@@ -58,9 +61,15 @@ class FedBuff(TrainingProtocol):
 
     @property
     def needs_single(self) -> str:
-        return (
-            "a buffer is closed by whoever answers first, and a sum has to be agreed on by all that are in it"
-        )
+        return ""
+
+    def check_protection(self, protect: Protect) -> None:
+        secagg = protect.secagg
+        if secagg and self.k < (least := SecAgg().min_nodes if secagg is True else secagg.min_nodes):
+            raise SpecError(
+                f"FedBuff(k={self.k}) adds {self.k} changes, and under secure aggregation a sum is of {least} nodes or "
+                f"more: take FedBuff(k={least}) or more"
+            )
 
     def __post_init__(self) -> None:
         check_kinds(self)

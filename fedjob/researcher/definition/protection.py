@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from fedjob.aggregation.base import check_nodes
+from fedjob.aggregation.robust.median import Median
+from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
 from fedjob.execution.private_work import check_private, check_training, check_whole_nodes
 from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.training.base import TrainingProtocol
-from fedjob.researcher.definition.components import selector_of
+from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.storage.spec import JobSpec
 from fedjob.training_plans.private_terms import check_training_args
 from fedjob.training_plans.training_args import merged_args
+
+GROUPED = (Median, TrimmedMean)
+"""Aggregators that compare the means of groups."""
 
 ADDING = ("weighted_mean", "plain_mean", "sum")
 """Aggregators whose total is a sum."""
@@ -35,11 +41,7 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
     alone = "secure aggregation shows sums over nodes, and no single contribution"
     if why := protocol.needs_single:
         raise SpecError(f"{protocol.name} can't run under protect=Protect(secagg=True): {why}, and {alone}")
-    if spec.aggregator is not None and spec.aggregator.name not in ADDING:
-        name = spec.aggregator.name or spec.aggregator.entry
-        raise SpecError(
-            f"the aggregator {name} compares contributions, and {alone}: leave aggregator out, or use plain_mean"
-        )
+    _check_aggregator(spec, protect.secagg, alone)
     if bounds := [name for name in ("max_norm", "max_share") if spec.guard.get(name) is not None]:
         raise SpecError(
             f"Guard({bounds[0]}=...) looks at single contributions, and {alone}: SecAgg(clip=...) bounds what each "
@@ -56,6 +58,32 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
         raise SpecError("under secure aggregation nodes work on all items at once: leave items out")
     if is_noised(spec.protect):
         _check_whole_nodes(spec, protocol)
+
+
+def _check_aggregator(spec: JobSpec, settings: SecAgg, alone: str) -> None:
+    """Refuse an aggregator that compares single contributions, and groups that no aggregator compares."""
+    rule = aggregator_of(spec.aggregator)
+    if isinstance(rule, GROUPED):
+        if settings.groups == 1:
+            raise SpecError(
+                f"the aggregator {rule.name} compares contributions, and {alone}: with SecAgg(groups=3) or more it compares the "
+                "means of groups, of nine nodes or more; or leave aggregator out"
+            )
+        check_nodes(rule, settings.groups, f"there are SecAgg(groups={settings.groups})")
+        if is_noised(spec.protect):
+            raise SpecError("NodeDP has noise for one sum: leave SecAgg(groups=...) and the aggregator out")
+        return
+    if spec.aggregator is not None and spec.aggregator.name not in ADDING:
+        name = spec.aggregator.name or spec.aggregator.entry
+        raise SpecError(
+            f"the aggregator {name} compares contributions, and {alone}: leave aggregator out, use plain_mean, or use groups: "
+            "aggregator='median' or 'trimmed_mean' with SecAgg(groups=3) compares the means of groups of nodes"
+        )
+    if settings.groups > 1:
+        raise SpecError(
+            "SecAgg(groups=...) is for the means that aggregator='median' or 'trimmed_mean' compares: give one of them, or "
+            "leave groups out"
+        )
 
 
 def _check_private_training(spec: JobSpec) -> None:

@@ -62,6 +62,7 @@ class AskContext:
         spool: an existing folder for what arrives.
         asked: node -> round of the node's task, where that is an earlier one.
         keep: nodes that are not done when the ask is closed go on with their tasks.
+        at_work: nodes that may still answer what they were asked before: whose answer is needed is asked again.
         sizes: of what may come back.
     """
 
@@ -71,6 +72,7 @@ class AskContext:
     spool: Path
     asked: Mapping[str, int] = field(default_factory=dict)
     keep: bool = False
+    at_work: frozenset[str] = frozenset()
     sizes: ReplySizes = field(default_factory=ReplySizes)
 
     def round_of(self, node: str) -> int:

@@ -245,7 +245,9 @@ class Collector:
             self._uncounted[listed.node] += 1
             if self._uncounted[listed.node] > MAX_NOTED:
                 continue
-            if listed.reason != "duplicate" and not (listed.reason == "late" and self._place.keep):
+            is_known = message.sender in map(party_of, self._place.at_work)
+            is_late = listed.reason == "late" and self._place.keep
+            if listed.reason != "duplicate" and not is_late and not is_known:
                 self._events.add(
                     "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
                 )

@@ -120,7 +120,7 @@ class LocalSums:
             raise SpecError("the job has no secure aggregation")
         sessions = self._sessions.setdefault(node, _SiteSessions())
         steps = SumSteps(node, self._identity(node).sign, self._is_signed_by, sessions)
-        about = (self.federation, place.job, place.round, place.step)
+        about = (self.federation, place.job, place.round_of(node), place.step)
         wanted = read_step(task.sum, protect, task.rounds, shared_inputs(task), *about)
         answer = steps.answer(wanted, settings, min_nodes=settings.min_nodes)
         sessions.found[answer.session.terms.digest] = answer.session
@@ -137,7 +137,7 @@ class LocalSums:
         session, order = bound_to(answer.vector, answer.session, digest_of(answer.vector, held, origin))
         sessions.found[session.terms.digest] = session
         write_masked(path, order, held, origin)
-        stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path))
+        stored = Result(of=key[:32], key=key, ok=True, params=ref_of(path), value=answer.value)
         return Arrival(node=node, result=stored, params=FileParams(path))
 
     def _identity(self, node: str) -> Identity:

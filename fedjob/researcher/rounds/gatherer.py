@@ -216,6 +216,7 @@ class Gatherer:
             quorum=chosen.quorum,
             guard=self._guard,
             num_rows=self._num_rows,
+            until=chosen.until,
         )
         collected, total = secure.collect(tasks)
         for node, reason in sorted(collected.left_out.items()):
@@ -229,7 +230,7 @@ class Gatherer:
                 for node, arrival in collected.arrivals.items()
             },
             left_out=dict(collected.left_out),
-            busy=(),
+            busy=tuple(collected.busy),
             num_nodes=len(self.federation.num_rows),
         )
         return collected, gathered, output_hash, None if finish is None else finish(gathered)

@@ -71,7 +71,9 @@ class Disk:
         for name in ("n1", "n2", "n3"):
             found = self.others[name].ask("shares", terms, settings=settings, keys=plain_keys(keys))
             sealed[name] = found["sealed"]["n0"]
-        return self.vector(self.bind(done("mask", outline=OUTLINE, sealed=sealed)))
+        return self.vector(
+            self.bind(done("mask", outline=OUTLINE, taking_part=["n0", *sealed], sealed=sealed))
+        )
 
     def bind(self, answer: SumAnswer, contribution: str = "what it holds") -> SumAnswer:
         """Bind a session to a contribution, as the daemon does once that has been read."""

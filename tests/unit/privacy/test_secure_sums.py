@@ -71,7 +71,7 @@ def test_keys_of_the_researchers_own_in_place_of_a_nodes_are_refused() -> None:
     for node in found.values():
         told.ask_keys(node)
     forger = Identity.generate("n1")
-    forged = signed_keys(told.terms, "n1", private_key(), private_key(), forger.sign)
+    forged = signed_keys(told.terms, "n1", private_key(), private_key(), b"lot", forger.sign)
     stranger = {name: keys for name, keys in told.keys.items() if name != "n1"} | {
         "n9": replace(forged, node="n9")
     }
@@ -167,7 +167,9 @@ def test_a_second_vector_under_the_same_masks_never_leaves() -> None:
     other = {**OUTLINE, "names": ["clipped", "more", "weight"]}
     sealed = {n: told.sealed[n]["n0"] for n in told.sealed if n != "n0"}
     with pytest.raises(SpecError, match="one masked vector"):
-        found["n0"].ask("mask", told.terms, of="work", outline=other, sealed=sealed)
+        found["n0"].ask(
+            "mask", told.terms, of="work", outline=other, taking_part=sorted(found), sealed=sealed
+        )
     assert (told.ask_vector(found["n0"]) == first).all()
 
 
@@ -371,7 +373,9 @@ def test_shares_for_one_node_are_of_no_use_to_another() -> None:
         "n4": b"x" * 80,
     }
     with pytest.raises(FedjobError, match="was not sealed by it for n0"):
-        found["n0"].ask("mask", told.terms, of="work", outline=OUTLINE, sealed=mixed)
+        found["n0"].ask(
+            "mask", told.terms, of="work", outline=OUTLINE, taking_part=sorted(found), sealed=mixed
+        )
 
 
 @pytest.mark.parametrize("step", ["shares", "mask", "agree", "reveal"])
@@ -406,7 +410,7 @@ def test_a_wrong_share_is_found_out_and_the_sum_comes_of_the_others() -> None:
 
 def test_any_threshold_of_shares_gives_the_secret_back() -> None:
     secret = secrets.token_bytes(32)
-    shares = divided(secret, 3, 6)
+    shares = divided(secret, 3, range(1, 7))
     for places in itertools.combinations(range(6), 3):
         assert combined({place + 1: shares[place] for place in places}) == secret
     assert combined({place + 1: share for place, share in enumerate(shares)}) == secret
@@ -414,7 +418,7 @@ def test_any_threshold_of_shares_gives_the_secret_back() -> None:
 
 def test_fewer_shares_fit_any_secret() -> None:
     """For every other secret there is a polynomial through the same two shares: they say nothing."""
-    shares = divided(secrets.token_bytes(32), 3, 5)
+    shares = divided(secrets.token_bytes(32), 3, range(1, 6))
     known = {1: int.from_bytes(shares[0], "big"), 2: int.from_bytes(shares[1], "big")}
     for other in (0, 1, secrets.randbelow(2**256)):
         points = {0: other, **known}
