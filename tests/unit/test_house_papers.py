@@ -22,6 +22,7 @@ IMPORTED_AS = {
     "PyJWT": "jwt",
     "prometheus-client": "prometheus_client",
     "SQLAlchemy": "sqlalchemy",
+    "Jinja2": "jinja2",
 }
 EXTRAS = (
     "hub",
@@ -34,6 +35,7 @@ EXTRAS = (
     "sql",
     "oidc",
     "s3",
+    "page",
 )
 
 
