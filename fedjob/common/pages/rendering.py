@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -48,7 +49,9 @@ class PageTemplates:
             lstrip_blocks=True,
             finalize=_shown,
         )
-        self.environment.filters.update(size=size_text, number=number_text, when=time_text, ago=ago_text)
+        self.environment.filters.update(
+            size=size_text, number=number_text, when=time_text, ago=ago_text, ticks=ticks_html
+        )
 
     def render(self, request: Request, template: str, /, status: int = 200, **about: Any) -> Response:
         """Return a template as an answer.
@@ -79,6 +82,17 @@ class PageTemplates:
 def visible_text(text: str) -> str:
     """Return a text with signs that no eye sees, or that turn the direction of writing, as a box."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def ticks_html(text: str) -> Markup:
+    """Return a text in which what stands between two backticks is shown as code."""
+    pieces = [escape(visible_text(piece)) for piece in text.split("`")]
+    if len(pieces) % 2 == 0:  # one without its other
+        return Markup("`").join(pieces)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if number % 2 else piece
+        for number, piece in enumerate(pieces)
+    )
 
 
 def size_text(num_bytes: float) -> str:

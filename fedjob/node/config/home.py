@@ -23,6 +23,7 @@ class NodeHome:
         self.tasks = self.spool / "tasks"
         self.results = self.spool / "results"
         self.secrets = self.root / "secrets.json"
+        self.page_password = self.root / "page_password.json"
         self.state = self.root / "state"
         self.scratch = self.root / "scratch"
         self.brought = self.root / "brought"
