@@ -221,7 +221,7 @@ def furnish(house: House) -> dict[str, str]:
     )  # fmt: skip
     columns = ["age", "nt_probnp", "ejection_fraction"]
     ids["statistics"] = house.asks(
-        "", who="ben", entry="statistics", protocol="statistics", operation="fedjob.statistics", job="job_c3",
+        "", who="ben", entry="statistics", protocol="statistics", operation="fedjob.analytics.statistics", job="job_c3",
         config={"mean": columns, "std": columns, "count": columns, "by": ["readmitted"]}, job_name="table-1",
     )  # fmt: skip
     ids["rejected"] = house.asks(
@@ -236,7 +236,7 @@ def furnish(house: House) -> dict[str, str]:
     rule = GrantSubject(
         researcher="ann",
         key_hex="",
-        plan="fedjob.statistics",
+        plan="fedjob.analytics.statistics",
         entry="",
         dataset="heart_failure",
         use="private",

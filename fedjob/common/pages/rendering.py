@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+
+from fedjob.common.errors import FedjobError
 
 _HERE = Path(__file__).parent
 
@@ -62,13 +65,20 @@ class PageTemplates:
         session = request.state.session
         text = self.environment.get_template(template).render(
             site=self._title,
-            nav=self._nav() if session is not None else (),
+            nav=() if session is None else self._links(),
             here=request.url.path,
             csrf="" if session is None else session.csrf,
             notes=[] if session is None else session.take_notes(),
             **about,
         )
         return HTMLResponse(text, status_code=status)
+
+    def _links(self) -> Sequence[NavLink]:
+        """Return the navigation; none where what it is made of can't be read, which the page itself then says."""
+        try:
+            return self._nav()
+        except (FedjobError, sqlite3.Error, OSError):
+            return ()
 
     def error(self, request: Request, status: int, title: str, sentence: str) -> Response:
         """Return a page that says in a sentence what can't be done."""
@@ -106,11 +116,10 @@ def size_text(num_bytes: float) -> str:
 
 
 def number_text(value: float) -> str:
-    """Return a number with thin spaces between thousands, and at most four digits behind the point."""
-    text = (
-        f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
-    )
-    return text.replace(",", "\u202f")
+    """Return a number with commas between thousands, and four digits of one with a point."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def time_text(at: float | None, never: str = "never") -> str:

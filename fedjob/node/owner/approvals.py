@@ -41,7 +41,10 @@ def decider(by: str | None) -> str:
     Raises:
         SpecError: it is empty, or holds signs that no name has.
     """
-    return check_given(getpass.getuser() if by is None else by, "a value of --by")[:DECIDER_CHARS]
+    who = check_given(getpass.getuser() if by is None else by, "a value of --by")[:DECIDER_CHARS]
+    if not who.isprintable():
+        raise SpecError(f"--by is a person's name, in letters that can be read, not {who!r}")
+    return who
 
 
 def approve_request(

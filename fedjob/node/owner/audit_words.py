@@ -17,7 +17,7 @@ def summary_of(body: dict[str, Any]) -> str:
     elif "epsilon" in body:
         words.append(f"epsilon {body['epsilon']:g} delta {body['delta']:g}")
     if left := body.get("departure"):
-        words.append(f"{size(left['bytes'])} left the node")
+        words.append(f"({size(left['bytes'])} left the node)")
     if "value" in body:
         words.append(f"is {body['value']!r}")
     by = body.get("decided_by") or body.get("by") or ""

@@ -117,6 +117,7 @@ class OwnerViews:
             "request.html",
             title=f"{grant.subject.researcher}: {grant.subject.entry or grant.protocol}",
             review=review,
+            facts=dict(review.lines),
             grant=grant,
             code=code_view(review.text) if review.text else None,
             changes=shown_changes(review.changes),
