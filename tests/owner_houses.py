@@ -31,6 +31,7 @@ from fedjob.node.grants.limits import parse_limits
 from fedjob.node.page.site import owner_site
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.store import TaskStore
+from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 
 PLAN = '''\
@@ -258,6 +259,61 @@ def furnish(house: House) -> dict[str, str]:
     return ids
 
 
+EVIL = [
+    "<script>window.pwned=1</script>",
+    '"><img src=x onerror=window.pwned=1>',
+    "' autofocus onfocus=window.pwned=1 x='",
+    "</textarea></pre></code><svg onload=window.pwned=1>",
+    "{{ 98765*4321 }}{% raw %}{{ config }}",
+    "javascript:window.pwned=1",
+    "\u202eexe.\u2066\x1b[31m\x00\x07",
+    "`<b>`",
+]
+TEXT = " ".join(EVIL)
+"""All of them in one text."""
+
+
+def fill_with_evil(house: House, folder: Path) -> dict[str, str]:
+    """Put hostile texts wherever a researcher, a plan, or a file can put one."""
+    (folder / "evil.csv").write_text(
+        ",".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in EVIL[:6]) + "\n1,2,3,4,5,6\n"
+    )
+    Datasets(house.database).add(
+        describe_dataset("evil", folder / "evil.csv", tags=["<img>"], description=TEXT.replace("\x00", ""))
+    )
+    text = PLAN + "".join(f"\n# {one}" for one in EVIL if "\x00" not in one) + f"\nX = {TEXT!r}\n"
+    common = {
+        "who": f"mallory {TEXT}",
+        "entry": f"Net{TEXT}",
+        "owner": {"name": TEXT, "org": TEXT, "role": TEXT},
+    }
+    about: dict[str, Any] = {
+        "note": TEXT, "job_name": TEXT, "project": TEXT, "job": f"job{TEXT}", "model_args": {TEXT: TEXT}, "props": {TEXT: [TEXT]},
+        "training_args": {"lr": TEXT}, "artifacts": {TEXT: "ab" * 32}, "resources": {"pool": TEXT}, "preprocess": TEXT,
+    }  # fmt: skip
+    ids = {"evil_before": house.asks(text.replace("Adam", "SGD"), dataset="evil", **common, **about)}
+    house.grants.approve(
+        ids["evil_before"], by=f"Mira {TEXT}", note=TEXT, limits=parse_limits(args=["lr=<b>,c"])
+    )
+    ids["evil"] = house.asks(text, dataset="evil", **common, **{**about, "job": "other"})
+    ids["evil_statistics"] = house.asks(
+        "", dataset="evil", **{**common, "entry": "statistics"}, protocol="statistics", operation="fedjob.analytics.statistics",
+        config={"mean": [TEXT, *EVIL]}, job=f"job{TEXT}",
+    )  # fmt: skip
+    rule = GrantSubject(
+        researcher=f"*{TEXT}", key_hex="", plan="*", entry="*", dataset="*", use="mock", project=TEXT
+    )
+    ids["evil_rule"] = house.grants.allow(rule, limits=parse_limits(), by=TEXT, note=TEXT).id
+    about = {"researcher": TEXT, "dataset": f"e{TEXT}", "step": TEXT, "project": TEXT, "job_name": TEXT}
+    ids["evil_task"] = house.computes(f"job {TEXT}", 1, **about)
+    for stream in ("stdout", "stderr"):
+        house.home.log_of(ids["evil_task"], stream).write_text(f"{TEXT}\n" * 3)
+    Audit(house.database).add(
+        "<b>kind</b>", TEXT, {"status": TEXT, "reason": TEXT, "by": TEXT, "value": TEXT}
+    )
+    return ids
+
+
 class Opened:
     """A page that is served.
 
@@ -285,6 +341,3 @@ def served(home: NodeHome, password: PagePassword | None = None, **about: Any) -
         thread.join(30)
         listener.close()
         assert not thread.is_alive()
-
-
-__all__ = ["CHANGED", "PLAN", "House", "Opened", "furnish", "served", "sha"]

@@ -21,26 +21,12 @@ import pytest
 from fedjob.common.config import read_config
 from fedjob.common.pages.guard import MAX_BODY_BYTES, SECURITY_HEADERS
 from fedjob.common.pages.password import PagePassword, set_password
-from fedjob.node.data.datasets import Datasets, describe_dataset
-from fedjob.node.grants.grant import GrantSubject
-from fedjob.node.grants.limits import parse_limits
+from fedjob.node.data.datasets import Datasets
 from fedjob.node.page.setting_words import AT_TERMINAL
 from fedjob.node.storage.audit import Audit
-from tests.owner_houses import PLAN, House, Opened, furnish, served
+from tests.owner_houses import TEXT, House, Opened, fill_with_evil, furnish, served
 
 FORM = "application/x-www-form-urlencoded"
-EVIL = [
-    "<script>window.pwned=1</script>",
-    '"><img src=x onerror=window.pwned=1>',
-    "' autofocus onfocus=window.pwned=1 x='",
-    "</textarea></pre></code><svg onload=window.pwned=1>",
-    "{{ 98765*4321 }}{% raw %}{{ config }}",
-    "javascript:window.pwned=1",
-    "\u202eexe.\u2066\x1b[31m\x00\x07",
-    "`<b>`",
-]
-TEXT = " ".join(EVIL)
-"""All of them in one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,47 +105,6 @@ class Scene:
             "settings": read_config(self.house.home.root),
             "audit": Audit(self.house.database).head(),
         }
-
-
-def fill_with_evil(house: House, folder: Path) -> dict[str, str]:
-    """Put hostile texts wherever a researcher, a plan, or a file can put one."""
-    (folder / "evil.csv").write_text(
-        ",".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in EVIL[:6]) + "\n1,2,3,4,5,6\n"
-    )
-    Datasets(house.database).add(
-        describe_dataset("evil", folder / "evil.csv", tags=["<img>"], description=TEXT.replace("\x00", ""))
-    )
-    text = PLAN + "".join(f"\n# {one}" for one in EVIL if "\x00" not in one) + f"\nX = {TEXT!r}\n"
-    common = {
-        "who": f"mallory {TEXT}",
-        "entry": f"Net{TEXT}",
-        "owner": {"name": TEXT, "org": TEXT, "role": TEXT},
-    }
-    about: dict[str, Any] = {
-        "note": TEXT, "job_name": TEXT, "project": TEXT, "job": f"job{TEXT}", "model_args": {TEXT: TEXT}, "props": {TEXT: [TEXT]},
-        "training_args": {"lr": TEXT}, "artifacts": {TEXT: "ab" * 32}, "resources": {"pool": TEXT}, "preprocess": TEXT,
-    }  # fmt: skip
-    ids = {"evil_before": house.asks(text.replace("Adam", "SGD"), dataset="evil", **common, **about)}
-    house.grants.approve(
-        ids["evil_before"], by=f"Mira {TEXT}", note=TEXT, limits=parse_limits(args=["lr=<b>,c"])
-    )
-    ids["evil"] = house.asks(text, dataset="evil", **common, **{**about, "job": "other"})
-    ids["evil_statistics"] = house.asks(
-        "", dataset="evil", **{**common, "entry": "statistics"}, protocol="statistics", operation="fedjob.analytics.statistics",
-        config={"mean": [TEXT, *EVIL]}, job=f"job{TEXT}",
-    )  # fmt: skip
-    rule = GrantSubject(
-        researcher=f"*{TEXT}", key_hex="", plan="*", entry="*", dataset="*", use="mock", project=TEXT
-    )
-    ids["evil_rule"] = house.grants.allow(rule, limits=parse_limits(), by=TEXT, note=TEXT).id
-    about = {"researcher": TEXT, "dataset": f"e{TEXT}", "step": TEXT, "project": TEXT, "job_name": TEXT}
-    ids["evil_task"] = house.computes(f"job {TEXT}", 1, **about)
-    for stream in ("stdout", "stderr"):
-        house.home.log_of(ids["evil_task"], stream).write_text(f"{TEXT}\n" * 3)
-    Audit(house.database).add(
-        "<b>kind</b>", TEXT, {"status": TEXT, "reason": TEXT, "by": TEXT, "value": TEXT}
-    )
-    return ids
 
 
 @pytest.fixture(scope="module")

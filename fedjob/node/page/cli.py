@@ -13,6 +13,8 @@ from fedjob.common.errors import ConfigError, MissingPackage
 from fedjob.node.cli.home import home_option
 from fedjob.node.config.home import NodeHome
 
+_OF_THE_EXTRA = ("jinja2", "markupsafe", "starlette", "uvicorn", "h11")
+
 
 @click.command()
 @home_option
@@ -46,9 +48,9 @@ def page(home: NodeHome, port: int, password: bool, new_password: bool, url: str
         from fedjob.common.pages.site import check_outer_url, listen_on_loopback, make_page_server
         from fedjob.node.page.site import owner_site
     except ModuleNotFoundError as error:
-        raise MissingPackage(
-            f"the page needs the extra page ({error.name}): pip install 'fedjob[page]'"
-        ) from error
+        if (error.name or "").split(".")[0] not in _OF_THE_EXTRA:
+            raise
+        raise MissingPackage(f"the page needs {error.name}: pip install 'fedjob[page]'") from error
     outer_url = check_outer_url(url) if url else ""
     if outer_url and not (password or new_password):
         raise ConfigError("--url shows the page to others than you: add --password")
