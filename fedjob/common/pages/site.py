@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -213,7 +216,25 @@ class PageSite:
         )
 
 
-def make_page_server(site: PageSite) -> uvicorn.Server:
+class PageServer(uvicorn.Server):
+    """A server that Ctrl-C and SIGTERM end as what they are here: the usual end of a page."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """End the server at a signal, in the process's first thread; another thread's owner ends it itself."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def make_page_server(site: PageSite) -> PageServer:
     """Return a server for a page; `run(sockets=[...])` serves it until Ctrl-C or SIGTERM."""
     config = uvicorn.Config(
         site.app,
@@ -232,4 +253,4 @@ def make_page_server(site: PageSite) -> uvicorn.Server:
         limit_concurrency=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )
-    return uvicorn.Server(config)
+    return PageServer(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -68,8 +67,7 @@ def page(home: NodeHome, port: int, password: bool, new_password: bool, url: str
         click.echo("the link opens the page once; Enter prints another one, Ctrl-C ends the page")
         sys.stdout.flush()
         threading.Thread(target=_print_links, args=(site,), daemon=True).start()
-        with suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         listener.close()
     click.echo("page ended")
