@@ -54,11 +54,11 @@ def test_a_job_waits_until_its_owner_has_decided_in_a_browser(clinic: Federation
         page.get_by_text("to see whether it works").wait_for()
         assert page.get_by_text("connected", exact=True).count() == 1
         page.get_by_role("link", name="Look and decide").click()
-        page.get_by_role("button", name="Approve this text for this dataset").wait_for()
+        page.get_by_role("button", name="Approve for this dataset").wait_for()
         page.get_by_text("Limits", exact=True).click()
         page.get_by_label("Jobs at most").fill("1")
         page.get_by_label("Your name, for the audit log").first.fill("Mira Keller")
-        page.get_by_role("button", name="Approve this text for this dataset").click()
+        page.get_by_role("button", name="Approve for this dataset").click()
         page.get_by_text("approved: lab may run plan Tiny").wait_for()
         run.result(timeout=PATIENCE_S)
         assert job.success

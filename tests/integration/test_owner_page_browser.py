@@ -97,7 +97,7 @@ def test_the_page_is_walked_through_by_keyboard_alone(place: Place) -> None:
     page.wait_for_url("**/requests/*")
     assert page.get_by_role("heading", level=1).count() == 1
     assert page.get_by_label("Note to the researcher").count() == 1
-    assert page.get_by_role("button", name="Approve this text for this dataset").count() == 1
+    assert page.get_by_role("button", name="Approve for this dataset").count() == 1
     assert window.wrong == []
     window.context.close()
 

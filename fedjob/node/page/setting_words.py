@@ -32,7 +32,7 @@ def meanings() -> dict[str, str]:
     """Return setting -> what it is, as the documentation of `NodeConfig` says it."""
     text = inspect.cleandoc(NodeConfig.__doc__ or "").partition("Args:\n")[2]
     found: dict[str, str] = {}
-    for entry in re.split(r"\n(?= {4}\S)", "\n" + text):
+    for entry in re.split(r"\n(?= {4}\S)", text.rstrip()):
         names, _, words = entry.strip().partition(": ")
         sentence = " ".join(words.split()).replace("`", "")
         for name in names.split(", "):
