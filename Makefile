@@ -43,7 +43,7 @@ demo: $(STAMP_DEMO)
 	@$(BIN)/fedjob demo $(DEMO)
 
 test: $(STAMP_DEV)
-	@sh envs/programs.sh mosquitto nginx tinyproxy
+	@sh envs/programs.sh mosquitto nginx tinyproxy chromium
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/cluster $(PYTEST)
 
 quick: $(STAMP_DEV)

@@ -50,6 +50,11 @@ _COMMANDS = {
     ),
     "backup": ("fedjob.node.cli.backup", "backup_command", "Write the node's home into one file."),
     "restore": ("fedjob.node.cli.backup", "restore_command", "Make a node's home of a backup."),
+    "page": (
+        "fedjob.node.page.cli",
+        "page",
+        "Show requests, data, tasks and the audit log in a browser, and decide there.",
+    ),
     "config": ("fedjob.node.cli.config", "config", "Show and change the node's settings."),
 }
 

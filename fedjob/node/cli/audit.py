@@ -20,6 +20,7 @@ from fedjob.identity.audit_heads import HeldHead, read_held_head
 from fedjob.identity.keys import Identity
 from fedjob.node.cli.home import home_option, open_database
 from fedjob.node.config.home import NodeHome
+from fedjob.node.owner.audit_words import summary_of
 from fedjob.node.storage.audit import Audit, AuditRecord, check_chain, check_head_hash, record_of
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
@@ -44,7 +45,7 @@ def audit(context: click.Context, home: NodeHome, last: int, as_json: bool) -> N
         return
     table(
         ("seq", "when", "kind", "subject", "what"),
-        [(str(r.seq), when(r.at), r.kind, r.subject[:12], _summary(json.loads(r.body))) for r in found],
+        [(str(r.seq), when(r.at), r.kind, r.subject[:12], summary_of(json.loads(r.body))) for r in found],
         empty="there are no records yet",
     )
 
@@ -143,19 +144,6 @@ def _read_export(path: Path) -> Iterator[AuditRecord]:
         raise ConfigError(f"there is no file {path}: `fedjob node audit export FILE` writes one") from error
     except (OSError, ValueError) as error:
         raise AuditBroken(f"{path} can't be read as an exported audit log: {error}") from error
-
-
-def _summary(body: dict[str, Any]) -> str:
-    status = body.get("status") or body.get("state") or ("removed" if body.get("removed") else "")
-    reason = body.get("reason") or ""
-    words = [str(body.get(name) or "") for name in ("researcher", "entry", "step", "dataset", "use", "job")]
-    if "cost" in body:
-        words.append(f"epsilon {body['cost']:.4g}")
-    elif "epsilon" in body:
-        words.append(f"epsilon {body['epsilon']:g} delta {body['delta']:g}")
-    by = body.get("decided_by") or body.get("by") or ""
-    first = f"{status} ({reason})" if reason else status
-    return " ".join(filter(None, [first, *words, f"by {by}" if by else ""]))
 
 
 def _exported(records: Iterable[AuditRecord], as_csv: bool) -> bytes:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import re
-from typing import Any
-
 import click
 
 from fedjob.common.console import json_option, print_json, table, when
@@ -14,12 +10,9 @@ from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.owner.budgets import DELTA, remove_budget, set_budget, state_of
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
-from fedjob.node.protection.privacy_ledger import PrivacyBudget
 from fedjob.node.storage.database import Database
-
-DELTA = 1e-6
-"""Of a budget where its owner gives none."""
 
 
 @click.group()
@@ -81,33 +74,19 @@ def budget_set(
     """
     if remove != (epsilon is None) or (remove and delta is not None):
         raise SpecError("expected --epsilon E, with --delta D if you like, or --remove alone")
-    who = check_given(getpass.getuser() if by is None else by, "a value of --by")[:80]
-    for name in researchers:
-        _check_researcher(name)
     with open_database(home) as database:
-        accounts = PrivacyAccounts(database)
-        if remove:
-            gone = accounts.remove_budget(dataset, project, researchers, who)
-            left = accounts.budgets(dataset)
-            shown = {
-                "removed": True,
-                "dataset": dataset,
-                "project": project,
-                "researchers": [*gone.researchers],
-            }
-            text = f"removed: {gone.words}" + ("" if left else "; jobs without privacy may run on it again")
+        if epsilon is None:
+            shown, text = remove_budget(database, dataset, project=project, researchers=researchers, by=by)
         else:
-            Datasets(database).get(dataset)  # a dataset that does not exist is a typing error
-            wanted = PrivacyBudget(
-                dataset=dataset,
+            shown, text = set_budget(
+                database,
+                dataset,
+                epsilon=epsilon,
+                delta=delta,
                 project=project,
-                researchers=tuple(sorted(set(researchers))),
-                epsilon=float(epsilon or 0.0),
-                delta=DELTA if delta is None else delta,
+                researchers=researchers,
+                by=by,
             )
-            accounts.set_budget(wanted, who)
-            shown = state_of(accounts, wanted)
-            text = f"set: {wanted.words}; {shown['spent']:.4g} of it is spent, {shown['left']:.4g} is left"
     if as_json:
         print_json(shown)
     else:
@@ -193,20 +172,6 @@ def budget_history(dataset: str | None, home: NodeHome, job: str, as_json: bool)
     )
 
 
-def state_of(accounts: PrivacyAccounts, one: PrivacyBudget) -> dict[str, Any]:
-    """Return a budget with what is spent and left of it, as plain data."""
-    spent = round(accounts.spent(one), 6)
-    return {
-        "dataset": one.dataset,
-        "project": one.project,
-        "researchers": list(one.researchers),
-        "epsilon": one.epsilon,
-        "delta": one.delta,
-        "spent": spent,
-        "left": round(max(0.0, one.epsilon - spent), 6),
-    }
-
-
 def _given(dataset: str | None, database: Database) -> str:
     """Return the dataset that is asked about, empty for all; one that was removed may have a ledger still."""
     if dataset is None:
@@ -215,12 +180,3 @@ def _given(dataset: str | None, database: Database) -> str:
     if not accounts.budgets(dataset) and next(accounts.charges(dataset), None) is None:
         Datasets(database).get(check_given(dataset, "a dataset"))
     return dataset
-
-
-def _check_researcher(name: str) -> None:
-    check_given(name, "a value of --researcher")
-    if re.match(r"(key|org):", name):
-        raise SpecError(
-            f"--researcher is a researcher's id, or a pattern such as '*.acme', and not {name[:60]!r}: the ledger "
-            "knows who was charged by their id"
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -13,38 +12,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from fedjob.common.codec import unpack
 from fedjob.common.config import Scalar
 from fedjob.common.console import json_option, size, when
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
 from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.identity.client_certificate import own_certificate
-from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
-from fedjob.identity.pinned_roster import PinnedRoster
-from fedjob.identity.roster import ON_FIRST_USE, Roster
 from fedjob.messaging.clock import clock_text
 from fedjob.node.cli.home import home_option, name_of, open_database
-from fedjob.node.config.capacity import read_labels
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.config.hours import is_open_now
 from fedjob.node.daemon.connection_watch import TWIN_TEXT
 from fedjob.node.daemon.daemon import Daemon
-from fedjob.node.daemon.settings import InForce, Settings, live_facts
-from fedjob.node.daemon.status import node_status
-from fedjob.node.data.datasets import Datasets
-from fedjob.node.execution.preload import lacking_libraries
-from fedjob.node.grants.decisions import Grants
-from fedjob.node.queue.store import TaskStore
+from fedjob.node.daemon.settings import Settings
+from fedjob.node.owner.node_state import SANDBOXES, node_facts, stop_node
+from fedjob.node.owner.settings import settings_in_force
 from fedjob.node.sandbox.support import REFUSED, find_support
 from fedjob.node.startup import (
     clock_of_hub,
@@ -66,7 +55,6 @@ WAITING_S = 0.5
 """Between two looks at whether the federation has signed."""
 
 START_WITHIN_S = 30.0
-STOP_WITHIN_S = 30.0
 
 
 @click.command()
@@ -166,14 +154,6 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
             daemon.run()
 
 
-_SANDBOXES = {
-    "namespaces": "namespaces: a worker sees one dataset, and neither the network nor another process",
-    "landlock": "landlock: a worker reads one dataset and opens no socket, but sees that there are other processes",
-    "none": "NONE: an approved plan can do at this machine whatever its user can (sandbox = none)",
-    "refused": "NONE CAN BE CLOSED HERE, so no worker is started",
-}
-
-
 def _tell(text: str) -> None:
     """Say in the log and on the terminal what keeps the node from its work."""
     log.warning("%s", text)
@@ -269,17 +249,7 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
 @home_option
 def stop(home: NodeHome) -> None:
     """Stop the running node; unfinished tasks continue at the next start."""
-    pid = running_pid(home)
-    if pid is None:
-        click.echo(f"no node runs in {home.root}")
-        return
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_WITHIN_S
-    while running_pid(home) == pid:
-        if time.monotonic() > deadline:
-            raise FedjobError(f"process {pid} has not ended within {STOP_WITHIN_S:.0f} s")
-        time.sleep(0.05)
-    click.echo("node stopped")
+    click.echo("node stopped" if stop_node(home) else f"no node runs in {home.root}")
 
 
 @click.command()
@@ -290,70 +260,11 @@ def status(home: NodeHome, as_json: bool) -> None:
     with open_database(home):
         pass  # a folder that is no node's home is refused before anything is read of it
     settings = settings_in_force(home)
-    facts = _facts(home, settings)
+    facts = node_facts(home, settings)
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     else:
         _show(facts, settings.config)
-
-
-def settings_in_force(home: NodeHome) -> InForce:
-    """Return the settings that the running daemon uses; where none runs, those that the next one would."""
-    if running_pid(home) is not None:
-        facts = live_facts(home)
-        settings = facts.get("settings")
-        known = {field.name for field in fields(NodeConfig)}
-        if isinstance(settings, dict) and settings.keys() == known:
-            return InForce(NodeConfig(**settings), tuple(facts.get("faults", ())))
-    return Settings(home)()
-
-
-def _facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
-    """Return what `status` shows."""
-    config = settings.config
-    with open_database(home) as database:
-        pid = running_pid(home)
-        row = database.row("SELECT facts FROM live")
-        live = unpack(row["facts"]) if row is not None and pid is not None else {}
-        tasks = TaskStore(database)
-        queue = tasks.counts()
-        return {
-            "node": name_of(home),
-            "key": Identity.load_or_create(home.keys).public_key_hex,
-            "home": str(home.root),
-            "running": pid is not None,
-            "pid": pid,
-            "connected": bool(live.get("connected")),
-            "trouble": live.get("trouble", ""),
-            "twin": bool(live.get("twin")),
-            "clock": live.get("clock", ""),
-            "version_trouble": live.get("version_trouble", ""),
-            "roster": live.get("roster") or _roster_of(home),
-            "settings_faults": list(settings.faults),
-            "encrypted": bool(live.get("encrypted")),
-            "encryption": live.get("encryption") or f"{config.encryption}, from its next start on",
-            "approval": config.approval,
-            "verifier": config.verifier,
-            "workers": config.workers,
-            "threads": config.torch_threads,
-            **asdict(node_status(config, tasks, busy=queue.get("running", 0))),
-            "datasets": [dataset.name for dataset in Datasets(database).all()],
-            "pending_grants": len(Grants(database).all("pending")),
-            "queue": queue,
-            "undelivered": database.rows("SELECT count(*) AS n FROM outbox")[0]["n"],
-            "hours": config.hours,
-            "open": is_open_now(config.hours),
-            "launcher": config.launcher,
-            "lacking": lacking_libraries(config.launcher),
-            "sandbox": live.get("workers", {}).get("sandbox") or find_support().in_force(config.sandbox),
-            "sandbox_advice": live.get("workers", {}).get("sandbox_advice", ""),
-            "labels": sorted(read_labels(config.labels)),
-            "resources": _resources(config),
-            "held": live.get("resources", []),
-            "worker_processes": live.get("workers", {}).get("warm", []),
-            "fork_server": live.get("workers", {}).get("fork_server", False),
-            "dropped": live.get("counters", {}),
-        }
 
 
 def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
@@ -376,7 +287,7 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
     click.echo(f"approval  {config.approval}{off}")
     click.echo(f"encrypted {facts['encryption']}")
-    click.echo(f"sandbox   {_SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
+    click.echo(f"sandbox   {SANDBOXES.get(facts['sandbox'], facts['sandbox'])}")
     if facts["sandbox_advice"]:
         click.echo(f"          {facts['sandbox_advice']}")
     if facts["lacking"]:
@@ -402,38 +313,6 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
-
-
-def _roster_of(home: NodeHome) -> dict[str, str]:
-    """Return what a home that no daemon runs in says of its roster."""
-    membership = load_membership(home.root)
-    if membership.federation_keys is None:
-        return {"trust": ON_FIRST_USE, "waiting": "", "trouble": ""}
-    pinned = PinnedRoster(home.root, membership, membership.federation_keys)
-    roster = Roster(pinned.parties(), pin=lambda: pinned.pin)
-    return {
-        "trust": roster.describe(),
-        "waiting": roster.waiting(membership.party),
-        "trouble": roster.trouble(),
-    }
-
-
-def _resources(config: NodeConfig) -> dict[str, Any]:
-    capacity = config.capacity()
-    return {
-        "cpus": capacity.whole.cpus,
-        "memory_bytes": capacity.whole.memory_bytes,
-        "gpus": list(capacity.whole.gpus),
-        "pools": {
-            name: {
-                "workers": part.workers,
-                "cpus": part.cpus,
-                "memory_bytes": part.memory_bytes,
-                "gpus": list(part.gpus),
-            }
-            for name, part in capacity.pools.items()
-        },
-    }
 
 
 def _counts(counts: Mapping[str, int]) -> str:

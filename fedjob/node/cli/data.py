@@ -19,7 +19,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.data.assets import RegisteredAsset, TypedAssets
 from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_cohort, describe_dataset
 from fedjob.node.data.redescription import describe_changed
-from fedjob.node.storage.audit import Audit
+from fedjob.node.owner.datasets import reword_dataset
 
 MAX_SHOWN_COLUMNS = 20
 
@@ -361,22 +361,18 @@ def data_set(
     contacts: tuple[str, ...],
 ) -> None:
     """Change tags, limits and words of dataset NAME; grants for its data stay as they are."""
-    given = {
-        "tags": None if tags is None else [tag.strip() for tag in tags.split(",") if tag.strip()],
-        "min_rows": min_rows,
-        "max_weight": max_weight,
-        "description": description,
-        "contact": ";".join(contacts) if contacts else None,
-    }
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if not changes:
-        raise SpecError(
-            "expected something to change: --tags, --min-rows, --max-weight, --description or --contact"
-        )
     with open_database(home) as database:
-        Datasets(database).reword(check_given(name, "a dataset"), **changes)
-        Audit(database).add("dataset", name, changes)
-    click.echo(f"dataset {name}: {', '.join(f'{key} = {value}' for key, value in changes.items())}")
+        click.echo(
+            reword_dataset(
+                database,
+                name,
+                tags=tags,
+                min_rows=min_rows,
+                max_weight=max_weight,
+                description=description,
+                contact=";".join(contacts) if contacts else None,
+            )
+        )
 
 
 @data.command("remove")

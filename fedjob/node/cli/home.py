@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from fedjob.common.console import HomeFolder
 from fedjob.common.errors import FedjobError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.database import Database
+from fedjob.node.owner.node_state import name_of, open_database
+
+__all__ = ["KnownText", "home_option", "name_of", "open_database"]
 
 
 def _default_home() -> Path:
@@ -76,18 +77,3 @@ def _known(kind: str, home: NodeHome) -> Iterator[tuple[str, str]]:
                 for table in ("tasks", "history"):
                     for row in database.rows(f"SELECT DISTINCT {column} AS id FROM {table}"):
                         yield row["id"], ""
-
-
-@contextmanager
-def open_database(home: NodeHome) -> Iterator[Database]:
-    home.check()
-    database = Database(home.database)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def name_of(home: NodeHome) -> str:
-    """Return the node's id."""
-    return (home.keys / "party").read_text(encoding="utf-8").strip()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 
 import click
 
 from fedjob.common.checks import printable
 from fedjob.common.console import json_option, table, when
-from fedjob.common.errors import FedjobError, SpecError
-from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.lifecycle import State
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
+from fedjob.node.owner.task_orders import end_task, release_log
 from fedjob.node.queue.store import TaskStore
-from fedjob.node.startup import running_pid
 from fedjob.node.storage.logs import STREAMS, read_log
-
-KILLED_WITHIN_S = 30.0
 
 
 @click.command()
@@ -65,8 +61,7 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
         store = TaskStore(database)
         found = store.find_task(task)
         written = {stream: read_log(home, found["key"], stream) for stream in STREAMS}
-        if release:
-            store.order("release", found["key"])
+        released = release_log(home, database, found) if release else ""
     if as_json:
         click.echo(json.dumps({"task": found["key"], "job": found["job"], "released": release, **written}))
         return
@@ -74,8 +69,7 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
         for line in written[stream]:
             click.echo(printable(line), err=stream == "stderr")
     if release:
-        later = "" if running_pid(home) is not None else ", once the node is started"
-        click.echo(f"released to {found['researcher']}{later}")
+        click.echo(released)
 
 
 @click.command()
@@ -84,22 +78,4 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 def kill(task: str, home: NodeHome) -> None:
     """End a task; its researcher is informed that the node's owner ended it."""
     with open_database(home) as database:
-        store = TaskStore(database)
-        found = store.find_task(task)
-        key = found["key"]
-        if found["state"] in HISTORY:
-            raise SpecError(f"task {key[:12]} is {found['state']} already")
-        if found["parent"]:
-            raise SpecError(
-                f"task {key[:12]} was launched by task {found['parent'][:12]}, which waits for it: kill that one"
-            )
-        store.order("kill", key)
-        if running_pid(home) is None:
-            click.echo(f"task {key[:12]} will be ended when the node is started")
-            return
-        deadline = time.monotonic() + KILLED_WITHIN_S
-        while (state := store.find_task(key)["state"]) not in HISTORY:
-            if time.monotonic() > deadline:
-                raise FedjobError(f"task {key[:12]} is still {state} after {KILLED_WITHIN_S:.0f} s")
-            time.sleep(0.05)
-    click.echo(f"task {key[:12]} is {state}")
+        click.echo(end_task(home, database, task))

@@ -24,6 +24,7 @@ class NodeHome:
         self.results = self.spool / "results"
         self.secrets = self.root / "secrets.json"
         self.models = self.root / "models.json"
+        self.page_password = self.root / "page_password.json"
         self.state = self.root / "state"
         self.scratch = self.root / "scratch"
         self.brought = self.root / "brought"

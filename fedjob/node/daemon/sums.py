@@ -110,9 +110,23 @@ class SumHandler:
         if stored.ref is None:
             self._reply(turn, message, task, failure("", stored.reason, stored.detail))
             return
+        self._note_leaving(turn, message, task, stored.ref.size_bytes)
         self._reply(
             turn, message, task, Result(of="", key="", ok=True, params=stored.ref, value=answer.value)
         )
+
+    def _note_leaving(self, turn: Turn, message: Message, task: Task, size_bytes: int) -> None:
+        """Record that a masked contribution leaves: of it alone nobody can read anything but its size."""
+        body = {
+            "job": message.job,
+            "researcher": message.sender,
+            "dataset": task.dataset,
+            "round": message.round,
+            "step": message.step,
+            "state": "masked",
+            "departure": {"bytes": size_bytes, "numbers": 0, "use": task.use, "parameters_bytes": size_bytes},
+        }
+        turn.rows.append(lambda: self._context.grants.audit.add("sum", message.job, body))
 
     def under_way(self) -> Iterator[Message]:
         """Yield the messages whose vectors are being masked: their researchers wait."""

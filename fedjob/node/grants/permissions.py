@@ -174,6 +174,7 @@ class Permissions:
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
         asked = made + (result.usage[0] if result.usage else 0)
+        asked = made + (result.usage[0] if result.usage else 0)
         model = task_of(row).params.get("params")
         sha256 = "" if model is None else model.sha256
 

@@ -12,6 +12,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.lifecycle import PENDING, State
 from fedjob.common.types import check_given, check_prefix
 from fedjob.node.queue.book import Book, JobRow, TaskRow
+from fedjob.node.queue.departure import departure_of
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.usage import UsageLedger
@@ -259,6 +260,8 @@ class TaskTrail:
             "before": "" if before is None else before["state"],
             "grant": self._usage.bound(row.key),
         }
+        if left := departure_of(row):
+            body["departure"] = left
         self._audit.add("task", row.key, body)
 
     def forget(self, key: str) -> None:

@@ -180,6 +180,16 @@ class Audit:
         for row in self._database.execute("SELECT * FROM audit WHERE seq > ? ORDER BY seq", (since,)):
             yield AuditRecord(row["seq"], row["at"], row["kind"], row["subject"], row["body"], row["hash"])
 
+    def of_subject(self, subject: str, limit: int = 500) -> list[AuditRecord]:
+        """Return the records about one subject, oldest first; of too many the newest."""
+        rows = self._database.rows(
+            "SELECT * FROM audit WHERE subject = ? ORDER BY seq DESC LIMIT ?", (subject, limit)
+        )
+        return [
+            AuditRecord(row["seq"], row["at"], row["kind"], row["subject"], row["body"], row["hash"])
+            for row in reversed(rows)
+        ]
+
     def verify(self, *, heads: Iterable[HeldHead] = (), hashes: Collection[str] = ()) -> int:
         """Recompute the chain; return the number of its records. For the arguments and errors see `check_chain`."""
         seq, newest = check_chain(self.records(), heads=heads, hashes=hashes)
