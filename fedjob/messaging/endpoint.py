@@ -304,7 +304,9 @@ class Endpoint:
     def _enqueue(self, sender: str, data: bytes) -> None:
         """Queue a frame that arrived on the network's thread."""
         with self._arrival:
-            if self._inbox.put(sender, data):
+            if self._inbox.holds(sender, data):
+                self.counters["replayed"] += 1
+            elif self._inbox.put(sender, data):
                 self._arrival.notify()
             else:
                 self.counters["overflow"] += 1

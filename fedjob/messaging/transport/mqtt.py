@@ -52,6 +52,7 @@ from fedjob.messaging.transport.echo import ECHO, EchoWatch
 from fedjob.messaging.transport.presence import PresenceBoard
 
 ROOT = "fedjob/1"
+_PRESENCE = [*ROOT.split("/"), "presence"]
 KEEPALIVE_S = 30
 LOOK_S = 1.0
 RETRY_S = 0.3
@@ -116,15 +117,40 @@ class _Way:
 
 
 class _PartyClient(Client):
-    """A client that may take another id where the broker ended a connection before its subscriptions stood.
+    """A client whose thread outlives whatever arrives, and that may take another id.
 
-    RabbitMQ keeps a session's messages on one node of its cluster and refuses whoever comes back under the same id while that
-    node is down.
+    paho raises what bytes that are no MQTT cause in its parser (struct.error, UnicodeDecodeError, IndexError), which would
+    end its thread for good; here they end the connection, and another is made.
     """
 
     def rename(self, client_id: str) -> None:
-        """Take another id for the next connection."""
+        """Take another id for the next connection, where the broker ended one before its subscriptions stood.
+
+        RabbitMQ keeps a session's messages on one node of its cluster and refuses whoever comes back under the same id while
+        that node is down.
+        """
         self._client_id = client_id.encode()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read what has arrived; bytes that can't be read end the connection."""
+        try:
+            return super().loop_read(max_packets)
+        except Exception:  # whatever a line or a broker makes of the bytes
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Connect; whatever the other side makes of a handshake is a failed connection.
+
+        Raises:
+            OSError: there is no connection.
+            FedjobError: this party has nothing to show for itself.
+        """
+        try:
+            return super().reconnect()
+        except (OSError, FedjobError):
+            raise
+        except Exception as error:
+            raise ConnectionAbortedError(f"{type(error).__name__}: {error}") from error
 
 
 class MqttTransport(Transport):
@@ -339,8 +365,14 @@ class MqttTransport(Transport):
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         """Return the headers of a WebSocket's handshake, with a signature of it."""
-        if self._credentials is not None and self._way.scheme == "wss":
+        if self._credentials is None or self._way.scheme != "wss":
+            return headers
+        try:
             headers |= self._credentials.headers("GET", BROKER_PATH)
+        except FedjobError as error:
+            if self._opening:
+                raise
+            self.trouble = str(error)  # on paho's thread, as above
         return headers
 
     def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
@@ -452,9 +484,12 @@ class MqttTransport(Transport):
             client.disconnect()  # or paho would try again by itself
 
     def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        levels = message.topic.split("/")
-        if levels[2] == "presence":
-            self._take_presence(client, levels[3], cast(bytes, message.payload))
+        try:
+            levels = message.topic.split("/")
+        except UnicodeDecodeError:  # spoiled on the way: what it was comes again
+            return
+        if levels[:-1] == _PRESENCE:
+            self._take_presence(client, levels[-1], cast(bytes, message.payload))
             return
         if message.payload == ECHO and levels[-1] == self.address.party:
             self._echoes.came_back(time.monotonic())
