@@ -150,7 +150,7 @@ class FrameChecks:
             raise Dropped("bad_signature", frame.sender)
         return fresh
 
-    def _head(self, frame: Frame, role: Role, wall: float) -> dict[str, Any]:
+    def _head(self, frame: Frame, role: str, wall: float) -> dict[str, Any]:
         """Return what a signed payload says of itself, once that is for here, of now and of the sender's role."""
         try:
             head = decode_head(frame.payload)

@@ -26,12 +26,10 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def holds(self, sender: str, data: bytes) -> bool:
-        """Return whether the same frame waits already."""
-        return (sender, data) in self._waiting
-
-    def put(self, sender: str, data: bytes) -> bool:
-        """Add a frame; return False where there is no room for it."""
+    def put(self, sender: str, data: bytes) -> str:
+        """Add a frame; return why it can't be: `replayed` where the same waits, `overflow` where there is no room; else nothing."""
+        if (sender, data) in self._waiting:
+            return "replayed"
         number, held = self._of.get(sender, (0, 0))
         if (
             len(self._frames) >= MAX_FRAMES
@@ -39,12 +37,12 @@ class Inbox:
             or number >= MAX_FRAMES // 2
             or held + len(data) > MAX_BYTES // 2
         ):
-            return False
+            return "overflow"
         self._frames.append((sender, data))
         self._waiting.add((sender, data))
         self._bytes += len(data)
         self._of[sender] = number + 1, held + len(data)
-        return True
+        return ""
 
     def take(self, limit: int) -> list[Frame]:
         """Remove and return the oldest frames, `limit` at most."""

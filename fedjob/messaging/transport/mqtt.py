@@ -139,18 +139,13 @@ class _PartyClient(Client):
             return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
 
     def reconnect(self) -> MQTTErrorCode:
-        """Connect; whatever the other side makes of a handshake is a failed connection.
-
-        Raises:
-            OSError: there is no connection.
-            FedjobError: this party has nothing to show for itself.
-        """
+        """Connect; on the client's own thread, whatever the other side makes of a handshake is a failed connection."""
         try:
             return super().reconnect()
-        except (OSError, FedjobError):
-            raise
         except Exception as error:
-            raise ConnectionAbortedError(f"{type(error).__name__}: {error}") from error
+            if isinstance(error, OSError) or threading.current_thread() is not self._thread:
+                raise
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST  # and paho tries again
 
 
 class MqttTransport(Transport):
@@ -230,7 +225,7 @@ class MqttTransport(Transport):
                     return
             if self.url not in failed or attempt.how != "silent":
                 # a last try with no time left must not hide the reason
-                failed[self.url] = self._explain(attempt, timeout_s)
+                failed[self.url] = _explain(attempt, self._way, self._user, self.address.party, timeout_s)
             if time.monotonic() + RETRY_S >= deadline:
                 raise BrokerUnreachable("; ".join(failed[way.url] for way in self._ways if way.url in failed))
             if attempt.how in ("unreachable", "silent", "tls", "closed") and len(self._ways) > 1:
@@ -375,33 +370,6 @@ class MqttTransport(Transport):
             self.trouble = str(error)  # on paho's thread, as above
         return headers
 
-    def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
-        if attempt.how == "refused" and attempt.detail:
-            return f"the broker at {self.url} refuses {self._user}: {attempt.detail}"
-        if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
-            who = self._user or "a client without a user name"
-            return (
-                f"the broker at {self.url} refuses {who} ({attempt.why}): "
-                f"enrol again, or ask whoever runs the hub whether {self.address.party} was revoked"
-            )
-        if attempt.how == "tls":
-            return f"the broker at {attempt.why}"
-        if attempt.how in ("refused", "closed"):
-            why = attempt.why or "it closed the connection"
-            return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"
-        if attempt.how == "unreachable" and self._way.proxy is not None:
-            proxy = self._way.proxy
-            return (
-                f"no MQTT broker is reached at {self.url} through the proxy {proxy} ({proxy.source}): {attempt.why}; "
-                "ask whoever runs the proxy to allow it"
-            )
-        if attempt.how == "unreachable":
-            return (
-                f"no MQTT broker answers at {self.url} ({attempt.why}): "
-                f"is the hub running, and may this machine connect to it?"
-            )
-        return f"the broker at {self.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
-
     # --- on a thread of its own ---------------------------------------------------------
 
     def _watch(self) -> None:
@@ -533,6 +501,35 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         proxy=membership.proxy,
         credentials=membership.credentials,
     )
+
+
+def _explain(attempt: _ConnectAttempt, way: _Way, user: str, party: str, timeout_s: float) -> str:
+    """Return a sentence about a try to connect that failed."""
+    if attempt.how == "refused" and attempt.detail:
+        return f"the broker at {way.url} refuses {user}: {attempt.detail}"
+    if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
+        who = user or "a client without a user name"
+        return (
+            f"the broker at {way.url} refuses {who} ({attempt.why}): "
+            f"enrol again, or ask whoever runs the hub whether {party} was revoked"
+        )
+    if attempt.how == "tls":
+        return f"the broker at {attempt.why}"
+    if attempt.how in ("refused", "closed"):
+        why = attempt.why or "it closed the connection"
+        return f"the broker at {way.url} does not take this client ({why}): is it an MQTT broker?"
+    if attempt.how == "unreachable" and way.proxy is not None:
+        proxy = way.proxy
+        return (
+            f"no MQTT broker is reached at {way.url} through the proxy {proxy} ({proxy.source}): {attempt.why}; "
+            "ask whoever runs the proxy to allow it"
+        )
+    if attempt.how == "unreachable":
+        return (
+            f"no MQTT broker answers at {way.url} ({attempt.why}): "
+            f"is the hub running, and may this machine connect to it?"
+        )
+    return f"the broker at {way.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
 
 def _tls_context(tls_ca: Path | str | None) -> ssl.SSLContext:
