@@ -224,8 +224,9 @@ class Roster:
         """
         self.refresh()
         self._refreshed = None  # the first stranger is looked up at once
-        if self.last_error is not None and not isinstance(self.last_error, RosterRefused):
-            raise self.last_error  # of a roster that is refused, what was known counts
+        trouble = self.last_error
+        if trouble is not None and not isinstance(trouble, RosterRefused):
+            raise trouble  # of a roster that is refused, what was known counts
 
     def _refresh_now(self) -> bool:
         now = self._clock()
