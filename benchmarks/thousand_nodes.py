@@ -4,7 +4,8 @@ python benchmarks/thousand_nodes.py                     10, 100, 300 and 1,000 n
 python benchmarks/thousand_nodes.py --nodes 300 --rounds 3 [--broker amqtt] [--one-port] [--params 10000]
 
 The nodes are those of `_crowd.py`: everything between a node and the hub is real, and the work is an addition. The
-researcher is a real `Job`. Processor seconds depend little on what else the machine does; seconds on the wall do.
+researcher is a real `Job`. Processor seconds depend little on what else the machine does; seconds on the wall do. Those of
+all nodes together say what the nodes themselves take of a machine that real ones don't share.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.processes import PYTHON, Processes, Running, wait_until
 HERE = Path(__file__).parent
 PER_PROCESS = 50
 PATIENCE_S = 300.0
+IDLE_S = 10.0
 ONE_ADDRESS = """\
 num_connections = 8192
 address_connections = 8192
@@ -46,18 +48,25 @@ class Watched:
     """The processes of a run, and what each had used when it was looked at last."""
 
     pids: dict[str, int]
+    crowds: list[int] = field(default_factory=list)
+    """The processes full of nodes, which stand as one."""
+
     used_s: dict[str, float] = field(default_factory=dict)
     began: float = 0.0
 
     def begin(self) -> None:
         """Note the time, and the processor seconds of each process."""
-        self.used_s = {name: processor_s(pid) for name, pid in self.pids.items()}
+        self.used_s = self._used()
         self.began = time.monotonic()
+
+    def _used(self) -> dict[str, float]:
+        used = {name: processor_s(pid) for name, pid in self.pids.items()}
+        return {**used, "all nodes": sum(map(processor_s, self.crowds))}
 
     def end(self, what: str) -> None:
         """Print what was used since."""
         seconds = time.monotonic() - self.began
-        used = {name: processor_s(pid) - self.used_s[name] for name, pid in self.pids.items()}
+        used = {name: value - self.used_s[name] for name, value in self._used().items()}
         parts = ", ".join(f"{name} {value:.2f}" for name, value in used.items())
         print(f"  {what:<34} {seconds:7.2f} s   processor seconds: {parts}", flush=True)
 
@@ -91,8 +100,9 @@ def run(num_nodes: int, given: argparse.Namespace) -> None:
         watched = Watched({"hub": hub.pid, **broker_of(hub)})
         load = os.getloadavg()[0]
         print(f"{num_nodes} nodes, broker {ready[2]}, load of the machine {load:.1f}", flush=True)
-        watched.begin()
         crowds = start_crowds(processes, ready[1], root, num_nodes)
+        watched.crowds = [crowd.pid for crowd in crowds]
+        watched.begin()
         for crowd in crowds:
             crowd.wait_for("enrol took", timeout_s=PATIENCE_S)
         watched.end("all enrolled")
@@ -100,6 +110,9 @@ def run(num_nodes: int, given: argparse.Namespace) -> None:
         for crowd in crowds:
             crowd.wait_for("connect took", timeout_s=PATIENCE_S)
         watched.end("all connected")
+        watched.begin()
+        time.sleep(IDLE_S)
+        watched.end("nobody asks anything")
         peak = Peak()
         with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
             watched.pids["researcher"] = os.getpid()

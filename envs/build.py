@@ -1,15 +1,21 @@
 """The wheel and the source archive of fedjob, the same bytes wherever and whenever they are built of the same sources.
 
-    python envs/build.py [FOLDER]        or:  make wheel
+    python envs/build.py [FOLDER] [--sign KEY]               or:  make wheel
+    python envs/build.py [FOLDER] --verify PUBLIC_KEY
 
 The sources are copied into a folder of their own and built there with setuptools as it is installed here (`make venv`
 installs the version of `envs/locks/build.txt`), so that neither the user's umask, nor the owner and the dates of the
 files, nor what else lies in the checkout can be seen in the result. The date in the archives is `SOURCE_DATE_EPOCH`,
 and without that variable the date of the last commit.
+
+Beside them stands `SHA256SUMS`, and with a key, which `FEDJOB_SIGNING_KEY` names as well, `SHA256SUMS.sig`: its Ed25519
+signature (RFC 8032), 64 bytes. `openssl` verifies it without anything of fedjob; docs/operations.md has the commands.
 """
 
 from __future__ import annotations
 
+import argparse
+import getpass
 import gzip
 import hashlib
 import io
@@ -19,7 +25,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md")
@@ -27,6 +38,13 @@ PACKAGE = "fedjob"
 BUILD_WITHIN_S = 300.0
 EARLIEST = 315532800
 """1980-01-01, the first day that a zip archive can name."""
+BILL = "fedjob-*.cdx.json"
+"""The bill of materials, where `make sbom` wrote one into the folder before."""
+
+SUMS, SIGNATURE = "SHA256SUMS", "SHA256SUMS.sig"
+SIGNING_KEY = "FEDJOB_SIGNING_KEY"
+"""The environment variable that names the file of the private key."""
+
 _BUILD = "import sys; from setuptools import build_meta as made; getattr(made, sys.argv[1])(sys.argv[2])"
 
 
@@ -105,10 +123,121 @@ def date_of(root: Path) -> int:
         return EARLIEST
 
 
-if __name__ == "__main__":
+class NotReleased(Exception):
+    """What lies in a folder is not what somebody signed, or can't be signed; the message says why."""
+
+
+def write_sums(folder: Path, files: Sequence[Path]) -> None:
+    """Write the hashes of files of a folder, as `sha256sum` does; a signature of earlier ones goes."""
+    (folder / SIGNATURE).unlink(missing_ok=True)
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(files)]
+    (folder / SUMS).write_text("".join(lines), encoding="ascii")
+
+
+def sign(folder: Path, key_path: Path) -> None:
+    """Sign the hashes in a folder.
+
+    Args:
+        key_path: an Ed25519 key in PEM, PKCS #8, that its owner alone can read; its passphrase is asked for.
+
+    Raises:
+        NotReleased: there is no such key.
+    """
+    key = _private_key(key_path)
+    (folder / SIGNATURE).write_bytes(key.sign((folder / SUMS).read_bytes()))
+
+
+def verify(folder: Path, key_path: Path) -> list[str]:
+    """Return the names of the files in a folder that are what the owner of a key signed.
+
+    Args:
+        key_path: the public key, in PEM.
+
+    Raises:
+        NotReleased: one of them is not, is missing, or is not among those that were signed.
+    """
     try:
-        made = build(ROOT, Path(sys.argv[1] if sys.argv[1:] else ROOT / "dist"), date_of(ROOT))
+        key = load_pem_public_key(key_path.read_bytes())
+        sums, signature = (folder / SUMS).read_bytes(), (folder / SIGNATURE).read_bytes()
+    except OSError as error:
+        raise NotReleased(f"{error.filename} can't be read: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise NotReleased(f"expected a public key in {key_path}, in PEM: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise NotReleased(f"expected an Ed25519 key in {key_path}, found {type(key).__name__}")
+    try:
+        key.verify(signature, sums)
+    except InvalidSignature as error:
+        raise NotReleased(
+            f"{folder / SUMS} was not signed with the key of {key_path}: don't install what lies there"
+        ) from error
+    signed = dict(reversed(line.split("  ", 1)) for line in sums.decode("ascii").splitlines())
+    for name, digest in signed.items():
+        path = folder / name
+        if name != Path(name).name or not path.is_file():
+            raise NotReleased(f"{path} was signed and is missing")
+        if _sha256(path) != digest:
+            raise NotReleased(f"{path} has another hash than was signed: don't install it")
+    strange = sorted(path.name for path in folder.iterdir() if path.name not in (*signed, SUMS, SIGNATURE))
+    if strange:
+        raise NotReleased(f"nobody signed {', '.join(strange)} in {folder}: move it away")
+    return sorted(signed)
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise NotReleased(f"others may read {path}: run `chmod 600 {path}`")
+        pem = path.read_bytes()
+        try:
+            key = load_pem_private_key(pem, None)
+        except TypeError:  # it has one
+            key = load_pem_private_key(pem, getpass.getpass(f"passphrase of {path}: ").encode())
+    except OSError as error:
+        raise NotReleased(f"{path} can't be read: {error.strerror}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise NotReleased(
+            f"expected a private key in {path}, as `openssl genpkey -algorithm ed25519` makes it: {error}"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise NotReleased(f"expected an Ed25519 key in {path}, found {type(key).__name__}")
+    return key
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Build, or verify what was built."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "dist")
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help=f"a private key; else {SIGNING_KEY} names it"
+    )
+    parser.add_argument("--verify", type=Path, metavar="PUBLIC_KEY", help="look at what lies in the folder")
+    given = parser.parse_args()
+    folder: Path = given.folder
+    try:
+        if given.verify is not None:
+            for name in verify(folder, given.verify):
+                print(f"{name}: signed")
+            return
+        made = build(ROOT, folder, date_of(ROOT))
+        write_sums(folder, [*made, *folder.glob(BILL)])
+        for path in made:
+            print(f"{_sha256(path)}  {path}")
+        named = os.environ.get(SIGNING_KEY, "")
+        if key := given.sign or (Path(named) if named else None):
+            sign(folder, key)
+            print(f"{folder / SIGNATURE}: signed with {key}")
+        else:
+            print(f"not signed: name a key by --sign KEY or {SIGNING_KEY}")
     except subprocess.CalledProcessError as error:
         sys.exit(f"envs/build.py: {error}\n{error.stderr}")
-    for path in made:
-        print(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path}")
+    except NotReleased as error:
+        sys.exit(f"envs/build.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

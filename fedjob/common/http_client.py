@@ -44,9 +44,9 @@ from fedjob.common.network.tls_trouble import (
     REFUSES_CERTIFICATE,
     TLS_PAGE,
     answers,
-    broke_off,
     cause_of,
     check_authority,
+    may_pass,
     speaks_tls,
     tls_trouble,
 )
@@ -286,7 +286,7 @@ class Web:
         """Return the error that a failure of the connection means."""
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
             return SpecError(f"Url not valid: {self.url}")
-        if isinstance(error, requests.exceptions.SSLError) and not broke_off(error):
+        if isinstance(error, requests.exceptions.SSLError) and not may_pass(self.url, error, self.proxy):
             ca = self._verify if isinstance(self._verify, str) else None
             if self._credentials is not None:
                 self._credentials.refused()

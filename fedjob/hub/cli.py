@@ -290,13 +290,12 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
             err=True,
         )
     if running.broker_kind == "external":
-        from fedjob.hub.broker.access import acl_file
         from fedjob.hub.broker.rabbitmq import SETTINGS_NAME
 
         click.echo(
             "The broker needs these users and rules; both files are kept up to date, reload it after changes:"
         )
-        click.echo(f"password_file {accounts.passwords}\nacl_file {accounts.acl}\n{acl_file()}", nl=False)
+        click.echo(f"password_file {accounts.passwords}\nacl_file {accounts.acl}")
         click.echo(
             f"A RabbitMQ asks the hub instead, by the settings in {accounts.acl.with_name(SETTINGS_NAME)}"
         )

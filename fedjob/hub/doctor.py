@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,9 @@ from fedjob.common.errors import FedjobError
 from fedjob.common.network.addresses import is_loopback, on_this_machine
 from fedjob.common.network.proxy import DIRECT
 from fedjob.doctor import machine
-from fedjob.doctor.findings import Finding
+from fedjob.doctor.findings import Finding, Who
+from fedjob.hub.broker.certificate_probe import asks_for_certificate, names_by_certificate
+from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.tls import SOON
@@ -43,6 +46,8 @@ def examine(home: HubHome) -> list[Finding]:
         findings.append(_certificate(running))
     findings.append(_shown(running))
     findings.append(_broker(running))
+    if running.broker_kind == "external" and running.broker_url.startswith("mqtts://") and findings[-1].ok:
+        findings.append(_broker_certificates(home, running))
     if running.storage.startswith(SCHEME):
         findings.append(_bucket(running))
     findings.append(_reachable(running))
@@ -129,6 +134,37 @@ def _broker(running: Running) -> Finding:
         )
         return Finding("broker", False, f"{named} at {running.broker_url}: {error}", advice, "you")
     return Finding("broker", True, f"{named} at {running.broker_url}")
+
+
+def _broker_certificates(home: HubHome, running: Running) -> Finding:
+    """Say whether a broker that somebody else runs knows parties by the certificates that they have from this hub."""
+    named, advice = "broker certificates", "set it up as envs/mosquitto/mosquitto.conf has it: "
+    if not running.guard.startswith("a certificate"):
+        return Finding(
+            named, True, "this hub asks for none: the broker knows parties by their passwords alone"
+        )
+    parts = urlsplit(running.broker_url)
+    where = on_this_machine(parts.hostname or ""), parts.port or 8883
+    owner: Who = "you"
+    try:
+        if not asks_for_certificate(*where):
+            found = "it asks nobody for a certificate: whoever has a party's password is let in"
+            return Finding(
+                named, False, found, f"{advice}require_certificate, use_identity_as_username", owner
+            )
+        if "the hub's own authority" not in running.guard:
+            return Finding(named, True, "it asks for a certificate, of an authority that is not this hub's")
+        with closing(HubDatabase(home.ledger)) as ledger:
+            authority = ClientAuthority.load_or_create(home.folder, ledger.federation)
+            bound = names_by_certificate(*where, authority, ledger.federation)
+    except (OSError, FedjobError) as error:
+        return Finding(named, False, f"they can't be tried: {error}", "look at the broker's log", owner)
+    if not bound:
+        found = "it takes a party's password with the certificate of another party"
+        return Finding(
+            named, False, found, f"{advice}use_identity_as_username, and the hub's acl file", owner
+        )
+    return Finding(named, True, "it takes each party's name from its certificate")
 
 
 def _bucket(running: Running) -> Finding:

@@ -237,7 +237,7 @@ class Hub:
             store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
-            accounts = Accounts(home.broker, parties)
+            accounts = Accounts(home.broker, parties, by_name=bool(settings.broker_url))
             certificates = self._certificates(home, ledger)
             refusals = Refusals()
             door = None if certificates is None else BrokerDoor(certificates)

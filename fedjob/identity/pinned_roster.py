@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from fedjob.identity.membership import Membership
 from fedjob.identity.party_list import PartyList
 from fedjob.identity.roster import Roster, RosterEntry
 from fedjob.identity.statements.federation_keys import KEYS_KIND, FederationKeys
-from fedjob.identity.statements.pin import Pin, RosterRefused
+from fedjob.identity.statements.pin import Pin
 from fedjob.identity.statements.roster_statement import ROSTER_KIND
 from fedjob.identity.statements.signed import MAX_STATEMENT_BYTES, Signed
 from fedjob.identity.statements.succession import SUCCESSION_KIND
@@ -104,14 +103,12 @@ def open_roster(home: Path, membership: Membership, *, ask: bool = True) -> Rost
         RepositoryUnreachable, NotPermitted: the hub does not answer, or not this party.
     """
     if membership.federation_keys is None:
-        parties = PartyList(membership)
-        return Roster(parties.fetch() if ask else {}, parties.fetch)
-    pinned = PinnedRoster(home, membership, membership.federation_keys)
-    roster = Roster(pinned.parties(), pinned.fetch, pin=lambda: pinned.pin)
+        roster = Roster({}, PartyList(membership).fetch)
+    else:
+        pinned = PinnedRoster(home, membership, membership.federation_keys)
+        roster = Roster(pinned.parties(), pinned.fetch, pin=lambda: pinned.pin)
     if ask:
-        with suppress(RosterRefused):  # what was known counts, and what is wrong with the hub's is said
-            pinned.fetch()
-        roster.refresh()
+        roster.reach()
     return roster
 
 

@@ -216,6 +216,18 @@ class Roster:
         with self._refreshing:
             return self._refresh_now()
 
+    def reach(self) -> None:
+        """Fetch the current list once, at a party's start.
+
+        Raises:
+            RepositoryUnreachable, NotPermitted, DecodeError: the hub does not answer, not this party, or not as a hub does.
+        """
+        self.refresh()
+        self._refreshed = None  # the first stranger is looked up at once
+        trouble = self.last_error
+        if trouble is not None and not isinstance(trouble, RosterRefused):
+            raise trouble  # of a roster that is refused, what was known counts
+
     def _refresh_now(self) -> bool:
         now = self._clock()
         if self._refresh is None or (self._refreshed is not None and now - self._refreshed < REFRESH_EVERY_S):

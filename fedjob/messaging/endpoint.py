@@ -304,10 +304,10 @@ class Endpoint:
     def _enqueue(self, sender: str, data: bytes) -> None:
         """Queue a frame that arrived on the network's thread."""
         with self._arrival:
-            if self._inbox.put(sender, data):
-                self._arrival.notify()
+            if trouble := self._inbox.put(sender, data):
+                self.counters[trouble] += 1
             else:
-                self.counters["overflow"] += 1
+                self._arrival.notify()
 
     def _note_connection(self, up: bool) -> None:
         with self._arrival:

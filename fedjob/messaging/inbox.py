@@ -12,21 +12,24 @@ Frame = tuple[str, bytes]
 
 
 class Inbox:
-    """Waiting frames, oldest first; whoever shares it between threads guards it.
+    """Waiting frames, oldest first, each once; whoever shares it between threads guards it.
 
     One sender fills half of it at most, so that there is room for the others.
     """
 
     def __init__(self) -> None:
         self._frames: deque[Frame] = deque()
+        self._waiting: set[Frame] = set()
         self._bytes = 0
         self._of: dict[str, tuple[int, int]] = {}  # sender -> its frames here, and their bytes
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, sender: str, data: bytes) -> bool:
-        """Add a frame; return False where there is no room for it."""
+    def put(self, sender: str, data: bytes) -> str:
+        """Add a frame; return why it can't be: `replayed` where the same waits, `overflow` where there is no room; else nothing."""
+        if (sender, data) in self._waiting:
+            return "replayed"
         number, held = self._of.get(sender, (0, 0))
         if (
             len(self._frames) >= MAX_FRAMES
@@ -34,16 +37,18 @@ class Inbox:
             or number >= MAX_FRAMES // 2
             or held + len(data) > MAX_BYTES // 2
         ):
-            return False
+            return "overflow"
         self._frames.append((sender, data))
+        self._waiting.add((sender, data))
         self._bytes += len(data)
         self._of[sender] = number + 1, held + len(data)
-        return True
+        return ""
 
     def take(self, limit: int) -> list[Frame]:
         """Remove and return the oldest frames, `limit` at most."""
         taken = [self._frames.popleft() for _ in range(min(limit, len(self._frames)))]
         for sender, data in taken:
+            self._waiting.discard((sender, data))
             self._bytes -= len(data)
             number, held = self._of[sender]
             if number > 1:

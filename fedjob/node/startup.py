@@ -20,8 +20,8 @@ from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership, hub_of, load_membership
-from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.pinned_roster import open_roster
+from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import hub_ahead_s
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -73,8 +73,8 @@ HUB_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 def wait_for_hub(
     home: NodeHome, stopping: threading.Event, tell: Callable[[str], object] = log.warning
-) -> bool:
-    """Return whether the hub answers, however long that takes; False where this was stopped first.
+) -> Roster | None:
+    """Return the roster once the hub answers, however long that takes; None where this was stopped first.
 
     Args:
         tell: is given each new reason why it does not.
@@ -87,15 +87,14 @@ def wait_for_hub(
     while not stopping.is_set():
         try:
             ensure_certificate(membership)
-            fetch_parties(membership)
-            return True
+            return open_roster(home.root, membership)
         except RepositoryUnreachable as error:
             if str(error) != problem:
                 problem = str(error)
                 tell(f"the node waits for its hub, and asks again until it answers: {problem}")
             stopping.wait(HUB_AGAIN_S[min(num_failed, len(HUB_AGAIN_S) - 1)])
             num_failed += 1
-    return False
+    return None
 
 
 def clock_of_hub(membership: Membership) -> float | None:
@@ -110,11 +109,15 @@ def clock_of_hub(membership: Membership) -> float | None:
 
 def open_daemon(
     home: NodeHome,
+    roster: Roster | None = None,
     *,
     options: dict[str, Scalar | None] | None = None,
     crash_at: Callable[[str], None] | None = None,
 ) -> Daemon:
     """Put a daemon together for a home that `init_node` made.
+
+    Args:
+        roster: as `wait_for_hub` returned it; None for one that the hub is asked for now.
 
     Raises:
         FedjobError: no membership, or the hub does not answer; see `wait_for_hub`.
@@ -127,7 +130,8 @@ def open_daemon(
     settings = Settings(home, options)
     ensure_certificate(membership)
     hub = hub_of(membership)
-    roster = open_roster(home.root, membership)
+    if roster is None:
+        roster = open_roster(home.root, membership)
     transport = transport_of(replace(membership, broker_url=hub.broker_url), Address(identity.party))
     return Daemon(
         home=home,

@@ -211,24 +211,47 @@ def test_a_session_that_outlives_its_connection_lies_on_three_nodes(
     assert all(node.node in line for node in cluster.nodes)
 
 
-def test_a_job_ends_in_the_bytes_of_one_over_a_single_broker_also_when_a_cluster_node_is_killed(
-    cluster: Cluster, federation: Federation, tmp_path: Path
-) -> None:
-    with Federation(tmp_path / "single", preferred_kind()) as single:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the hash in which the job ends over a hub's own broker."""
+    with Federation(tmp_path_factory.mktemp("single"), preferred_kind()) as single:
         _add_nodes(single)
         expected = _job(single)
         expected.run(progress=False)
-        bytes_ = digest(expected)
+        return digest(expected)
+
+
+@pytest.mark.parametrize("away_s", [0, 8])
+def test_a_job_ends_in_the_same_bytes_when_the_hub_is_killed(
+    away_s: int, cluster: Cluster, federation: Federation, undisturbed: str
+) -> None:
+    """Meanwhile the brokers have nobody to ask: sessions go on or are ended, and are let in again by the hub that is back."""
+    job = _job(federation)
+    rights = (federation.folder / "hub" / "broker" / rabbitmq.SETTINGS_NAME).read_text()
+    with background(lambda: job.run(progress=False)) as run:
+        wait_until(lambda: _in_round(job, 2), timeout_s=PATIENCE_S, what="round 2")
+        federation.hub.kill()
+        time.sleep(away_s)
+        federation.start_hub()
+        run.result(timeout=PATIENCE_S)
+    assert digest(job) == undisturbed
+    assert all(sorted(info.replied) == sorted(SITES) for info in job.rounds.values())
+    assert (federation.folder / "hub" / "broker" / rabbitmq.SETTINGS_NAME).read_text() == rights
+
+
+def test_a_job_ends_in_the_bytes_of_one_over_a_single_broker_also_when_a_cluster_node_is_killed(
+    cluster: Cluster, federation: Federation, undisturbed: str
+) -> None:
     whole = _job(federation)
     whole.run(progress=False)
-    assert digest(whole) == bytes_
+    assert digest(whole) == undisturbed
 
     broken = _job(federation)
     with background(lambda: broken.run(progress=False)) as run:
         wait_until(lambda: _in_round(broken, 2), timeout_s=PATIENCE_S, what="round 2")
         cluster.nodes[0].kill()
         run.result(timeout=PATIENCE_S)
-    assert digest(broken) == bytes_
+    assert digest(broken) == undisturbed
     assert all(sorted(info.replied) == sorted(SITES) for info in broken.rounds.values())
     cluster.nodes[0].start()
     cluster.nodes[0].wait()

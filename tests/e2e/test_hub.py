@@ -384,10 +384,11 @@ def test_with_a_broker_of_somebody_else_it_says_what_to_add(start: Start) -> Non
     assert (hub.broker_url, hub.kind) == ("mqtt://127.0.0.1:18830", "external")
     assert hub.broker() is None
     said = hub.process.log()
-    assert "pattern write fedjob/1/to/+/+/from/%u" in said
+    acl = Path(re.search(r"^acl_file (.+)$", said, re.MULTILINE)[1])  # type: ignore[index]
     passwords = Path(re.search(r"^password_file (.+)$", said, re.MULTILINE)[1])  # type: ignore[index]
     hub.join("node-a")
     assert "node-a:$7$101$" in passwords.read_text()
+    assert "user node-a" in acl.read_text()
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -295,6 +295,39 @@ def test_replayed_frames_change_nothing_and_are_counted(glass: Federation, spy: 
     assert counters["replayed"]
 
 
+def test_a_flood_of_replayed_frames_takes_nothing_from_its_partys_own_allowance(
+    glass: Federation, spy: Spy
+) -> None:
+    """A broker's operator sends what a researcher sent before, over and over, while that researcher works."""
+    make_job(glass, rounds=1).run(progress=False)
+    glass.session().nodes(timeout_s=30)
+    old = [(topic, data) for topic, data in spy.carried() if topic.endswith("/from/lab")]
+    assert {"ping", "task", "offer", "end"} <= {kind_of(data) for _, data in old}
+    node = glass.nodes["west"]
+    before = dropped(node, spy)
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            for topic in {topic for topic, _ in old}:
+                spy.say(topic, *[data for at, data in old if at == topic] * 20)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        for _ in range(3):
+            assert {"east", "west"} == {
+                info.id for info in glass.session().nodes(timeout_s=30) if info.online
+            }
+        make_job(glass).run(progress=False)
+    finally:
+        stop.set()
+        thread.join()
+    after = dropped(node, spy)
+    assert after["replayed"] - before.get("replayed", 0) > 500
+    assert after.get("flooded", 0) == before.get("flooded", 0)
+
+
 def kind_of(data: bytes) -> str:
     """Return the kind of message in a frame."""
     return str(msgpack.unpackb(decode_frame(data).payload)["kind"])

@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedjob.common.errors import BrokerUnreachable
 from fedjob.common.types import Address
 from fedjob.messaging.transport.mqtt import MqttTransport
+from tests.faults.line import FaultyLine, LineProperties
+from tests.faults.script import Fault, Script
+from tests.faults.serving import LoopThread, Stream
 from tests.parts import program
 from tests.processes import Processes, wait_until
 
@@ -93,6 +96,47 @@ def test_a_frame_travels_over(scheme: str, broker: dict[str, str], certificate: 
     finally:
         node.close()
         alice.close()
+
+
+SPOILED_HANDSHAKES = (
+    b"HTTP/1.1 101 Switching\r\nSec-WebSocket-Accept:x\r\n\r\n",
+    b"HTTP/1.1 101 Switching\r\nSec-WebSocket-Accept: \xff\xfe\r\n\r\n",
+)
+
+
+class _SpoiledHandshakes(FaultyLine):
+    """A line that answers the next requests for a WebSocket itself, wrongly."""
+
+    left: tuple[bytes, ...] = ()
+
+    async def serve(self, client: Stream) -> None:
+        if not self.left:
+            await super().serve(client)
+            return
+        answer, self.left = self.left[0], self.left[1:]
+        await client.reader.readuntil(b"\r\n\r\n")
+        await client.send(answer)
+        await client.reader.read()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_spoiled_handshakes_of_websocket_do_not_end_the_way_to_the_broker(broker: dict[str, str]) -> None:
+    connections: queue.Queue[bool] = queue.Queue()
+    with LoopThread() as loop:
+        line = _SpoiledHandshakes(loop, int(broker["ws"].rpartition(":")[2]))
+        node = MqttTransport(f"ws://127.0.0.1:{line.port}", Address("site"))
+        try:
+            node.open(lambda *frame: None, timeout_s=30, on_connection=connections.put)
+            assert connections.get(timeout=5)
+            line.left = SPOILED_HANDSHAKES
+            line.become(LineProperties(), Script((Fault(kind="reset", num=1, most=1),)))
+            node.send(Address("site"), b"x")  # by which the connection breaks
+            assert not connections.get(timeout=30)
+            assert connections.get(timeout=30)
+            assert line.left == ()
+        finally:
+            node.close()
 
 
 # paho leaves the socket of a failed handshake to the garbage collector, which warns.

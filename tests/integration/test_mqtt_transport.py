@@ -8,16 +8,20 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from fedjob.common.errors import BrokerUnreachable, SpecError
 from fedjob.common.types import Address
+from fedjob.hub.broker.mqtt_packets import CONNECT, SUBSCRIBE, Packets, kind_of
 from fedjob.messaging.transport.mqtt import MqttTransport
+from tests.bare_mqtt import packet, publish, text
 from tests.parts import program
 from tests.processes import Processes, Running, wait_until
 
@@ -247,6 +251,89 @@ def test_something_that_never_answers_is_given_up_in_time(
         with pytest.raises(BrokerUnreachable, match="is it an MQTT broker"):
             session(f"mqtt://127.0.0.1:{silent.getsockname()[1]}", ALICE).open(timeout_s=1.5)
         assert time.monotonic() - began < 20
+
+
+SPOILED = {
+    "a topic that is no UTF-8": packet(0x30, text(b"fedjob/1/to/alice/s1/from/h\xb9spital") + b"\x00x"),
+    "a topic beyond the packet's end": packet(0x30, b"\xff\xff" + b"fedjob"),
+    "a message without a topic": packet(0x30, b""),
+    "a topic of one level": packet(0x30, text(b"x") + b"\x00"),
+    "presence of nobody": packet(0x30, text(b"fedjob/1/presence") + b"\x00"),
+    "a message of quality 3": packet(0x36, text(b"fedjob/1/all/from/x") + b"\x00\x01x"),
+    "an answer without a body": packet(0x40, b""),
+    "subscriptions without a body": packet(0x90, b""),
+    "a login's answer without a body": packet(0x20, b""),
+    "a kind that is none": packet(0x00, b"x"),
+    "a kind that clients send": packet(0x82, b"\x00\x01"),
+    "noise": b"\x32\xb9\xff\xff\xff\xff\xff\x01noise",
+}
+
+
+class SpoilingBroker:
+    """A broker that lets its one client in, and sends it spoiled bytes and then a message, on each connection the next of each."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+        self._left = list(SPOILED.items())
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                line, _ = self._listener.accept()
+                with line, suppress(OSError):
+                    self._converse(line)
+
+    def _converse(self, line: socket.socket) -> None:
+        line.settimeout(0.5)
+        packets, new = Packets(1 << 20), self._version == 5
+        while True:
+            try:
+                block = line.recv(1 << 16)
+                if not block:
+                    return
+            except TimeoutError:  # it bore what came last
+                self._send_next(line)
+                continue
+            for each in packets.feed(block):
+                if kind_of(each) == CONNECT:
+                    line.sendall(packet(0x20, b"\x00\x00\x00" if new else b"\x00\x00"))
+                elif kind_of(each) == SUBSCRIBE:
+                    number = each[2:4]
+                    line.sendall(packet(0x90, number + (b"\x00" if new else b"") + b"\x01\x01"))
+                    self._send_next(line)
+
+    def _send_next(self, line: socket.socket) -> None:
+        line.sendall(publish("fedjob/1/to/alice/s1/from/hospital", b"fine", version=self._version))
+        if self._left:
+            line.sendall(self._left.pop(0)[1])
+        else:
+            line.sendall(publish("fedjob/1/to/alice/s1/from/hospital", b"last", version=self._version))
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_no_bytes_from_a_broker_end_a_session_for_good(version: Literal[4, 5]) -> None:
+    """They end the connection at most, and the owner hears of that; the next one carries messages again."""
+    broker = SpoilingBroker(version)
+    session = Session(MqttTransport(broker.url, ALICE, version=version))
+    try:
+        session.open()
+        deadline = time.monotonic() + 90
+        while session.frames.get(timeout=max(0.1, deadline - time.monotonic())) != ("hospital", b"last"):
+            pass
+        heard = [session.connections.get() for _ in range(session.connections.qsize())]
+        assert heard == [k % 2 == 0 for k in range(len(heard))]
+        assert len(heard) >= 5
+        assert session.transport.connected()
+    finally:
+        session.transport.close()
+        broker.close()
 
 
 def test_an_unknown_scheme_is_refused() -> None:

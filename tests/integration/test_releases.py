@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from envs import audit, sbom
-from envs.build import build, sources
+from envs.build import SIGNATURE, SUMS, NotReleased, build, sign, sources, verify, write_sums
 from envs.lock import LOCKS, Locked, read_lock
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +63,107 @@ def test_a_wheel_has_all_of_the_package_and_nothing_else(built: list[Path]) -> N
         if path.suffix in (".py", ".typed", ".json") and path.parts[0] == "fedjob"
     }
     assert inside == expected
+
+
+@dataclass(frozen=True)
+class Release:
+    """A folder with what was built and signed, and the two keys."""
+
+    folder: Path
+    private: Path
+    public: Path
+
+
+@pytest.fixture
+def release(built: list[Path], tmp_path: Path) -> Release:
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    files = [Path(shutil.copyfile(path, folder / path.name)) for path in built]
+    write_sums(folder, files)
+    made = Release(folder, tmp_path / "release.key", tmp_path / "release.pub")
+    key = Ed25519PrivateKey.generate()
+    made.private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    made.private.chmod(0o600)
+    made.public.write_bytes(public_pem(key))
+    sign(folder, made.private)
+    return made
+
+
+def public_pem(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_what_was_signed_is_verified_here_and_by_openssl_and_sha256sum(release: Release) -> None:
+    names = sorted(path.name for path in release.folder.iterdir() if path.name.startswith("fedjob-"))
+    assert verify(release.folder, release.public) == names
+    assert len(names) == 2
+    verifying = (
+        f"openssl pkeyutl -verify -pubin -inkey {release.public} -rawin -in {SUMS} -sigfile {SIGNATURE}"
+    )
+    for words in (verifying.split(), ["sha256sum", "--check", "--strict", SUMS]):
+        if shutil.which(words[0]) is not None:
+            subprocess.run(words, cwd=release.folder, check=True, capture_output=True, timeout=30)
+    command = [sys.executable, ROOT / "envs" / "build.py", release.folder, "--verify", release.public]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.count(": signed")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("wheel", "another hash than was signed"),
+        ("sums", "was not signed with the key"),
+        ("signature", "was not signed with the key"),
+        ("other key", "was not signed with the key"),
+        ("missing", "was signed and is missing"),
+        ("more", "nobody signed fedjob-9-py3-none-any.whl"),
+        ("unsigned", "SHA256SUMS.sig can't be read"),
+        ("no key", "expected a public key"),
+    ],
+)
+def test_what_is_not_as_it_was_signed_is_named(release: Release, fault: str, words: str) -> None:
+    wheel = next(release.folder.glob("*.whl"))
+    match fault:
+        case "wheel":
+            wheel.write_bytes(wheel.read_bytes()[:-1] + b"x")
+        case "sums":
+            wheel.write_bytes(b"bad")
+            before = (release.folder / SIGNATURE).read_bytes()
+            write_sums(release.folder, [wheel])
+            (release.folder / SIGNATURE).write_bytes(before)
+        case "signature":
+            (release.folder / SIGNATURE).write_bytes(bytes(64))
+        case "other key":
+            release.public.write_bytes(public_pem(Ed25519PrivateKey.generate()))
+        case "missing":
+            wheel.unlink()
+        case "more":
+            (release.folder / "fedjob-9-py3-none-any.whl").write_bytes(b"of somebody")
+        case "unsigned":
+            write_sums(release.folder, [wheel])
+        case "no key":
+            release.public.write_text("no key")
+    with pytest.raises(NotReleased, match=words):
+        verify(release.folder, release.public)
+    if fault == "wheel":
+        command = [sys.executable, ROOT / "envs" / "build.py", release.folder, "--verify", release.public]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_key_that_others_may_read_or_that_is_none_signs_nothing(release: Release, tmp_path: Path) -> None:
+    release.private.chmod(0o644)
+    with pytest.raises(NotReleased, match="chmod 600"):
+        sign(release.folder, release.private)
+    other = tmp_path / "other.key"
+    other.write_text("no key")
+    other.chmod(0o600)
+    with pytest.raises(NotReleased, match="openssl genpkey -algorithm ed25519"):
+        sign(release.folder, other)
+    with pytest.raises(NotReleased, match="can't be read"):
+        sign(release.folder, tmp_path / "none.key")
 
 
 def test_a_file_with_another_hash_than_the_locked_one_is_not_installed(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TLS_PAGE = "docs/tls.md"
 
 _LOOK_S = 3.0
+_NUM_LOOKS = 2
 REFUSES_CERTIFICATE = (
     "refuses the certificate of this party: it is not of the authority whose certificates that hub takes, or not for "
     "clients; one that the hub issued is renewed by itself, in a moment, one of your own is the setting tls_cert"
@@ -36,11 +37,12 @@ _STRICT = ("key usage", "key identifier", "basic constraints")
 """Words of what Python 3.13 requires of an authority's certificate beyond what earlier versions did."""
 
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER")
+"""Words of what a server's answer is that speaks no TLS."""
+
 _DISAGREE = (
     *_ALERTS,
-    "WRONG_VERSION_NUMBER",
-    "HTTP_REQUEST",
-    "RECORD_LAYER",
+    *_NO_TLS,
     "NO_PROTOCOLS_AVAILABLE",
     "UNSUPPORTED_PROTOCOL",
     "ALERT_PROTOCOL_VERSION",
@@ -64,6 +66,18 @@ def broke_off(error: BaseException) -> bool:
     if found is None or isinstance(found, ssl.SSLCertVerificationError):
         return False
     return not any(words in str(found) for words in _DISAGREE)
+
+
+def may_pass(url: str, error: BaseException, proxy: Proxy | None) -> bool:
+    """Return whether another try may succeed: see `broke_off`, or what arrived looked like no TLS from a server that speaks it.
+
+    Bytes that are lost or damaged on the way look like that, too.
+    """
+    found = cause_of(error, (ssl.SSLError,))
+    if broke_off(error):
+        return True
+    looks_plain = any(words in str(found) for words in _NO_TLS)
+    return looks_plain and any(speaks_tls(url, proxy) for _ in range(_NUM_LOOKS))
 
 
 def check_authority(path: str | Path) -> None:
@@ -99,14 +113,14 @@ def tls_trouble(
         error = cause_of(error, (ssl.SSLError,))
     words = str(getattr(error, "verify_message", "") or getattr(error, "reason", "") or error or "no reason")
     code = getattr(error, "verify_code", 0)
-    if error is not None and broke_off(error):
+    if error is not None and may_pass(url, error, proxy):
         through = "" if proxy is None else f", or the proxy {proxy} that looks inside TLS,"
         return (
             f"{url}: the connection broke off while TLS began ({words}): try again; if it stays so, whoever runs the "
             f"server{through} finds the reason in its log; see {TLS_PAGE}"
         )
     certificate = _certificate_of(url, proxy)
-    if "WRONG_VERSION_NUMBER" in words or "RECORD_LAYER" in words or "HTTP_REQUEST" in words:
+    if any(each in words for each in _NO_TLS):
         plain = url.replace("https://", "http://").replace("mqtts://", "mqtt://").replace("wss://", "ws://")
         text = f"{url} does not speak TLS: its address is {plain}, or another port than this"
     elif any(alert in words for alert in _ALERTS):

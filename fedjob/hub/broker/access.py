@@ -16,6 +16,7 @@ HUB_USER = "_hub"
 """The hub's own name at its broker; no party can have it."""
 
 WRITE = ("fedjob/1/to/+/+/from/%u", "fedjob/1/all/from/%u", "fedjob/1/presence/%u")
+_RIGHTS = [*(("read", topic) for topic in READ), *(("write", topic) for topic in WRITE)]
 
 
 def presence_of(party: str) -> str:
@@ -23,14 +24,24 @@ def presence_of(party: str) -> str:
     return f"fedjob/1/presence/{party}"
 
 
-def acl_file() -> str:
-    """Return Mosquitto's ACL file; it is the same for every federation."""
-    lines = [
-        "# %u is the user's name, which is the party's. Patterns throughout: `topic` lines before any",
-        "# `user` line are for anonymous clients. Mosquitto warns of the patterns without %u; they are meant.",
-    ]
-    lines += [f"pattern read {topic}" for topic in READ]
-    lines += [f"pattern write {topic}" for topic in WRITE]
+def acl_file(parties: Iterable[str] | None = None) -> str:
+    """Return Mosquitto's ACL file.
+
+    Args:
+        parties: those that may do anything, by name, so that one that is not among them has no rights however it logs in;
+            None for the same file for every federation, where logins alone decide.
+    """
+    if parties is None:
+        lines = [
+            "# %u is the user's name, which is the party's. Patterns throughout: `topic` lines before any",
+            "# `user` line are for anonymous clients. Mosquitto warns of the patterns without %u; they are meant.",
+        ]
+        lines += [f"pattern {right} {topic}" for right, topic in _RIGHTS]
+        return "\n".join(lines) + "\n"
+    lines = ["# The parties as they are now: the hub writes this file after each change."]
+    for party in sorted(parties):
+        lines += ["", f"user {party}"]
+        lines += [f"topic {right} {topic.replace('%u', party)}" for right, topic in _RIGHTS]
     return "\n".join(lines) + "\n"
 
 

@@ -31,9 +31,14 @@ _PROBE_EVERY_S = 0.01
 
 
 class Accounts:
-    """The broker's password and ACL files, written from the hub's parties."""
+    """The broker's password and ACL files, written from the hub's parties.
 
-    def __init__(self, folder: Path, parties: Parties) -> None:
+    Args:
+        by_name: the ACL file names each party that is there, for a broker that knows parties by their certificates.
+    """
+
+    def __init__(self, folder: Path, parties: Parties, *, by_name: bool = False) -> None:
+        self._by_name = by_name
         self.passwords = folder / "passwords"
         self.acl = folder / "acl"
         self._parties = parties
@@ -56,7 +61,8 @@ class Accounts:
             return False
         password = secrets.token_hex(32)
         own = password_file([(HUB_USER, hash_password(password))])
-        write_atomic(self.acl, acl_file().encode())
+        rules = acl_file([party for party, _ in members] if self._by_name else None)
+        write_atomic(self.acl, rules.encode())
         write_atomic(self.passwords, (content + own).encode())
         self._written, self._hub_password = content, password
         return True

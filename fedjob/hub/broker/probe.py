@@ -19,7 +19,7 @@ async def lets_in(broker: LocalSocket, user: str, password: str, *, timeout_s: f
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await broker.connect()
-            writer.write(_connect(user, password))
+            writer.write(login_packet(user, password))
             answer = await reader.readexactly(4)
             writer.write(_DISCONNECT)
             await writer.drain()
@@ -33,7 +33,8 @@ async def lets_in(broker: LocalSocket, user: str, password: str, *, timeout_s: f
                 await asyncio.wait_for(writer.wait_closed(), 1)
 
 
-def _connect(user: str, password: str) -> bytes:
+def login_packet(user: str, password: str) -> bytes:
+    """Return a CONNECT packet of MQTT 3.1.1."""
     flags = 0x80 | 0x40 | 0x02  # user name, password, clean session
     body = _text("MQTT") + bytes([4, flags]) + struct.pack("!H", 30)
     body += _text(f"probe{secrets.token_hex(6)}") + _text(user) + _text(password)

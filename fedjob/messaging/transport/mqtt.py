@@ -52,6 +52,7 @@ from fedjob.messaging.transport.echo import ECHO, EchoWatch
 from fedjob.messaging.transport.presence import PresenceBoard
 
 ROOT = "fedjob/1"
+_PRESENCE = [*ROOT.split("/"), "presence"]
 KEEPALIVE_S = 30
 LOOK_S = 1.0
 RETRY_S = 0.3
@@ -116,15 +117,35 @@ class _Way:
 
 
 class _PartyClient(Client):
-    """A client that may take another id where the broker ended a connection before its subscriptions stood.
+    """A client whose thread outlives whatever arrives, and that may take another id.
 
-    RabbitMQ keeps a session's messages on one node of its cluster and refuses whoever comes back under the same id while that
-    node is down.
+    paho raises what bytes that are no MQTT cause in its parser (struct.error, UnicodeDecodeError, IndexError), which would
+    end its thread for good; here they end the connection, and another is made.
     """
 
     def rename(self, client_id: str) -> None:
-        """Take another id for the next connection."""
+        """Take another id for the next connection, where the broker ended one before its subscriptions stood.
+
+        RabbitMQ keeps a session's messages on one node of its cluster and refuses whoever comes back under the same id while
+        that node is down.
+        """
         self._client_id = client_id.encode()
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Read what has arrived; bytes that can't be read end the connection."""
+        try:
+            return super().loop_read(max_packets)
+        except Exception:  # whatever a line or a broker makes of the bytes
+            return self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
+
+    def reconnect(self) -> MQTTErrorCode:
+        """Connect; on the client's own thread, whatever the other side makes of a handshake is a failed connection."""
+        try:
+            return super().reconnect()
+        except Exception as error:
+            if isinstance(error, OSError) or threading.current_thread() is not self._thread:
+                raise
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST  # and paho tries again
 
 
 class MqttTransport(Transport):
@@ -204,7 +225,7 @@ class MqttTransport(Transport):
                     return
             if self.url not in failed or attempt.how != "silent":
                 # a last try with no time left must not hide the reason
-                failed[self.url] = self._explain(attempt, timeout_s)
+                failed[self.url] = _explain(attempt, self._way, self._user, self.address.party, timeout_s)
             if time.monotonic() + RETRY_S >= deadline:
                 raise BrokerUnreachable("; ".join(failed[way.url] for way in self._ways if way.url in failed))
             if attempt.how in ("unreachable", "silent", "tls", "closed") and len(self._ways) > 1:
@@ -339,36 +360,15 @@ class MqttTransport(Transport):
 
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         """Return the headers of a WebSocket's handshake, with a signature of it."""
-        if self._credentials is not None and self._way.scheme == "wss":
+        if self._credentials is None or self._way.scheme != "wss":
+            return headers
+        try:
             headers |= self._credentials.headers("GET", BROKER_PATH)
+        except FedjobError as error:
+            if self._opening:
+                raise
+            self.trouble = str(error)  # on paho's thread, as above
         return headers
-
-    def _explain(self, attempt: _ConnectAttempt, timeout_s: float) -> str:
-        if attempt.how == "refused" and attempt.detail:
-            return f"the broker at {self.url} refuses {self._user}: {attempt.detail}"
-        if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
-            who = self._user or "a client without a user name"
-            return (
-                f"the broker at {self.url} refuses {who} ({attempt.why}): "
-                f"enrol again, or ask whoever runs the hub whether {self.address.party} was revoked"
-            )
-        if attempt.how == "tls":
-            return f"the broker at {attempt.why}"
-        if attempt.how in ("refused", "closed"):
-            why = attempt.why or "it closed the connection"
-            return f"the broker at {self.url} does not take this client ({why}): is it an MQTT broker?"
-        if attempt.how == "unreachable" and self._way.proxy is not None:
-            proxy = self._way.proxy
-            return (
-                f"no MQTT broker is reached at {self.url} through the proxy {proxy} ({proxy.source}): {attempt.why}; "
-                "ask whoever runs the proxy to allow it"
-            )
-        if attempt.how == "unreachable":
-            return (
-                f"no MQTT broker answers at {self.url} ({attempt.why}): "
-                f"is the hub running, and may this machine connect to it?"
-            )
-        return f"the broker at {self.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
     # --- on a thread of its own ---------------------------------------------------------
 
@@ -452,9 +452,12 @@ class MqttTransport(Transport):
             client.disconnect()  # or paho would try again by itself
 
     def _message(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        levels = message.topic.split("/")
-        if levels[2] == "presence":
-            self._take_presence(client, levels[3], cast(bytes, message.payload))
+        try:
+            levels = message.topic.split("/")
+        except UnicodeDecodeError:  # spoiled on the way: what it was comes again
+            return
+        if levels[:-1] == _PRESENCE:
+            self._take_presence(client, levels[-1], cast(bytes, message.payload))
             return
         if message.payload == ECHO and levels[-1] == self.address.party:
             self._echoes.came_back(time.monotonic())
@@ -498,6 +501,35 @@ def transport_of(membership: Membership, address: Address, broker_url: str = "")
         proxy=membership.proxy,
         credentials=membership.credentials,
     )
+
+
+def _explain(attempt: _ConnectAttempt, way: _Way, user: str, party: str, timeout_s: float) -> str:
+    """Return a sentence about a try to connect that failed."""
+    if attempt.how == "refused" and attempt.detail:
+        return f"the broker at {way.url} refuses {user}: {attempt.detail}"
+    if attempt.how == "refused" and attempt.why in _NOT_ALLOWED:
+        who = user or "a client without a user name"
+        return (
+            f"the broker at {way.url} refuses {who} ({attempt.why}): "
+            f"enrol again, or ask whoever runs the hub whether {party} was revoked"
+        )
+    if attempt.how == "tls":
+        return f"the broker at {attempt.why}"
+    if attempt.how in ("refused", "closed"):
+        why = attempt.why or "it closed the connection"
+        return f"the broker at {way.url} does not take this client ({why}): is it an MQTT broker?"
+    if attempt.how == "unreachable" and way.proxy is not None:
+        proxy = way.proxy
+        return (
+            f"no MQTT broker is reached at {way.url} through the proxy {proxy} ({proxy.source}): {attempt.why}; "
+            "ask whoever runs the proxy to allow it"
+        )
+    if attempt.how == "unreachable":
+        return (
+            f"no MQTT broker answers at {way.url} ({attempt.why}): "
+            f"is the hub running, and may this machine connect to it?"
+        )
+    return f"the broker at {way.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
 
 
 def _tls_context(tls_ca: Path | str | None) -> ssl.SSLContext:

@@ -139,14 +139,15 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
     stopping = threading.Event()
     with locked(home):
         with _stopping_on_signals(stopping.set):
-            if not wait_for_hub(home, stopping, _tell):
+            roster = wait_for_hub(home, stopping, _tell)
+            if roster is None:
                 return
         if text := clock_text(clock_of_hub(load_membership(home.root))):
             _tell(text)
         config = Settings(home, dict(options))().config
         if (support := find_support()).in_force(config.sandbox) == REFUSED:
             _tell(support.advice)
-        daemon = open_daemon(home, options=dict(options))
+        daemon = open_daemon(home, roster, options=dict(options))
         with _stopping_on_signals(daemon.stop), served(home, config, daemon.pulse) as unserved:
             if unserved:
                 _tell(unserved)

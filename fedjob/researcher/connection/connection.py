@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ from fedjob.identity.membership import Membership
 from fedjob.identity.roster import Roster
 from fedjob.messaging.clock import misdated_text
 from fedjob.messaging.endpoint import Endpoint
-from fedjob.messaging.messages import Body, Message
+from fedjob.messaging.messages import Answer, Body, Found, Message, Pong
 from fedjob.messaging.outbox import CourierStore
 from fedjob.repository.base import Repository
 from fedjob.repository.job_secrets import FOLDER_NAME, JobSecrets
@@ -38,10 +38,11 @@ EACH_NODE_S = 0.004
 are busy with questions that they are about to answer."""
 
 STILL_COMING_S = 1.0
-"""While no pause between answers is longer, the time for them is not up: a thousand nodes need more than ten."""
+"""While no pause between answers is longer, the time for them is not up: a thousand nodes need more than ten. Late answers
+to earlier questions count, too: who sends them is about to come to this one."""
 
 MAX_EXTENSION = 4.0
-"""Times `timeout_s` that answers are waited for at most, while they come."""
+"""Times `timeout_s`, and `EACH_NODE_S` for each node, that answers are waited for at most, while they come."""
 
 PRESENCE_GRACE_S = 2.0
 """Time in which a node that shows no presence may answer all the same: presence is a hint, which may be wrong."""
@@ -149,6 +150,7 @@ class Connection:
             more_s = EACH_NODE_S * len(self.roster.parties("node") if nodes is None else nodes)
             deadline, pause_s = started + timeout_s + more_s, ASK_AGAIN_S + more_s
             answers: dict[str, Message] = {}
+            late: set[str] = set()
             left = timeout_s
             while (
                 left > 0
@@ -167,14 +169,13 @@ class Connection:
                         endpoint.send(address, body, **header) for address in ([None] if everybody else to)
                     }
                 messages = endpoint.receive(max(0.0, min(left, again - now, 0.1)))
-                num_before = len(answers)
-                for message in messages:
-                    if getattr(message.body, "of", None) in ids:
-                        answers.setdefault(message.sender, message)
+                coming = _take_answers(messages, ids, answers, late)
                 endpoint.settle(messages)
-                if len(answers) > num_before:
-                    still = time.monotonic() + STILL_COMING_S
-                    deadline = max(deadline, min(still, started + MAX_EXTENSION * timeout_s))
+                if coming:
+                    came = time.monotonic()
+                    latest = started + MAX_EXTENSION * timeout_s + more_s
+                    deadline = max(deadline, min(came + STILL_COMING_S, latest))
+                    again = max(again, came + ASK_AGAIN_S)  # who is busy with answers is not asked once more
             endpoint.withdraw(ids)
             return answers
 
@@ -308,3 +309,20 @@ class Connection:
             "roster": roster.waiting(self.party) or roster.trouble() or roster.describe(),
         }
         return html.panel(f"{type(self).__name__} of {self.party}", html.facts(facts))
+
+
+def _take_answers(
+    messages: Sequence[Message], ids: Collection[str], answers: dict[str, Message], late: set[str]
+) -> bool:
+    """Add the answers to some questions among messages; return whether answers are still coming in.
+
+    Args:
+        late: senders of answers to earlier questions. Each counts once, so that nobody makes others wait by a stream of them.
+    """
+    num_before = len(answers) + len(late)
+    for message in messages:
+        if getattr(message.body, "of", None) in ids:
+            answers.setdefault(message.sender, message)
+        elif isinstance(message.body, (Pong, Found, Answer)):
+            late.add(message.sender)
+    return len(answers) + len(late) > num_before

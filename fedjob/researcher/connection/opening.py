@@ -11,7 +11,6 @@ from fedjob.common.errors import BrokerUnreachable, FedjobError, RepositoryUnrea
 from fedjob.common.types import Address
 from fedjob.identity.client_certificate import ClientCertificate
 from fedjob.identity.membership import MEMBERSHIP_NAME, Membership, check_repository_for, hub_of
-from fedjob.identity.party_list import fetch_parties
 from fedjob.identity.pinned_roster import open_roster
 from fedjob.messaging.clock import clock_text, hub_ahead_s
 from fedjob.messaging.endpoint import Endpoint
@@ -68,8 +67,7 @@ def open_connection(
     def start() -> None:
         """Reach the hub: its list of parties, then its broker."""
         if away is not None:
-            fetch_parties(membership)
-            roster.refresh()
+            roster.reach()
         endpoint.start(timeout_s)
         roster.follow(membership.party)
         connection.clock = _compare_clocks(membership)

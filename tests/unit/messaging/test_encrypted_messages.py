@@ -279,9 +279,8 @@ def test_of_a_flood_no_more_is_decrypted_than_the_rate_allows(world: World) -> N
     """What is over the rate is refused by its signed head, before the key is used."""
     site = world.endpoint(SITE, AT_SITE, "node")
     _, burst = RATES["ping"]
-    unreadable = sealed(Ping(), reader=CLINIC)
     for _ in range(int(burst) + 300):
-        world.broker._pass("alice", AT_SITE, unreadable)
+        world.broker._pass("alice", AT_SITE, sealed(Ping(), reader=CLINIC))
     while site.receive(0):
         pass
     for _ in range(10):

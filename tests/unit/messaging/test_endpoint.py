@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from fedjob.identity.roster import Role, Roster
 from fedjob.messaging.endpoint import Endpoint, seen_entries
 from fedjob.messaging.frame import encode_frame
 from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, FrameChecks
+from fedjob.messaging.frame_memory import REPEATS_AT_ONCE, FrameMemory
 from fedjob.messaging.messages import (
     Body,
     End,
@@ -396,6 +398,130 @@ def test_a_flood_of_unsolicited_messages_is_cut_to_the_rate(
     assert len(site.receive(0)) == 20
 
 
+REPLAYED: dict[str, tuple[Body, float]] = {
+    "ping": (Ping(), 100),
+    "search": (Search(tags=["x"]), 100),
+    "offer": (Offer(dataset="d", protocol="fedavg"), 100),
+    "end": (End(outcome="completed"), 200),
+    "task": (TASK, 1000),
+}
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_a_frame_played_again_takes_nothing_from_what_its_sender_may_send(
+    kind: str, world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    body, at_once = REPLAYED[kind]
+    alice.send(AT_SITE, body)
+    (first,) = site.receive(0)
+    site.settle([first])
+    (recorded,) = [data for sender, data in world.passed if sender == "alice"]
+    for _ in range(3):
+        for _ in range(500):
+            world.broker._pass("alice", AT_SITE, recorded)
+            assert site.receive(0) == []
+    fresh = int(at_once) - 1
+    for _ in range(fresh):
+        alice.send(AT_SITE, body)
+        world.broker._pass("alice", AT_SITE, recorded)
+    got: list[Message] = []
+    for _ in range(10):
+        got += site.receive(0)
+    assert len(got) == fresh
+    assert not site.counters["flooded"]
+    assert site.counters["replayed"] >= 1500
+
+
+def test_a_frame_played_again_in_another_encoding_is_known_again(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    """Whoever replays may change the bytes around those that are signed."""
+    alice.send(AT_SITE, Ping())
+    assert len(site.receive(0)) == 1
+    (recorded,) = [data for sender, data in world.passed if sender == "alice"]
+    signature = unpack(recorded)[3]
+    longer = recorded.replace(b"\xc4\x40" + signature, b"\xc5\x00\x40" + signature)
+    assert longer != recorded
+    assert unpack(longer) == unpack(recorded)
+    for data in (longer, recorded) * 150:
+        world.broker._pass("alice", AT_SITE, data)
+        site.receive(0)
+    assert site.counters == {"replayed": 300}
+
+
+def test_a_frame_that_waits_to_be_read_is_not_kept_twice(world: World, site: Endpoint) -> None:
+    """While a party is busy, nobody fills the place of another with what that sent before."""
+    recorded = [frame(world, ALICE, Ping(), id=f"{k:032x}") for k in range(5)]
+    for _ in range(4000):
+        for data in recorded:
+            world.broker._pass("alice", AT_SITE, data)
+    world.broker._pass("alice", AT_SITE, frame(world, ALICE, TASK, id="f" * 32))
+    assert [message.body.kind for message in site.receive(0)] == ["ping"] * 5 + ["task"]
+    assert site.counters == {"replayed": 4000 * 5 - 5}
+
+
+def test_a_party_that_plays_anothers_frames_again_under_its_own_name_stops_nobodys_receipts(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    id_ = alice.send(AT_SITE, TASK)
+    site.settle(site.receive(0))
+    recorded = world.passed[0][1]
+    for _ in range(3000):
+        world.broker._pass("bob", AT_SITE, recorded)
+        site.receive(0)
+    assert site.counters == {"foreign": 3000}
+    world.clock.now += 1
+    world.broker._pass("alice", AT_SITE, recorded)  # sent again, as the receipt did not arrive
+    site.receive(0)
+    alice.receive(0)
+    assert world.receipts == [id_]
+
+
+def test_of_frames_played_again_few_are_verified_and_those_are_receipted(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    alice.send(AT_SITE, TASK)
+    site.settle(site.receive(0))
+    recorded = world.passed[0][1]
+    sent = len(world.passed)
+    for _ in range(3000):
+        world.broker._pass("alice", AT_SITE, recorded)
+        site.receive(0)
+    receipts = len([sender for sender, _ in world.passed[sent:] if sender == "site"])
+    assert receipts == REPEATS_AT_ONCE
+    world.clock.now += 1
+    world.broker._pass("alice", AT_SITE, recorded)
+    site.receive(0)
+    assert len([sender for sender, _ in world.passed[sent:] if sender == "site"]) == receipts + 1
+
+
+def test_frames_that_are_older_than_the_memory_have_an_allowance_of_their_own(world: World) -> None:
+    """Whoever replays more than a party can remember empties that of the old ones, and not that of the new ones."""
+    gate = FrameChecks(
+        "fed", AT_SITE, "node", ROSTER, SITE.sealing, FrameMemory(max_frames=80, max_of_sender=40)
+    )
+
+    def open_(data: bytes) -> str:
+        try:
+            gate.open("alice", data, now=world.clock.now, wall=1.7e9 + world.clock.now)
+        except Dropped as drop:
+            return drop.cause
+        return "taken"
+
+    recorded = []
+    for k in range(200):
+        world.clock.now += 0.1
+        recorded.append(frame(world, ALICE, Ping(), id=f"{k:032x}"))
+        assert open_(recorded[-1]) == "taken"
+    flood = Counter(open_(data) for _ in range(10) for data in recorded)
+    assert flood["flooded"] > 0
+    assert flood["taken"] <= 100
+    for k in range(90):
+        world.clock.now += 0.01
+        assert open_(frame(world, ALICE, Ping(), id=f"{k + 1000:032x}")) == "taken", k
+        assert open_(recorded[k]) in ("flooded", "replayed", "taken")
+
+
 def test_tasks_are_not_limited_in_rate(alice: Endpoint, site: Endpoint) -> None:
     for _ in range(250):
         alice.send(AT_SITE, TASK)
@@ -403,11 +529,11 @@ def test_tasks_are_not_limited_in_rate(alice: Endpoint, site: Endpoint) -> None:
 
 
 def test_the_inbox_is_bounded(world: World, site: Endpoint) -> None:
-    for _ in range(5_050):
-        world.broker._pass("alice", AT_SITE, b"x")
+    for k in range(5_050):
+        world.broker._pass("alice", AT_SITE, b"%d" % k)
     assert site.counters["overflow"] == 50, "one sender leaves room for the others"
-    for _ in range(5_000):
-        world.broker._pass("bob", AT_SITE, b"x")
+    for k in range(5_000):
+        world.broker._pass("bob", AT_SITE, b"%d" % k)
     assert site.counters["overflow"] == 50
     world.broker._pass("carol", AT_SITE, b"x")
     assert site.counters["overflow"] == 51

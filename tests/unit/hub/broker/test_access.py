@@ -60,3 +60,14 @@ def test_the_files_say_the_same() -> None:
     assert "pattern write fedjob/1/to/+/+/from/%u" in lines
     assert all(line.startswith(("pattern read ", "pattern write ")) for line in lines)
     assert password_file([("b", "$7$2"), ("a", "$7$1")]) == "a:$7$1\nb:$7$2\n"
+
+
+def test_a_file_of_names_gives_rights_to_those_that_are_there_and_to_nobody_else() -> None:
+    lines = [line for line in acl_file(["b", "a"]).splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if line.startswith("user ")] == ["user a", "user b"]
+    of_a = lines[: lines.index("user b")]
+    assert {"topic read fedjob/1/to/a/#", "topic write fedjob/1/to/+/+/from/a"} < set(of_a)
+    assert not any("/b" in line for line in of_a)
+    assert not any("pattern" in line or "%u" in line for line in lines)
+    assert acl_file([]).startswith("#")
+    assert acl_file([]).count("\n") == 1
