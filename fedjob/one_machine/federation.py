@@ -44,7 +44,7 @@ class SandboxProcesses:
     """
 
     def __init__(self, within_s: float) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="fedjob-sandbox-")).resolve()
+        self.folder = Path(tempfile.mkdtemp(prefix="fedjob-federation-")).resolve()
         (self.folder / MARK).touch()
         self.within_s = within_s
         self.commands = Commands(self.folder / "logs", within_s=within_s)
