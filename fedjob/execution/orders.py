@@ -47,7 +47,8 @@ class WorkOrder(WorkSettings):
         split: how a `Plan` divides its items, see `training_plans.step_plan.check_split`.
         secrets: that the owner lets this plan use; never written to disk, and never sent on.
         artifacts: name -> file that the job sends along.
-        noise: the terms of differential privacy, see `privacy.dp.terms`; empty for none.
+        noise: the terms of differential privacy, see `privacy.dp.terms`, or a stretch of tree noise, see
+            `privacy.dp.tree_terms`; empty for none.
     """
 
     key: str
@@ -74,7 +75,7 @@ class WorkOrder(WorkSettings):
     split: dict[str, Any] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     artifacts: dict[str, str] = field(default_factory=dict)
-    noise: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,10 @@ from fedjob.privacy.secagg.terms import MIN_NODES, least_threshold, usual_thresh
 LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
 """Bounds on a norm that are taken: near the ends of what a float can be, rounding would be more than the noise."""
 
+SAMPLED, TREE = "sampled", "tree"
+MECHANISMS = (SAMPLED, TREE)
+"""The mechanisms of a private training, see `RecordDP`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecAgg:
@@ -73,14 +77,22 @@ class RecordDP:
         epsilon: above 0; 1 is strong, 10 is weak.
         delta: above 0 and below 1, far below one by the number of records.
         max_grad_norm: the bound on the norm of one record's gradient, in training; from 1e-6 to 1e6.
+        mechanism: `"sampled"` for DP-SGD, where each step draws records by chance and noise anew; `"tree"` for DP-FTRL in
+            training, where records are taken in a fixed order, pass after pass, with noise of a tree over each pass.
     """
 
     epsilon: float
     delta: float
     max_grad_norm: float = 1.0
+    mechanism: str = SAMPLED
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        if self.mechanism not in MECHANISMS:
+            raise SpecError(
+                f'RecordDP(mechanism=...) is "{SAMPLED}" (DP-SGD) or "{TREE}" (DP-FTRL, for training), found '
+                f"{shown(self.mechanism)}"
+            )
         _check_promise("RecordDP", self.epsilon, self.delta)
         _check_norm("RecordDP(max_grad_norm=...)", self.max_grad_norm)
 

@@ -135,7 +135,7 @@ class PrivateTorch(TorchParameters):
                 records=lambda rows: (
                     to_device(batch, self.device) for batch in (examples.batches(rows) if examples else ())
                 ),
-                sample_size=private.sample_size,
+                contents=lambda: None if examples is None else self._contents(examples),
                 adjust=adjust,
                 watch=Watch(self, dict(self.model.named_modules())),
             )

@@ -196,7 +196,8 @@ class Attempts:
             self._report(Unprepared(key, attempt.number, "privacy", str(error)))
             return
         if private is not None:
-            if unpaid := permissions.pay(row, private):  # committed before anything begins
+            version = "" if dataset is None else context.versions.of_parts(dataset.parts(task.use))
+            if unpaid := permissions.pay(row, private, version):  # committed before anything begins
                 self._report(Unprepared(key, attempt.number, "budget", unpaid))
                 return
             context.point("charged")
@@ -225,7 +226,7 @@ class Attempts:
                 folder=attempt.folder,
                 limits=limits,
                 known=known,
-                noise={} if private is None else private.noise,
+                noise={} if private is None else permissions.noise_of(row, private),
             )
         )
         context.point("started")

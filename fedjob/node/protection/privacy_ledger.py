@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from fedjob.common.errors import SpecError
 from fedjob.privacy.dp.mechanisms import Mechanism, cost_of
+from fedjob.privacy.dp.tree_terms import TreeTerms
 
 SLACK = 1e-9
 """Relative error of sums of floating-point numbers, by which no budget is broken."""
@@ -91,6 +92,8 @@ class Wanted:
     Args:
         mechanisms: of one task, or of all tasks of a job.
         epsilon, delta: that the job keeps here, over all its rounds.
+        tree: terms of tree noise, of which the mechanisms are found by the passes that are not paid yet; None for none.
+        tree_name: of the trees that the task goes on with.
     """
 
     dataset: str
@@ -100,6 +103,8 @@ class Wanted:
     mechanisms: tuple[Mechanism, ...]
     epsilon: float
     delta: float
+    tree: TreeTerms | None = None
+    tree_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
