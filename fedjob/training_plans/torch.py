@@ -273,7 +273,7 @@ class TorchPlan(PrivateTorch):
     def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
         def again() -> Any:
             with seeded(self.seed_of("data", every_round=False)):
-                return getattr(self, method)(self.dataset, self.training_args.for_user())
+                return getattr(self, method)(self._dataset, self.training_args.for_user())
 
         return examples_of(given, f"{type(self).__name__}.{method}", again)
 

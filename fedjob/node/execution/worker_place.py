@@ -34,6 +34,8 @@ class WorkerIdentity:
         version: of the dataset's content.
         use: `private` or `mock`.
         gpus: the devices that its job holds.
+        origin: of the data and the protection that it computes under, see `task.origin_of`: what a process has seen under
+            one protection another one may not let out.
     """
 
     job: str
@@ -43,6 +45,7 @@ class WorkerIdentity:
     version: str = ""
     use: str = "private"
     gpus: tuple[int, ...] = ()
+    origin: str = ""
 
     def replaces(self, other: WorkerIdentity) -> bool:
         """Tell whether the other is of no use any more once this one is there: of older data, or other devices."""

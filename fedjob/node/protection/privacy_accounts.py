@@ -247,6 +247,12 @@ class PrivacyAccounts:
         """Note that a task's output may be on its way out from now on."""
         self._leaving.add(task)
 
+    def note_begun(self, task: str) -> None:
+        """Note that a worker has begun on a charged task, as part of the caller's transaction."""
+        self._database.execute(
+            f"UPDATE charges SET begun = 1 WHERE task = ? AND state = '{RESERVED}'", (task,)
+        )
+
     def is_leaving(self, task: str) -> bool:
         """Tell whether this daemon has let a task's output begin to leave."""
         return task in self._leaving
@@ -254,13 +260,15 @@ class PrivacyAccounts:
     def settle(self, task: str, *, left: bool) -> None:
         """End what is reserved for a task, as part of the caller's transaction; nothing where nothing is.
 
+        Where its worker has begun, that the task ended as it did may come from records, so that it is spent as well.
+
         Args:
             left: anything of it may have left the node.
         """
         row = self._database.row(f"SELECT * FROM charges WHERE task = ? AND state = '{RESERVED}'", (task,))
         if row is None:
             return
-        left = left or not self._trees.take_back(_steps_of(row))
+        left = left or bool(row["begun"]) or not self._trees.take_back(_steps_of(row))
         state = SPENT if left else RETURNED
         self._database.execute(
             "UPDATE charges SET state = ?, settled = ? WHERE seq = ?", (state, time.time(), row["seq"])

@@ -206,6 +206,7 @@ CREATE TABLE states (
     id TEXT NOT NULL,
     job TEXT NOT NULL,
     round INTEGER NOT NULL,
+    origin TEXT NOT NULL,
     PRIMARY KEY (job, id)
 ) STRICT;
 
@@ -251,6 +252,7 @@ CREATE TABLE charges (
     first INTEGER NOT NULL DEFAULT 0,
     steps INTEGER NOT NULL DEFAULT 0,
     passes INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0,
     UNIQUE (task, number)
 ) STRICT;
 CREATE INDEX charges_by_dataset ON charges (dataset, state);

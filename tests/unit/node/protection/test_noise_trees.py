@@ -109,6 +109,17 @@ def test_a_charge_that_is_given_back_takes_its_steps_along_unless_others_came_af
     assert first_of(accounts, "t3") == 4
 
 
+def test_what_a_worker_has_begun_on_is_paid_for_however_it_ends(accounts: PrivacyAccounts) -> None:
+    pays(accounts, "t0")
+    accounts.note_begun("t0")
+    pays(accounts, "t0")
+    assert first_of(accounts, "t0") == 0, "a daemon that was killed takes the same steps again"
+    accounts.settle("t0", left=False)
+    pays(accounts, "t1")
+    assert first_of(accounts, "t1") == 4
+    assert passes(accounts) == [("t0", "spent", 1), ("t1", "reserved", 0)]
+
+
 def test_other_trees_begin_anew_and_pay_for_themselves(accounts: PrivacyAccounts) -> None:
     pays(accounts, "t0")
     seed = accounts.stretch_of("t0", TERMS).seed
