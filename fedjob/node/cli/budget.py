@@ -49,7 +49,11 @@ def budget() -> None:
     metavar="D",
     help=f"The delta that it is for, far below one by the number of rows; default {DELTA:g}.",
 )
-@click.option("--project", default="", help="Only jobs of this project; by default those of all together.")
+@click.option(
+    "--project",
+    default=None,
+    help="Only jobs of this project, `default` for those without one; by default those of all together.",
+)
 @click.option(
     "--researcher",
     "researchers",
@@ -67,7 +71,7 @@ def budget_set(
     home: NodeHome,
     epsilon: float | None,
     delta: float | None,
-    project: str,
+    project: str | None,
     researchers: tuple[str, ...],
     remove: bool,
     by: str | None,
@@ -84,6 +88,7 @@ def budget_set(
     who = check_given(getpass.getuser() if by is None else by, "a value of --by")[:80]
     for name in researchers:
         _check_researcher(name)
+    project = "" if project is None else _checked_project(project)
     with open_database(home) as database:
         accounts = PrivacyAccounts(database)
         if remove:
@@ -215,6 +220,16 @@ def _given(dataset: str | None, database: Database) -> str:
     if not accounts.budgets(dataset) and next(accounts.charges(dataset), None) is None:
         Datasets(database).get(check_given(dataset, "a dataset"))
     return dataset
+
+
+def _checked_project(name: str) -> str:
+    check_given(name, "a value of --project")
+    if not name.isprintable() or re.search(r"[*?\[\]]", name):
+        raise SpecError(
+            f"--project is the name of one project, and no pattern, found {name[:60]!r}: leave it out for jobs of all "
+            "projects together"
+        )
+    return name
 
 
 def _check_researcher(name: str) -> None:
