@@ -49,7 +49,8 @@ class WorkOrder(WorkSettings):
         secrets: that the owner lets this plan use; never written to disk, and never sent on.
         artifacts: name -> file that the job sends along.
         models: name -> file of parameters that this side has.
-        noise: the terms of differential privacy, see `privacy.dp.terms`; empty for none.
+        noise: the terms of differential privacy, see `privacy.dp.terms`, or a stretch of tree noise, see
+            `privacy.dp.tree_terms`; empty for none.
     """
 
     key: str
@@ -77,7 +78,7 @@ class WorkOrder(WorkSettings):
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     artifacts: dict[str, str] = field(default_factory=dict)
     models: dict[str, ModelFile] = field(default_factory=dict)
-    noise: dict[str, Any] = field(default_factory=dict)
+    noise: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from fedjob.data.preprocessing.row_wise import row_wise_problem
 from fedjob.messaging.messages import Offer, Task
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, Mechanism
-from fedjob.privacy.protect import NodeDP, RecordDP
+from fedjob.privacy.dp.tree_terms import TreeTerms
+from fedjob.privacy.protect import TREE, NodeDP, RecordDP
 from fedjob.training_plans.private_terms import check_one_table, terms_of
 from fedjob.training_plans.training_args import merged_args
 
@@ -70,13 +71,16 @@ class PrivateWork:
 
     Args:
         noise: the terms that the worker computes by, see `orders.WorkOrder`.
-        mechanisms: that the task runs on the records, for the ledger of its node.
+        mechanisms: that the task runs on the records, for the ledger of its node; of tree noise the ledger finds them, by
+            the passes that earlier tasks have paid.
         whole: those of all tasks of the job at the node together.
+        tree: the terms of tree noise, of which each task is given a stretch; None for noise that is drawn anew.
     """
 
     noise: Mapping[str, Any]
     mechanisms: tuple[Mechanism, ...]
     whole: tuple[Mechanism, ...] = field(default=())
+    tree: TreeTerms | None = None
 
 
 def private_work(
@@ -102,6 +106,7 @@ def private_work(
     if isinstance(dp, NodeDP):
         return _of_whole_node(wanted, dp, step)
     check_private(wanted.protocol, wanted.preprocess, wanted.items)
+    check_mechanism(wanted.protocol, dp)
     if dp.delta * num_rows >= 1:
         raise SpecError(
             f"a delta of {dp.delta:g} would let one of {num_rows} records be told: ask for less than one by the number of "
@@ -132,6 +137,19 @@ def check_private(protocol: str, preprocess: Sequence[Mapping[str, Any]], items:
         raise SpecError(
             "under differential privacy a job works on all items of a dataset: which ones are new, or the first, depends on "
             "other records. Leave items out"
+        )
+
+
+def check_mechanism(protocol: str, dp: RecordDP) -> None:
+    """Check that a protocol has steps for the mechanism that a job asks for.
+
+    Raises:
+        SpecError: it has none.
+    """
+    if dp.mechanism == TREE and protocol not in TRAININGS:
+        raise SpecError(
+            f'mechanism="{TREE}" is noise over the steps of a training, and {protocol} has none: leave mechanism out of '
+            "RecordDP"
         )
 
 
@@ -193,6 +211,10 @@ def _training(wanted: Task | Offer, dp: RecordDP, num_rows: int, step: str) -> P
     if isinstance(wanted, Task):
         args = merged_args(args, wanted.round_args)
     terms = terms_of(dp, training_args=args, num_rows=num_rows, rounds=wanted.rounds)
+    if isinstance(terms, TreeTerms):
+        return PrivateWork(
+            noise=terms.to_plain(), mechanisms=(), whole=(terms.cost(terms.passes),), tree=terms
+        )
     one = terms.mechanism
     return PrivateWork(
         noise=terms.to_plain(),

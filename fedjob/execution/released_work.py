@@ -8,6 +8,7 @@ from typing import Any
 from fedjob.execution.orders import Emit, WorkOrder, WorkResult
 from fedjob.execution.row_counts import REGISTERED
 from fedjob.privacy.dp.terms import TrainingTerms
+from fedjob.privacy.dp.tree_terms import TreeStretch
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.training_plans.plan_checks import check_driven
@@ -23,9 +24,11 @@ def private_training(
     """
     if not order.noise or not isinstance(protocol, TrainingProtocol):
         return None, emit
+    stretch = TreeStretch.from_plain(order.noise) if "tree" in order.noise else None
     terms = PrivateTraining(
-        terms=TrainingTerms.from_plain(order.noise),
+        terms=TrainingTerms.from_plain(order.noise) if stretch is None else stretch.terms,
         progress=lambda done, total: emit("progress", {"done": done, "total": total}),
+        stretch=stretch,
     )
     return terms, _withheld
 

@@ -19,6 +19,9 @@ LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
 
 LEAST_COLLUDING, MOST_DROPOUTS = 0.1, 0.3
 """No researcher can have a sum for which fewer nodes are assumed to work with it."""
+SAMPLED, TREE = "sampled", "tree"
+MECHANISMS = (SAMPLED, TREE)
+"""The mechanisms of a private training, see `RecordDP`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +102,22 @@ class RecordDP:
         epsilon: above 0; 1 is strong, 10 is weak.
         delta: above 0 and below 1, far below one by the number of records.
         max_grad_norm: the bound on the norm of one record's gradient, in training; from 1e-6 to 1e6.
+        mechanism: `"sampled"` for DP-SGD, where each step draws records by chance and noise anew; `"tree"` for DP-FTRL in
+            training, where records are taken in a fixed order, pass after pass, with noise of a tree over each pass.
     """
 
     epsilon: float
     delta: float
     max_grad_norm: float = 1.0
+    mechanism: str = SAMPLED
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        if self.mechanism not in MECHANISMS:
+            raise SpecError(
+                f'RecordDP(mechanism=...) is "{SAMPLED}" (DP-SGD) or "{TREE}" (DP-FTRL, for training), found '
+                f"{shown(self.mechanism)}"
+            )
         _check_promise("RecordDP", self.epsilon, self.delta)
         _check_norm("RecordDP(max_grad_norm=...)", self.max_grad_norm)
 

@@ -96,12 +96,29 @@ class LoadedExamples(ABC):
     training_args: TrainingArgs
     """The checked arguments of the step that runs."""
 
-    dataset: Any = None
-    """The dataset that was loaded, None before."""
+    @property
+    def dataset(self) -> Any:
+        """The dataset that was loaded, None before.
+
+        Raises:
+            NotPrivate: the training is private, and this is not `training_data`, which alone may see all records.
+        """
+        if self.ctx.private is not None and self._dataset is not None and not self._is_loading:
+            raise NotPrivate(
+                "self.dataset was read outside of training_data: under differential privacy a step and an optimizer may use "
+                "nothing of the data but the record that the step is given. Set what they need by model_args or "
+                "training_args"
+            )
+        return self._dataset
 
     @property
     def num_train(self) -> int:
-        """The number of examples in the training split; of a stream those that training has seen so far."""
+        """The number of examples in the training split; of a stream those that training has seen so far.
+
+        In a private training the number of registered rows, since how many there are tells of each of them.
+        """
+        if self.ctx.private is not None:
+            return self.ctx.private.terms.num_rows
         return 0 if self._data is None else len(self._train_rows)
 
     @property
@@ -131,7 +148,7 @@ class LoadedExamples(ABC):
         import numpy as np
 
         args, private = self.training_args, self.ctx.private
-        self.dataset, self._test = dataset, None
+        self._dataset, self._test = dataset, None
         self._tests_withheld, self._known_sets = None, {}
         if private is not None:
             self._check_one_table(dataset)
@@ -171,9 +188,18 @@ class LoadedExamples(ABC):
         """Return what `training_data` gives; under differential privacy it changes nothing."""
         args = self.training_args.for_user()
         if self.ctx.private is None:
-            return self.training_data(self.dataset, args)
-        with self._unchanged():
-            return self.training_data(self.dataset, args)
+            return self.training_data(self._dataset, args)
+        with self._unchanged(), self._loading():
+            return self.training_data(self._dataset, args)
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Let the plan's code read `dataset` inside."""
+        self._is_loading = True
+        try:
+            yield
+        finally:
+            self._is_loading = False
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -194,9 +220,9 @@ class LoadedExamples(ABC):
         Raises:
             NotPrivate: what an example is, or what the plan keeps, depends on other records.
         """
-        dataset = self.dataset
+        dataset = self._dataset
         places = private.half(dataset.num_rows)
-        self.dataset = dataset.take(places)
+        self._dataset = dataset.take(places)
         try:
             with seeded(self.seed_of("data", every_round=False)):
                 apart = self._as_examples(self._given(), "training_data")
@@ -208,7 +234,7 @@ class LoadedExamples(ABC):
                 "privacy each example comes from one record alone"
             ) from error
         finally:
-            self.dataset = dataset
+            self._dataset = dataset
         self._check_same_examples(apart, places, dataset.num_rows)
 
     def _check_same_examples(self, apart: Any, places: Sequence[int], num_rows: int) -> None:
@@ -290,6 +316,8 @@ class LoadedExamples(ABC):
 
     # --- what a kind of plan writes for the methods above -------------------------------------
 
+    _dataset: Any = None
+    _is_loading: bool = False
     _data: Any = None
     _test: Any = None
     _train_rows: Any
@@ -381,7 +409,7 @@ class TrainingPlan(LoadedExamples):
         # a stream may remember where it was left, which a fresh plan would not know
         used = any(getattr(data, "used", False) for data in (self._data, self._test))
         if self._loaded is not None and (used or self._loaded != self.training_args.raw):
-            self.load_data(self.dataset)
+            self.load_data(self._dataset)
 
     @property
     def optimizer_args(self) -> dict[str, Any]:
@@ -428,7 +456,7 @@ class TrainingPlan(LoadedExamples):
             NodeFailure: no data, or the loss or the parameters are not finite.
         """
         started = time.perf_counter()
-        if self._data is None and (self.ctx.private is None or self.dataset is None):
+        if self._data is None and (self.ctx.private is None or self._dataset is None):
             raise PlanError("the data is not loaded: call load_data before train")
         private = self.ctx.private
         with seeded(self.seed_of("train") if private is None else private.draws.seed()):

@@ -8,7 +8,8 @@ from typing import Any
 
 from fedjob.common.errors import NotPrivate, SpecError
 from fedjob.privacy.dp.terms import TrainingTerms, training_terms
-from fedjob.privacy.protect import RecordDP
+from fedjob.privacy.dp.tree_terms import TreeTerms, tree_terms
+from fedjob.privacy.protect import TREE, RecordDP
 from fedjob.training_plans.example_order import num_updates
 from fedjob.training_plans.schedules import is_schedule
 from fedjob.training_plans.training_args import TrainingArgs
@@ -62,7 +63,7 @@ def check_one_table(assets: Collection[str]) -> None:
 
 def terms_of(
     wanted: RecordDP, *, training_args: Mapping[str, Any], num_rows: int, rounds: int
-) -> TrainingTerms:
+) -> TrainingTerms | TreeTerms:
     """Return the terms of every round of a job at a node.
 
     Args:
@@ -76,7 +77,8 @@ def terms_of(
     check_training_args(training_args)
     own = {found.name for found in fields(TrainingArgs)} - {"raw"}
     args = TrainingArgs.parse({name: value for name, value in training_args.items() if name in own})
-    return training_terms(
+    make = tree_terms if wanted.mechanism == TREE else training_terms
+    return make(
         epsilon=wanted.epsilon,
         delta=wanted.delta,
         max_grad_norm=wanted.max_grad_norm,

@@ -165,7 +165,7 @@ class SklearnPlan(TrainingPlan):
 
         steps = LinearSteps(self._fitted, private.terms.max_grad_norm)
         inputs, targets = self._data or (np.zeros((0, self._fitted.num_features)), np.zeros(0))
-        steps.run(private, self._train_rows, inputs, targets, private.sample_size)
+        steps.run(private, self._train_rows, inputs, targets)
 
     @property
     def _takes_all(self) -> bool:

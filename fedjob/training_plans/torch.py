@@ -157,7 +157,7 @@ class PrivateTorch(TorchParameters):
                 records=lambda rows: (
                     to_device(batch, self.device) for batch in (examples.batches(rows) if examples else ())
                 ),
-                sample_size=private.sample_size,
+                contents=lambda: None if examples is None else self._contents(examples),
                 adjust=adjust,
                 watch=Watch(self, dict(self.model.named_modules())),
             )
@@ -299,7 +299,7 @@ class TorchPlan(PrivateTorch):
     def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
         def again() -> Any:
             with seeded(self.seed_of("data", every_round=False)):
-                return getattr(self, method)(self.dataset, self.training_args.for_user())
+                return getattr(self, method)(self._dataset, self.training_args.for_user())
 
         return examples_of(given, f"{type(self).__name__}.{method}", again)
 

@@ -301,13 +301,41 @@ def test_a_node_that_is_stopped_while_it_computes_charges_once(federation: Feder
     assert [(one.number, one.state) for one in charges(node)] == [(1, "spent")]
 
 
-def test_a_killed_task_that_let_nothing_out_gives_its_charge_back(federation: Federation, node: Node) -> None:
-    ann = federation.ann
-    slow = ADD_ONE.replace('print("the data are loaded")', "import time; time.sleep(60)")
-    ann.train("node1", replace(private(ann), plan=ann.plan(slow)))
-    ann.take(lambda received: bool(charges(node)))
-    ann.end("node1")
-    ann.take(lambda received: [one.state for one in charges(node)] == ["returned"])
+def running(node: Node) -> bool:
+    with node.database() as database:
+        return bool(database.rows("SELECT 1 FROM tasks WHERE state = 'running'"))
+
+
+ENDS = {
+    "its researcher ends it": "import time; time.sleep(60)",
+    "it takes too long": "import time; time.sleep(60)",
+    "it exits with a number": "import os; os._exit(37)",
+    "it reads where no memory is": "import ctypes; ctypes.string_at(0)",
+    "it prints and leaves": "print('Alice'); raise SystemExit(5)",
+}
+
+
+def test_however_a_private_worker_ends_it_is_paid_for_and_nothing_else_is_known(
+    federation: Federation, node: Node
+) -> None:
+    ann, said = federation.ann, set()
+    for number, (how, line) in enumerate(ENDS.items(), 1):
+        ann.job = new_job_id()
+        odd = ADD_ONE.replace('print("the data are loaded")', line)
+        limit_s = 1.0 if how == "it takes too long" else None
+        sent = ann.train("node1", replace(private(ann), plan=ann.plan(odd), limit_s=limit_s))
+        if how == "its researcher ends it":
+            ann.take(lambda received: running(node))
+            ann.end("node1")
+        else:
+            failed = ann.answer_to(sent, Result)
+            assert not failed.ok, how
+            said.add((failed.reason, failed.detail, failed.trace))
+            assert failed.privacy.keys() <= {"epsilon", "delta"}
+        ann.take(lambda received, number=number: [one.state for one in charges(node)] == ["spent"] * number)
+    assert len(said) == 1
+    assert next(iter(said))[0] == "privacy"
+    assert [event.data for event in ann.events("log")] == []
 
 
 def test_mock_data_need_no_budget(federation: Federation, tmp_path: Path) -> None:

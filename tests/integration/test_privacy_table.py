@@ -87,3 +87,11 @@ def test_the_table_has_mean_and_spread_of_the_seeds_and_the_plot_is_drawn(
     assert lines[-1].startswith("| digits | 1 |")
     benchmark.draw(runs, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+@pytest.mark.usefixtures("benchmark")
+def test_the_table_of_tree_noise_on_the_page_is_what_its_script_computes() -> None:
+    script, page = import_module("tree_table"), (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+    for epsilon, blocks, passes in script.SETTINGS:
+        cells = " | ".join(f"{one:.1f}" for one in script.noise_on_sum(epsilon, blocks, passes))
+        assert f"| {epsilon:g} | {blocks} | {passes} | {cells} |" in page

@@ -42,7 +42,11 @@ def budget() -> None:
     metavar="D",
     help=f"The delta that it is for, far below one by the number of rows; default {DELTA:g}.",
 )
-@click.option("--project", default="", help="Only jobs of this project; by default those of all together.")
+@click.option(
+    "--project",
+    default=None,
+    help="Only jobs of this project, `default` for those without one; by default those of all together.",
+)
 @click.option(
     "--researcher",
     "researchers",
@@ -60,7 +64,7 @@ def budget_set(
     home: NodeHome,
     epsilon: float | None,
     delta: float | None,
-    project: str,
+    project: str | None,
     researchers: tuple[str, ...],
     remove: bool,
     by: str | None,

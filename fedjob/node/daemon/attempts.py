@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from fedjob.node.daemon.commit import log_fields
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.execution.inputs import TaskInputs
-from fedjob.node.execution.outputs import StoredResult, concealed
+from fedjob.node.execution.outputs import StoredResult, concealed, withheld
 from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.execution.worker_events import (
     ChildAwaited,
@@ -42,7 +43,7 @@ from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, TaskRow, root_of
-from fedjob.node.queue.task import WantedObjects, header_of, packed_result, task_of
+from fedjob.node.queue.task import WantedObjects, header_of, origin_of, packed_result, task_of
 from fedjob.node.sandbox.support import REFUSED
 from fedjob.node.storage.logs import Forwarding, add_trace, close_log
 from fedjob.protocols.inference import LEFT
@@ -188,22 +189,15 @@ class Attempts:
         if context.workers.sandbox == REFUSED:
             self._report(Unprepared(key, attempt.number, "sandbox", context.workers.support.advice))
             return
-        if refusal := permissions.may_start(row, root) or permissions.used_up(row):
+        refusal = permissions.may_start(row, root) or permissions.used_up(row) or _state_refusal(context, row)
+        noise, refusal = (None, refusal) if refusal else _charged(context, row, dataset)
+        if refusal:
             self._report(Unprepared(key, attempt.number, *refusal))
             return
-        try:
-            private = permissions.private_work_of(row)
-        except SpecError as error:
-            self._report(Unprepared(key, attempt.number, "privacy", str(error)))
-            return
-        if private is not None:
-            if unpaid := permissions.pay(row, private):  # committed before anything begins
-                self._report(Unprepared(key, attempt.number, "budget", unpaid))
-                return
-            context.point("charged")
         rule = context.config.logs_mock if task.use == "mock" else context.config.logs_private
         forwarded = "none" if task.protect else permissions.limits_of(row).logs or rule
-        attempt.log = Forwarding(context.home, key, forwarded)
+        if noise is None or task.use == "mock":  # that something was written at all may come from a record
+            attempt.log = Forwarding(context.home, key, forwarded)
         context.workers.warm_up()
         attempt.folder = context.spool.begin(key)
         attempt.limit_s = min(task.limit_s or context.config.task_limit_s, context.config.task_limit_s)
@@ -226,7 +220,7 @@ class Attempts:
                 folder=attempt.folder,
                 limits=limits,
                 known=known,
-                noise={} if private is None else private.noise,
+                noise=noise or {},
             )
         )
         context.point("started")
@@ -254,18 +248,15 @@ class Attempts:
                 self._context.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(attempt, order, row))
             case WorkerUnclosed(detail=detail):
-                turn.after.append(lambda: self._end(key, attempt))
-                turn.step(
-                    events.Finished(key, False, b"", "sandbox", f"its sandbox can't be closed: {detail}")
-                )
+                self._fail(turn, key, attempt, "sandbox", f"its sandbox can't be closed: {detail}")
             case WorkerOverran(detail=detail):
-                turn.after.append(lambda: self._end(key, attempt))
-                turn.step(events.Finished(key, False, b"", "out_of_memory", detail))
+                words = _answered(self._context, row, "out_of_memory", detail)
+                self._fail(turn, key, attempt, *words)
             case Unprepared(reason=reason, detail=detail):
-                turn.after.append(lambda: self._end(key, attempt))
-                turn.step(events.Finished(key, False, b"", reason, detail))
+                self._fail(turn, key, attempt, reason, detail)
             case WorkerBegan(pid=pid):
                 attempt.ends_at = time.monotonic() + attempt.limit_s
+                _note_begun(self._context, turn, row)
                 turn.step(events.Began(key, pid))
             case WorkerReturned():
                 self._context.point("returned")
@@ -276,8 +267,8 @@ class Attempts:
                 try:
                     self._child_tasks.launch(turn, row, attempt.children, wanted)
                 except DecodeError as error:
-                    turn.after.append(lambda: self._end(key, attempt))
-                    turn.step(events.Finished(key, False, b"", "decode", str(error)))
+                    words = _answered(self._context, row, "decode", str(error))
+                    self._fail(turn, key, attempt, *words)
             case ChildAwaited(number=number):
                 turn.step(events.Waits(key, attempt.children.get(number, "")))
             case Unstored(detail=detail):
@@ -288,10 +279,15 @@ class Attempts:
             case WorkerDied(detail=detail):
                 self._report_log(turn, row, attempt, final=True)
                 turn.after.append(lambda: self._end(key, attempt))
-                turn.step(events.Died(key, detail))
+                reason, detail = _answered(self._context, row, "worker_died", detail)
+                turn.step(events.Died(key, detail, reason))
             case StoredResult():
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
+
+    def _fail(self, turn: Turn, key: str, attempt: TaskAttempt, reason: str, detail: str) -> None:
+        turn.after.append(lambda: self._end(key, attempt))
+        turn.step(events.Finished(key, False, b"", reason, detail))
 
     def _pass_on(self, turn: Turn, row: TaskRow, emitted: WorkerEmitted) -> None:
         event = Event(type=emitted.type, data=emitted.data)
@@ -347,6 +343,7 @@ class Attempts:
             use=task.use,
             gpus=attempt.gpus,
             models=tuple(sorted(file.path for file in order.models.values())),
+            origin=origin_of(task),
         )
 
     def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
@@ -377,7 +374,8 @@ class Attempts:
         self._report_log(turn, row, attempt, final=True)
         self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
-            turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round))
+            origin = origin_of(task_of(row))
+            turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round, origin))
         if (result.ok or result.used) and stored.items is not None:
             items = stored.items
             turn.rows.append(lambda: self._context.ledger.note(task_of(row), items))
@@ -393,8 +391,11 @@ class Attempts:
         now = time.monotonic()
         for key, attempt in list(self._attempts.items()):
             if attempt.ends_at is not None and attempt.ends_at <= now:
-                if key in turn.book.tasks:
-                    turn.step(events.Overdue(key, "the work took longer than its limit"))
+                if (late := turn.book.tasks.get(key)) is not None:
+                    reason, detail = _answered(
+                        self._context, late, "timeout", "the work took longer than its limit"
+                    )
+                    turn.step(events.Overdue(key, detail, reason))
                 else:
                     attempt.ends_at = None
         for key in [key for key, (until, _) in self._ending.items() if until <= now]:
@@ -441,3 +442,55 @@ class Attempts:
 
     def _release(self, key: str) -> None:
         self._context.transfers.release(key)
+
+
+def _charged(
+    context: NodeContext, row: TaskRow, dataset: RegisteredDataset | None
+) -> tuple[Mapping[str, Any] | None, tuple[str, str] | None]:
+    """Charge for a private task, which is committed before anything of it begins.
+
+    Returns:
+        What it is computed by, None without differential privacy; and why it may not be, None where it may.
+    """
+    permissions = context.permissions
+    try:
+        private = permissions.private_work_of(row)
+    except SpecError as error:
+        return None, ("privacy", str(error))
+    if private is None:
+        return None, None
+    version = "" if dataset is None else context.versions.of_parts(dataset.parts(task_of(row).use))
+    if unpaid := permissions.pay(row, private, version):
+        return None, ("budget", unpaid)
+    context.point("charged")
+    return permissions.noise_of(row, private), None
+
+
+def _note_begun(context: NodeContext, turn: Turn, row: TaskRow) -> None:
+    """Note in the ledger that a worker begins on a private task: however that ends, it is paid for."""
+    if task_of(row).protect.get("dp"):
+        turn.rows.append(lambda: context.permissions.accounts.note_begun(row.key))
+
+
+def _state_refusal(context: NodeContext, row: TaskRow) -> tuple[str, str] | None:
+    """Say why a task may not start from the node state that it names; None where it may, or where there is none."""
+    task = task_of(row)
+    if task.state is None:
+        return None
+    made_of = context.tasks.origin_of_state(row.job, task.state)
+    if made_of is None:
+        return "state_missing", f"there is no node state {task.state[:64]!r}"
+    if made_of == origin_of(task):
+        return None
+    return "not_permitted", (
+        f"the node state {task.state[:64]!r} is of {made_of}, and this task is of {origin_of(task)}: a state goes to tasks of "
+        "the same data under the same protection alone"
+    )
+
+
+def _answered(context: NodeContext, row: TaskRow, reason: str, detail: str) -> tuple[str, str]:
+    """Return how a worker's end is answered; where that is withheld, the task's log has it."""
+    found = withheld(row, reason, detail)
+    if found != (reason, detail):
+        add_trace(context.home, row.key, f"{reason}: {detail}")
+    return found

@@ -88,7 +88,8 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         return _failed(row, run, found, to.config)
     if found.num_examples < min_rows:
         detail = f"computed on fewer rows than the owner's minimum of {min_rows}{_ask(to.config)}"
-        return StoredResult(row.key, run, failure(row.key, "min_rows", detail), left=False)
+        failed = failure(row.key, *withheld(row, "min_rows", detail))
+        return StoredResult(row.key, run, failed, message=detail, left=_is_private(row))
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)
@@ -184,6 +185,23 @@ UNTOLD = (
     "noise. Try the plan on the node's mock (use='mock'), or on data of your own (nodes='local')"
 )
 
+PUBLIC_REASONS = ("columns", "min_rows", "privacy")
+"""Reasons of a private work without a plan that follow from what is registered of a dataset, and from the question."""
+
+
+def withheld(row: TaskRow, reason: str, detail: str) -> tuple[str, str]:
+    """Return the reason and the words of a failure as they may leave once a worker has seen records.
+
+    Under differential privacy all failures are alike: how a worker ended, what it held, and how long it took may come
+    from single records, by chance or by a plan that was written so.
+    """
+    return ("privacy", UNTOLD) if _is_private(row) else (reason, detail)
+
+
+def _is_private(row: TaskRow) -> bool:
+    """Tell whether a task computes on records under differential privacy; a mock has none."""
+    return dp_of(task_of(row).protect) is not None and task_of(row).use != "mock"
+
 
 def _ask(config: NodeConfig) -> str:
     return f"; ask {whom}" if (whom := contacts_text(config.contacts)) else ""
@@ -205,13 +223,14 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     )
     detail = found.detail
     is_mock = task_of(row).use == "mock"  # then nothing in the words can be of private data
-    is_private = dp_of(task_of(row).protect) is not None and not is_mock
+    is_private = _is_private(row)
     if found.message and (is_mock or (config.errors == "full" and not is_private)):
         detail = f"{detail}: {found.message}"
     if found.reason == "min_rows":
         detail += _ask(config)
     failed = failure(row.key, found.reason, detail)
-    if is_private and (task_of(row).plan is not None or is_noised(task_of(row).protect)):
+    is_public = found.reason in PUBLIC_REASONS and task_of(row).plan is None
+    if is_private and (not is_public or is_noised(task_of(row).protect)):
         failed = failure(row.key, "privacy", UNTOLD)
     failed = replace(failed, trace=found.trace[-MAX_TRACE_CHARS:] if is_mock else "")
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=is_private)

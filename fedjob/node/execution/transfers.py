@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
-from fedjob.common.errors import EncodeError, FedjobError, NodeFailure, RepositoryError, RepositoryUnreachable
+from fedjob.common.errors import (
+    EncodeError,
+    FedjobError,
+    NodeFailure,
+    OtherContribution,
+    RepositoryError,
+    RepositoryUnreachable,
+)
 from fedjob.common.types import Ref
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.messages import Result
@@ -24,10 +31,11 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
 from fedjob.node.data.brought_data import Brought
 from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
-from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store
+from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store, withheld
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of, without_places
 from fedjob.node.storage.spool import Spool
+from fedjob.privacy.protect import is_noised
 from fedjob.privacy.secagg.steps import VectorOrder, digest_of, write_masked
 from fedjob.repository.base import Repository
 
@@ -237,11 +245,15 @@ class Transfers:
         except RepositoryUnreachable as error:
             self._notify(Unstored(row.key, run, str(error)))
         except (FedjobError, EncodeError) as error:
-            self._notify(StoredResult(row.key, run, failure(row.key, error.reason, without_places(error))))
+            failed = failure(row.key, *withheld(row, error.reason, without_places(error)))
+            self._notify(StoredResult(row.key, run, failed, message=str(error)))
         except Exception as error:  # nobody would notice an exception of this thread
             self._notify(
                 StoredResult(
-                    row.key, run, failure(row.key, "internal", type(error).__name__), message=str(error)
+                    row.key,
+                    run,
+                    failure(row.key, *withheld(row, "internal", type(error).__name__)),
+                    message=str(error),
                 )
             )
         else:
@@ -296,10 +308,17 @@ class Transfers:
             write_masked(path, order, held, origin)
             ref = self._put_patiently(path, row)
         except FedjobError as error:
-            self._notify(VectorStored(message, None, error.reason, without_places(error)))
+            reason, detail = error.reason, without_places(error)
+            if is_noised(task_of(row).protect) and not isinstance(
+                error, (RepositoryError, OtherContribution)
+            ):
+                log.warning("a contribution could not be masked: %s", detail)
+                reason, detail = withheld(row, reason, detail)  # it was read without noise
+            self._notify(VectorStored(message, None, reason, detail))
         except Exception as error:  # nobody would notice an exception of this thread
             log.exception("a contribution could not be masked")
-            self._notify(VectorStored(message, None, "internal", type(error).__name__))
+            words = withheld(row, "internal", type(error).__name__)
+            self._notify(VectorStored(message, None, *words))
         else:
             self._notify(VectorStored(message, ref))
         finally:

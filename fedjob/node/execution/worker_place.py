@@ -35,6 +35,8 @@ class WorkerIdentity:
         use: `private` or `mock`.
         gpus: the devices that its job holds.
         models: paths of the files of models that it may read.
+        origin: of the data and the protection that it computes under, see `task.origin_of`: what a process has seen under
+            one protection another one may not let out.
     """
 
     job: str
@@ -45,6 +47,7 @@ class WorkerIdentity:
     use: str = "private"
     gpus: tuple[int, ...] = ()
     models: tuple[str, ...] = ()
+    origin: str = ""
 
     def replaces(self, other: WorkerIdentity) -> bool:
         """Tell whether the other is of no use any more once this one is there: of older data or files, or other devices."""

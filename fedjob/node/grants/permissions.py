@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.execution.private_work import PrivateWork, private_work
+from fedjob.execution.tree_stretches import tree_of
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -26,6 +28,7 @@ from fedjob.node.queue.task import task_of
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.secrets import Secrets
 from fedjob.privacy.dp.mechanisms import Mechanism
+from fedjob.privacy.dp.tree_terms import TreeStretch, fresh_seed
 from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
 from fedjob.privacy.protections import lowered
 from fedjob.protocols.steps import SETUP, Steps
@@ -231,15 +234,30 @@ class Permissions:
         dp = lowered(dp, self.limits_of(row).protections)
         return private_work(task, dp, num_rows=_rows_of(dataset), step=row.step, assets=_assets_of(dataset))
 
-    def pay(self, row: TaskRow, work: PrivateWork) -> str:
-        """Charge for a private task before it begins; return why it can't be paid, empty where it is."""
+    def pay(self, row: TaskRow, work: PrivateWork, version: str) -> str:
+        """Charge for a private task before it begins; return why it can't be paid, empty where it is.
+
+        Args:
+            version: of its dataset's content, as it is now.
+        """
         task = task_of(row)
         dp = dp_of(task.protect)
         if dp is None or task.use != "private":
             return ""
         dp = lowered(dp, self.limits_of(row).protections)
         wanted = _wanted(task, row.job, row.researcher, work.mechanisms, dp)
+        if work.tree is not None:
+            name = tree_of(task, work.tree, researcher=row.researcher, job=row.job, version=version)
+            wanted = replace(wanted, tree=work.tree, tree_name=name)
         return self.accounts.reserve(wanted, task=row.key, round_=row.round, step=row.step)
+
+    def noise_of(self, row: TaskRow, work: PrivateWork) -> Mapping[str, Any]:
+        """Return what the worker of a paid task computes by: its terms, or the steps of the trees that it was given."""
+        if work.tree is None:
+            return work.noise
+        if task_of(row).use != "private":
+            return TreeStretch(terms=work.tree, seed=fresh_seed(), first=0).to_plain()
+        return self.accounts.stretch_of(row.key, work.tree).to_plain()
 
     def spent_by(self, row: TaskRow) -> dict[str, float]:
         """Return what a task's job has spent at this node, with that task, as its result says it."""

@@ -8,6 +8,7 @@ from typing import Any
 from fedjob.common.errors import FedjobError
 from fedjob.common.types import ENDLESS
 from fedjob.node.grants.contract import Request, defaults_of, is_same
+from fedjob.privacy.protect import TREE
 from fedjob.protocols import PROTOCOLS
 
 _MEASURES = {
@@ -70,6 +71,11 @@ def _protection_in_words(asked: Request) -> str:
             f", under differential privacy of single records (epsilon {dp['epsilon']:g}, delta {dp['delta']:g}, over all "
             "rounds together): noise is added here, so that what leaves says next to nothing about any one record, and "
             "nothing else leaves but the number of rows"
+        )
+    if dp and dp.get("mechanism") == TREE:
+        words += (
+            "; the noise is that of a tree over the steps of each pass over the records, which are taken in a fixed order "
+            "(DP-FTRL): it counts whole passes, and assumes nothing of samples"
         )
     if dp and dp["kind"] == "node":
         words += (

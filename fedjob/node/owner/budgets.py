@@ -23,7 +23,7 @@ def set_budget(
     *,
     epsilon: float,
     delta: float | None = None,
-    project: str = "",
+    project: str | None = None,
     researchers: tuple[str, ...] = (),
     by: str | None = None,
 ) -> tuple[dict[str, Any], str]:
@@ -33,6 +33,7 @@ def set_budget(
         SpecError: there is no such dataset, or a number or a name is none.
     """
     who = decider(by)
+    project = "" if project is None else _checked_project(project)
     for name in researchers:
         _check_researcher(name)
     accounts = PrivacyAccounts(database)
@@ -53,7 +54,7 @@ def remove_budget(
     database: Database,
     dataset: str,
     *,
-    project: str = "",
+    project: str | None = None,
     researchers: tuple[str, ...] = (),
     by: str | None = None,
 ) -> tuple[dict[str, Any], str]:
@@ -63,6 +64,7 @@ def remove_budget(
         SpecError: there is none.
     """
     who = decider(by)
+    project = "" if project is None else _checked_project(project)
     for name in researchers:
         _check_researcher(name)
     accounts = PrivacyAccounts(database)
@@ -84,6 +86,16 @@ def state_of(accounts: PrivacyAccounts, one: PrivacyBudget) -> dict[str, Any]:
         "spent": spent,
         "left": round(max(0.0, one.epsilon - spent), 6),
     }
+
+
+def _checked_project(name: str) -> str:
+    check_given(name, "a value of --project")
+    if not name.isprintable() or re.search(r"[*?\[\]]", name):
+        raise SpecError(
+            f"--project is the name of one project, and no pattern, found {name[:60]!r}: leave it out for jobs of all "
+            "projects together"
+        )
+    return name
 
 
 def _check_researcher(name: str) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
+from fedjob.node.protection.noise_trees import NO_STEPS, GivenSteps, NoiseTrees
 from fedjob.node.protection.privacy_ledger import (
     RESERVED,
     RETURNED,
@@ -30,6 +31,7 @@ from fedjob.node.protection.privacy_ledger import (
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.privacy.dp.mechanisms import Mechanism, cost_of, mechanism_of, mechanism_to_plain
+from fedjob.privacy.dp.tree_terms import TreeStretch, TreeTerms
 
 MAX_RETURNED = 10_000
 """Charges that were given back and are still listed."""
@@ -85,6 +87,7 @@ class PrivacyAccounts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._audit = Audit(database)
+        self._trees = NoiseTrees(database)
         self._leaving: set[str] = set()  # tasks whose output is on its way out
 
     # --- budgets -------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ class PrivacyAccounts:
         """
         with self._database.transaction():
             last = self._database.row(
-                "SELECT seq, number, state FROM charges WHERE task = ? ORDER BY number DESC LIMIT 1", (task,)
+                "SELECT * FROM charges WHERE task = ? ORDER BY number DESC LIMIT 1", (task,)
             )
             open_ = int(last["seq"]) if last is not None and last["state"] == RESERVED else 0
             if open_ and self.is_leaving(
@@ -194,6 +197,17 @@ class PrivacyAccounts:
             ):  # it was stopped on its way out, and is computed with fresh noise
                 self.settle(task, left=True)
                 open_ = 0
+            held = _steps_of(last) if open_ else NO_STEPS
+            if open_ and not self._goes_on(
+                held, wanted
+            ):  # what it was charged for is not what it would do now
+                self.settle(task, left=False)
+                open_ = 0
+            given = NO_STEPS
+            if wanted.tree is not None:
+                given = held if open_ else self._trees.due(wanted.tree_name, wanted.tree)
+                paid = (wanted.tree.cost(given.passes),) if given.passes else ()
+                wanted = replace(wanted, mechanisms=paid)
             spendings = self.spendings(wanted.dataset, but=open_)
             quote = quote_task(wanted, self.budgets(wanted.dataset), spendings)
             if quote.refusal:
@@ -207,14 +221,37 @@ class PrivacyAccounts:
                     (packed, wanted.epsilon, wanted.delta, open_),
                 )
             else:
-                self._insert(wanted, packed, task=task, number=number, round_=round_, step=step)
+                self._insert(wanted, packed, given, task=task, number=number, round_=round_, step=step)
+                self._trees.give(given)
             self._record(task, number, RESERVED, wanted, quote)
         self._leaving.discard(task)
         return ""
 
+    def _goes_on(self, held: GivenSteps, wanted: Wanted) -> bool:
+        """Tell whether the steps that an open charge holds are those of the trees that its task is wanted with."""
+        if wanted.tree is None:
+            return not held.tree
+        return self._trees.is_of(held, wanted.tree_name) and held.steps == wanted.tree.steps
+
+    def stretch_of(self, task: str, terms: TreeTerms) -> TreeStretch:
+        """Return the steps that were charged for a task, with the seed of their noise."""
+        row = self._database.row(
+            f"SELECT * FROM charges WHERE task = ? AND state = '{RESERVED}' AND tree > 0", (task,)
+        )
+        if row is None:
+            raise SpecError("the task has no charge for steps of a tree")
+        given = _steps_of(row)
+        return TreeStretch(terms=terms, seed=self._trees.seed(given.tree), first=given.first)
+
     def note_leaving(self, task: str) -> None:
         """Note that a task's output may be on its way out from now on."""
         self._leaving.add(task)
+
+    def note_begun(self, task: str) -> None:
+        """Note that a worker has begun on a charged task, as part of the caller's transaction."""
+        self._database.execute(
+            f"UPDATE charges SET begun = 1 WHERE task = ? AND state = '{RESERVED}'", (task,)
+        )
 
     def is_leaving(self, task: str) -> bool:
         """Tell whether this daemon has let a task's output begin to leave."""
@@ -223,14 +260,15 @@ class PrivacyAccounts:
     def settle(self, task: str, *, left: bool) -> None:
         """End what is reserved for a task, as part of the caller's transaction; nothing where nothing is.
 
+        Where its worker has begun, that the task ended as it did may come from records, so that it is spent as well.
+
         Args:
             left: anything of it may have left the node.
         """
-        row = self._database.row(
-            f"SELECT seq, number, dataset, job FROM charges WHERE task = ? AND state = '{RESERVED}'", (task,)
-        )
+        row = self._database.row(f"SELECT * FROM charges WHERE task = ? AND state = '{RESERVED}'", (task,))
         if row is None:
             return
+        left = left or bool(row["begun"]) or not self._trees.take_back(_steps_of(row))
         state = SPENT if left else RETURNED
         self._database.execute(
             "UPDATE charges SET state = ?, settled = ? WHERE seq = ?", (state, time.time(), row["seq"])
@@ -239,14 +277,24 @@ class PrivacyAccounts:
         self._audit.add("charge", task, body)
 
     def _insert(
-        self, wanted: Wanted, packed: bytes, *, task: str, number: int, round_: int, step: str
+        self,
+        wanted: Wanted,
+        packed: bytes,
+        given: GivenSteps,
+        *,
+        task: str,
+        number: int,
+        round_: int,
+        step: str,
     ) -> None:
         cursor = self._database.execute(
             "INSERT INTO charges (task, number, dataset, project, researcher, job, round, step, mechanisms, epsilon, "
-            f"delta, state, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{RESERVED}', ?)",
+            "delta, at, tree, first, steps, passes, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+            f"'{RESERVED}')",
             (
                 *(task, number, wanted.dataset, wanted.project, wanted.researcher, wanted.job, round_, step),
                 *(packed, wanted.epsilon, wanted.delta, time.time()),
+                *(given.tree, given.first, given.steps, given.passes),
             ),
         )
         if cursor.lastrowid and cursor.lastrowid % 256 == 0:
@@ -299,6 +347,10 @@ def _charge(row: Any) -> TaskCharge:
         state=row["state"],
         at=row["at"],
     )
+
+
+def _steps_of(row: Any) -> GivenSteps:
+    return GivenSteps(tree=row["tree"], first=row["first"], steps=row["steps"], passes=row["passes"])
 
 
 def _mechanisms(packed: bytes) -> tuple[Mechanism, ...]:

@@ -13,9 +13,13 @@ from fnmatch import fnmatchcase
 
 from fedjob.common.errors import SpecError
 from fedjob.privacy.dp.mechanisms import Mechanism, cost_of
+from fedjob.privacy.dp.tree_terms import TreeTerms
 
 SLACK = 1e-9
 """Relative error of sums of floating-point numbers, by which no budget is broken."""
+
+DEFAULT_PROJECT = "default"
+"""The project of jobs that name none."""
 
 RESERVED, SPENT, RETURNED = "reserved", "spent", "returned"
 """The states of a charge: taken before the work begins, final, or given back because nothing left the node."""
@@ -27,7 +31,8 @@ class PrivacyBudget:
 
     Args:
         dataset: its name.
-        project: the jobs that it is for; empty for those of all projects together.
+        project: the jobs that it is for; empty for those of all projects together, `DEFAULT_PROJECT` for those that name
+            none.
         researchers: whom it is for together, ids or patterns; empty for everybody.
         epsilon: above 0.
         delta: above 0 and below 1.
@@ -56,7 +61,7 @@ class PrivacyBudget:
     def covers(self, project: str, researcher: str) -> bool:
         """Tell whether a job of that project and researcher spends it."""
         is_theirs = not self.researchers or any(fnmatchcase(researcher, who) for who in self.researchers)
-        return is_theirs and self.project in ("", project)
+        return is_theirs and self.project in ("", project or DEFAULT_PROJECT)
 
     @property
     def words(self) -> str:
@@ -91,6 +96,8 @@ class Wanted:
     Args:
         mechanisms: of one task, or of all tasks of a job.
         epsilon, delta: that the job keeps here, over all its rounds.
+        tree: terms of tree noise, of which the mechanisms are found by the passes that are not paid yet; None for none.
+        tree_name: of the trees that the task goes on with.
     """
 
     dataset: str
@@ -100,6 +107,8 @@ class Wanted:
     mechanisms: tuple[Mechanism, ...]
     epsilon: float
     delta: float
+    tree: TreeTerms | None = None
+    tree_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +242,7 @@ def no_budget_for(wanted: Wanted, budgets: Iterable[PrivacyBudget]) -> str:
     whose = "; ".join(budget.words for budget in budgets)
     return (
         f"no privacy budget on dataset {wanted.dataset} is for researcher {wanted.researcher} in project "
-        f"{wanted.project or 'default'}, and there are others: {whose[:500]}"
+        f"{wanted.project or DEFAULT_PROJECT}, and there are others: {whose[:500]}"
     )
 
 

@@ -209,9 +209,20 @@ class TaskStore:
 
     # --- node states ------------------------------------------------------------------------------
 
-    def add_state(self, job: str, state: str, round_: int) -> None:
-        """Enter a node state."""
-        self._database.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (state, job, round_))
+    def add_state(self, job: str, state: str, round_: int, origin: str) -> None:
+        """Enter a node state.
+
+        Args:
+            origin: what it was made of, see `task.origin_of`.
+        """
+        self._database.execute(
+            "INSERT OR REPLACE INTO states VALUES (?, ?, ?, ?)", (state, job, round_, origin)
+        )
+
+    def origin_of_state(self, job: str, state: str) -> str | None:
+        """Return what a node state was made of; None where there is no such state."""
+        row = self._database.row("SELECT origin FROM states WHERE job = ? AND id = ?", (job, state))
+        return None if row is None else str(row["origin"])
 
     def drop_states(self, job: str, keep: Collection[str], before: int | None = None) -> list[str]:
         """Remove a job's states but those in `keep` and those of round `before` and later; return their ids."""

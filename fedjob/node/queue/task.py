@@ -97,6 +97,18 @@ def unpacked_result(row: TaskRow) -> Result:
     return replace(failure(row.key, row.reason or "error", row.detail), of=row.message)
 
 
+def origin_of(task: Task) -> str:
+    """Return of which data, and under which protection, a task makes a node state, in words.
+
+    A state goes to tasks of the same origin alone: of mock data nothing is kept back, and what one protection lets stay
+    at the node, such as personal layers without noise, another one would let out.
+    """
+    dp = task.protect.get("dp")
+    kinds = [f"{dp['kind']} differential privacy"] if dp else []
+    kinds += ["secure aggregation"] if "secagg" in task.protect else []
+    return f"{task.use} data of dataset {task.dataset or '-'}, {' and '.join(kinds) or 'no protection'}"
+
+
 def refused(key: str, of: str, reason: str, detail: str) -> Result:
     """Return the answer to a task that was not accepted."""
     return replace(failure(key, reason, detail), of=of)

@@ -104,10 +104,15 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The worker ended without an answer."""
+    """The worker ended without an answer.
+
+    Args:
+        reason, detail: what is answered if no other worker is to try.
+    """
 
     key: str
     detail: str = ""
+    reason: str = "worker_died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,7 @@ class Overdue:
 
     key: str
     detail: str = ""
+    reason: str = "timeout"
 
 
 @dataclass(frozen=True, slots=True)

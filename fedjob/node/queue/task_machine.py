@@ -130,15 +130,15 @@ class _Keeper:
                 if row.computing:
                     state = State.COMPLETED if event.ok else State.FAILED
                     self._draft.finish(row, state, event.reason, event.detail, event.result)
-            case events.Died(detail=detail):
-                self.died(row, detail)
+            case events.Died():
+                self.died(row, event.reason, event.detail)
             case events.Gone():
                 if row.state == State.STOPPING:
                     self._draft.gone(row)
-            case events.Overdue(detail=detail):
+            case events.Overdue():
                 if row.computing:
                     self._draft.commands.append(events.Kill(row.key))
-                    self._draft.finish(row, State.FAILED, "timeout", detail)
+                    self._draft.finish(row, State.FAILED, event.reason, event.detail)
             case events.Cancel(reason=reason, detail=detail):
                 if row.computing or row.after == "again":
                     self._draft.stop(row, "answer", State.KILLED, reason, detail)
@@ -280,12 +280,12 @@ class _Keeper:
             )
         )
 
-    def died(self, row: TaskRow, detail: str) -> None:
+    def died(self, row: TaskRow, reason: str, detail: str) -> None:
         if not row.computing:
             return
         row = replace(row, deaths=row.deaths + 1)
         if row.deaths >= self._draft.book.max_deaths:
-            self._draft.finish(row, State.FAILED, "worker_died", detail)
+            self._draft.finish(row, State.FAILED, reason, detail)
         else:
             self._draft.queue_again(row, State.LOST)  # node state is copy-on-write: starting over is safe
 

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -206,6 +206,7 @@ CREATE TABLE states (
     id TEXT NOT NULL,
     job TEXT NOT NULL,
     round INTEGER NOT NULL,
+    origin TEXT NOT NULL,
     PRIMARY KEY (job, id)
 ) STRICT;
 
@@ -247,9 +248,22 @@ CREATE TABLE charges (
     state TEXT NOT NULL CHECK (state IN ('reserved', 'spent', 'returned')),
     at REAL NOT NULL,
     settled REAL,
+    tree INTEGER NOT NULL DEFAULT 0,
+    first INTEGER NOT NULL DEFAULT 0,
+    steps INTEGER NOT NULL DEFAULT 0,
+    passes INTEGER NOT NULL DEFAULT 0,
+    begun INTEGER NOT NULL DEFAULT 0,
     UNIQUE (task, number)
 ) STRICT;
 CREATE INDEX charges_by_dataset ON charges (dataset, state);
+
+CREATE TABLE noise_trees (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    seed BLOB NOT NULL,
+    next INTEGER NOT NULL,
+    paid INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE processed (
     plan TEXT NOT NULL,

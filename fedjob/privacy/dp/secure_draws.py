@@ -55,9 +55,7 @@ class SecureDraws:
 
     def noisy(self, total: Floats, deviation: float) -> Floats:
         """Return a sum with Gaussian noise of a standard deviation, above 0, rounded to the grid."""
-        step = 2.0 ** (math.floor(math.log2(deviation)) - GRID_BITS)
-        found: Floats = np.round((total + deviation * self.normal(len(total))) / step) * step
-        return found
+        return rounded(total + deviation * self.normal(len(total)), deviation)
 
     def seed(self) -> int:
         """Return a seed of 63 bits for generators that user code draws from, such as those of dropout."""
@@ -65,3 +63,10 @@ class SecureDraws:
 
     def _words(self, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
         return np.frombuffer(self.source(8 * count), dtype="<u8")
+
+
+def rounded(noisy: Floats, deviation: float) -> Floats:
+    """Return a noisy sum, rounded to the grid of noise of a standard deviation, above 0."""
+    step = 2.0 ** (math.floor(math.log2(deviation)) - GRID_BITS)
+    found: Floats = np.round(noisy / step) * step
+    return found

@@ -40,6 +40,21 @@ class TrainingTerms:
     num_rows: int
 
     @property
+    def sample_size(self) -> float:
+        """The expected size of a sample, by which the sum of a step is divided.
+
+        Dividing by the size of the sample that was drawn would tell how many records it has, and one record more
+        would change the share of every other: the bound on what one record changes would not hold. It follows from
+        the registered rows for the same reason, and not from those that preprocessing left.
+        """
+        return self.rate * self.num_rows
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the noise on the sum of a step."""
+        return self.noise * self.max_grad_norm
+
+    @property
     def mechanism(self) -> Gaussian:
         """The mechanism of one round, for the ledger."""
         return Gaussian(noise=self.noise, rate=self.rate, number=self.steps)

@@ -7,7 +7,7 @@ from fedjob.aggregation.robust.median import Median
 from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
-from fedjob.execution.private_work import check_private, check_training, check_whole_nodes
+from fedjob.execution.private_work import check_mechanism, check_private, check_training, check_whole_nodes
 from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.training.base import TrainingProtocol
@@ -31,6 +31,7 @@ def check_protected(spec: JobSpec, protocol: FederatedProtocol) -> None:
     """
     protect = protect_of(spec.protect)
     if isinstance(protect.dp, RecordDP):
+        check_mechanism(protocol.name, protect.dp)
         for steps in spec.preprocess or [[]]:
             check_private(protocol.name, steps, spec.items)
         if isinstance(protocol, TrainingProtocol):

@@ -27,6 +27,7 @@ from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, Emit, WorkOrder, WorkResult, result_of, work_order_of
 from fedjob.execution.private_work import PrivateWork, private_work
+from fedjob.execution.tree_stretches import RECORD_NAME, LocalTrees, tree_of
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.messages import Task, work_key
 from fedjob.parameters.files import FileParams
@@ -230,7 +231,7 @@ class LocalFederation(Federation):
             output_path=str(output),
         )
         work = self._private_work(node, task, place.step)
-        noise = {} if work is None else dict(work.noise)
+        noise = {} if work is None else self._noise(node, key, task, place.job, work)
         return replace(
             order, scratch_path=str(scratch), limits={"own": True}, noise=noise, models=self._models
         )
@@ -273,6 +274,15 @@ class LocalFederation(Federation):
             return private_work(task, dp, num_rows=int(self.num_rows[node] or 0), step=step, assets=assets)
         except SpecError as error:
             raise NodeFailure(node, "privacy", str(error)) from error
+
+    def _noise(self, node: str, key: str, task: Task, job: str, work: PrivateWork) -> dict[str, Any]:
+        """Return what a task is computed by: its terms, with the steps of the site's trees where it has such noise."""
+        if work.tree is None:
+            return dict(work.noise)
+        trees = LocalTrees(self._home / f"{RECORD_NAME}_{node}")
+        version = str(self._datasets[node].get("version") or "")
+        tree = tree_of(task, work.tree, researcher="", job=job, version=version)
+        return trees.stretch(work.tree, tree, key).to_plain()
 
     def _keep_files(self, source: Path, node: str, round_: int) -> None:
         """Move the files that a node keeps for its owner into this job's folder of outputs."""

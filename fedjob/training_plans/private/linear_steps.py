@@ -18,6 +18,7 @@ from fedjob.training_plans.estimators.base import Array, Fitted
 from fedjob.training_plans.estimators.linear_models import LeastSquares, Logistic
 from fedjob.training_plans.estimators.prepared import CountedFirst
 from fedjob.training_plans.estimators.stochastic import Linear, Perceptrons
+from fedjob.training_plans.private.step_draws import step_draws
 from fedjob.training_plans.private.training import PrivateTraining
 
 RATES = ("constant", "invscaling")
@@ -72,20 +73,17 @@ class LinearSteps:
         self._estimator, self._classes, self._bound = fitted.estimator, fitted.classes, bound
         self._slope = _SLOPES[getattr(fitted.estimator, "loss", "perceptron")]
 
-    def run(
-        self, private: PrivateTraining, rows: Array, inputs: Array, targets: Array, sample_size: float
-    ) -> None:
+    def run(self, private: PrivateTraining, rows: Array, inputs: Array, targets: Array) -> None:
         """Take all steps of the terms.
 
         Args:
             rows: of the training split, among the inputs and targets.
-            sample_size: expected.
         """
-        terms, draws = private.terms, private.draws
+        terms, draws = private.terms, step_draws(private, rows, lambda: (inputs, targets))
         for number in range(1, terms.steps + 1):
-            sample = draws.chosen(rows, terms.rate)
-            total = self.total(inputs[sample], targets[sample])
-            self.take(draws.noisy(total, terms.noise * terms.max_grad_norm) / sample_size)
+            sample = draws.chosen()
+            [noisy] = draws.noisy([self.total(inputs[sample], targets[sample])])
+            self.take(noisy / terms.sample_size)
             private.progress(number, terms.steps)
 
     @property

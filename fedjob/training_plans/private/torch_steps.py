@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedjob.privacy.dp.secure_draws import SecureDraws
 from fedjob.training_plans.private.record_gradients import Loss, RecordGradients
+from fedjob.training_plans.private.step_draws import Contents, StepDraws, step_draws
 from fedjob.training_plans.private.torch_checks import HeldTensors, trained_parameters
 from fedjob.training_plans.private.training import PrivateTraining
 from fedjob.training_plans.private.unchanged import Watch
@@ -28,10 +28,10 @@ class PrivateSteps:
 
     Args:
         trained: name -> parameter.
-        rows: of the training split.
+        draws: of the rows of each step, and of its noise. A sum is divided by the expected size of a sample whatever the
+            plan's loss does with a batch, because the loss of one record is its mean and its sum, and a divisor that was
+            found by looking at losses would tell of them.
         records: returns batches of one record each, for rows in their order.
-        sample_size: expected; the sum is divided by it whatever the plan's loss does with a batch, because the loss of one
-            record is its mean and its sum, and a divisor that was found by looking at losses would tell of them.
         adjust: called with the model when it has its noisy gradients; None for nothing.
         held: the model as the last step left it.
         watch: refuses steps that change what they must not.
@@ -41,9 +41,8 @@ class PrivateSteps:
     optimizer: torch.optim.Optimizer
     trained: Mapping[str, torch.nn.Parameter]
     gradients: RecordGradients
-    rows: Rows
+    draws: StepDraws
     records: Callable[[Iterable[Rows]], Iterator[Any]]
-    sample_size: float
     adjust: Callable[[Any], None] | None
     held: HeldTensors
     watch: Watch
@@ -54,8 +53,8 @@ class PrivateSteps:
         Raises:
             NotPrivate: a step changed what it must not.
         """
-        terms, draws = private.terms, private.draws
-        samples = [draws.chosen(self.rows, terms.rate) for _ in range(terms.steps)]
+        terms = private.terms
+        samples = [self.draws.chosen() for _ in range(terms.steps)]
         records = self.records(row.reshape(1) for sample in samples for row in sample)
         held = self.held
         for number, sample in enumerate(samples, 1):
@@ -64,7 +63,7 @@ class PrivateSteps:
             finally:  # what was changed is the cause of what else is wrong
                 held.check()
                 self.watch.check()
-            self._give(total, draws, terms.noise * terms.max_grad_norm)
+            self._give(total, terms.sample_size)
             if self.adjust is not None:
                 self.adjust(self.model)
             self.optimizer.step()
@@ -72,12 +71,12 @@ class PrivateSteps:
             private.progress(number, terms.steps)
         self.model.zero_grad(set_to_none=True)
 
-    def _give(self, total: Mapping[str, torch.Tensor], draws: SecureDraws, deviation: float) -> None:
+    def _give(self, total: Mapping[str, torch.Tensor], sample_size: float) -> None:
         """Give the model the gradients of a step, with noise."""
         self.model.zero_grad(set_to_none=True)
-        for name, parameter in self.trained.items():
-            noisy = draws.noisy(total[name].flatten().cpu().numpy(), deviation) / self.sample_size
-            gradient = torch.from_numpy(noisy).reshape(parameter.shape)
+        sums = [total[name].flatten().cpu().numpy() for name in self.trained]
+        for parameter, noisy in zip(self.trained.values(), self.draws.noisy(sums), strict=True):
+            gradient = torch.from_numpy(noisy / sample_size).reshape(parameter.shape)
             parameter.grad = gradient.to(parameter.device, parameter.dtype)
 
 
@@ -89,14 +88,16 @@ def train_privately(
     loss: Loss,
     rows: Rows,
     records: Callable[[Iterable[Rows]], Iterator[Any]],
-    sample_size: float,
+    contents: Contents,
     adjust: Callable[[Any], None] | None,
     watch: Watch,
 ) -> None:
     """Take the steps of a private training, see `PrivateSteps`.
 
     Args:
+        rows: of the training split.
         records: returns batches, for arrays of rows in their order.
+        contents: of the examples.
 
     Raises:
         NotPrivate: a step changed what it must not.
@@ -107,9 +108,8 @@ def train_privately(
         optimizer=optimizer,
         trained=trained,
         gradients=RecordGradients(model, trained, loss, private.terms.max_grad_norm),
-        rows=rows,
+        draws=step_draws(private, rows, contents),
         records=records,
-        sample_size=sample_size,
         adjust=adjust,
         held=HeldTensors(model),
         watch=watch,

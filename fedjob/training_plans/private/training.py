@@ -9,6 +9,7 @@ import numpy as np
 
 from fedjob.privacy.dp.secure_draws import SecureDraws
 from fedjob.privacy.dp.terms import TrainingTerms
+from fedjob.privacy.dp.tree_terms import TreeStretch, TreeTerms
 
 
 def _unreported(done: int, total: int) -> None:
@@ -20,23 +21,15 @@ class PrivateTraining:
     """The terms of a step that is computed with differential privacy.
 
     Args:
-        draws: of samples and noise.
+        draws: of samples and noise, but for that of trees.
         progress: takes the number of steps done and their total, which tell nothing of the records.
+        stretch: of the trees that the noise is of; None for noise that each step draws anew.
     """
 
-    terms: TrainingTerms
+    terms: TrainingTerms | TreeTerms
     draws: SecureDraws = field(default_factory=SecureDraws)
     progress: Callable[[int, int], None] = _unreported
-
-    @property
-    def sample_size(self) -> float:
-        """The expected size of a sample, by which the sum of a step is divided.
-
-        Dividing by the size of the sample that was drawn would tell how many records it has, and one record more
-        would change the share of every other: the bound on what one record changes would not hold. It follows from
-        the registered rows for the same reason, and not from those that preprocessing left.
-        """
-        return self.terms.rate * self.terms.num_rows
+    stretch: TreeStretch | None = None
 
     def half(self, num_rows: int) -> list[int]:
         """Return about half of the places of so many rows, in order; one or more, and not all."""

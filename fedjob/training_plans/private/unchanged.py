@@ -20,8 +20,16 @@ _ADVICE = {
     "nothing but what it returns. Set it elsewhere from one of model_args or training_args",
 }
 
-_OF_FEDJOB = ("_fedjob_ctx", "timing", "_optimizer", "_memory", "_known_sets", "_tests_withheld")
-_BY_IDENTITY = ("dataset", "_data", "_test")
+_OF_FEDJOB = (
+    "_fedjob_ctx",
+    "timing",
+    "_optimizer",
+    "_memory",
+    "_known_sets",
+    "_tests_withheld",
+    "_is_loading",
+)
+_BY_IDENTITY = ("_dataset", "_data", "_test")
 _OF_CONTEXT = ("state", "send", "launcher", "rows", "private")
 _OF_TORCH = ("_parameters", "_buffers", "_modules", "training", "_flat_weights", "_flat_weight_refs")
 _NOT_ENTERED = ("torch", "pandas", "polars", "logging", "threading", "weakref")

@@ -204,3 +204,19 @@ def test_a_request_that_cant_be_private_says_why_and_a_plain_one_costs_nothing(d
     assert "costs" not in desk.types("grants", "show", plain)
     assert "twice as many rows" in desk.json("grants", "show", odd)["privacy"]["refusal"]
     assert "not possible" in desk.types("grants", "list")
+
+
+@pytest.mark.parametrize("project", ["", " ", "*", "trial?", "[ab]", "a\x00b", "a\x1b[31m", "a\nb"])
+def test_a_budget_is_for_one_project_that_is_named(desk: Desk, project: str) -> None:
+    answer = desk.types("budget", "set", "hearts", "--epsilon", "3", "--project", project)
+    assert "--project" in answer
+    assert "expected a value of" in answer or "the name of one project, and no pattern" in answer
+    assert desk.accounts.budgets() == []
+
+
+def test_a_budget_of_the_default_project_is_for_jobs_that_name_none(desk: Desk) -> None:
+    desk.types("budget", "set", "hearts", "--epsilon", "3", "--project", "default")
+    (budget,) = desk.accounts.budgets()
+    assert [budget.covers(name, "ann") for name in ("", "default", "trial7")] == [True, True, False]
+    assert desk.pays("t1") == ""
+    assert 0 < desk.accounts.spent(budget) < 3

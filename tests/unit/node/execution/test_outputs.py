@@ -102,6 +102,30 @@ def test_under_differential_privacy_a_plans_own_words_stay_even_where_errors_are
     assert stored.message == "age is 41"  # for the node's own log
 
 
+@pytest.mark.parametrize("protect", [RECORD, NODE], ids=["records", "nodes"])
+@pytest.mark.parametrize(
+    ("found", "min_rows", "plan", "reason"),
+    [
+        (result(value=7, num_examples=4), 5, PLAN, "privacy"),  # how many there are is not registered
+        (result(ok=False, reason="unreadable_data", detail="the owner's log says why"), 0, None, "privacy"),
+        (result(ok=False, reason="exception", detail="OverflowError"), 0, None, "privacy"),
+        (result(ok=False, reason="out_of_memory", detail="a worker may have no more"), 0, None, "privacy"),
+        (result(ok=False, reason="columns", detail="no column 'agee'"), 0, None, "columns"),
+    ],
+    ids=str,
+)
+def test_of_a_failure_under_differential_privacy_only_what_is_registered_anyway_leaves(
+    found: WorkResult, min_rows: int, plan: Any, reason: str, protect: dict[str, Any], tmp_path: Path
+) -> None:
+    stored = store(row("private", protect, plan), 1, found, min_rows, destination(tmp_path))
+    expected = "privacy" if protect is NODE else reason
+    assert (stored.result.ok, stored.result.reason, stored.left) == (False, expected, True)
+    if expected == "privacy":
+        assert stored.result.detail == UNTOLD
+    mock = store(row("mock", protect, plan), 1, found, min_rows, destination(tmp_path))
+    assert mock.result.reason == (found.reason or "min_rows")
+
+
 @pytest.mark.parametrize(
     ("use", "errors", "detail", "trace"),
     [

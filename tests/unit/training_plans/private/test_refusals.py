@@ -690,3 +690,26 @@ def test_arguments_without_a_place_are_refused(args: dict[str, Any], words: str)
 def test_an_argument_of_other_frameworks_names_ours(name: str) -> None:
     with pytest.raises(SpecError, match=r"protect=RecordDP\("):
         TrainingArgs.parse({name: 1})
+
+
+@pytest.mark.parametrize("where", ["step", "optimizer"])
+def test_what_reads_all_records_outside_of_training_data_is_refused(where: str) -> None:
+    class Reading(Classes):
+        def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> torch.optim.Optimizer:
+            rate = 0.1 if where == "step" or self.dataset is None else 1 / len(self.dataset.inputs)
+            return torch.optim.SGD(model.parameters(), lr=rate)
+
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            by = self.dataset.inputs.mean() if where == "step" else 1.0
+            return super().training_step(model, batch) * float(by)
+
+    plan = built(Reading(), points(classes=3))
+    plan.start_step({"lr": 0.1, "batch_size": 20})
+    with pytest.raises(NotPrivate, match=r"self\.dataset was read outside of training_data"):
+        plan.train()
+
+
+def test_the_number_of_examples_is_that_of_registered_rows() -> None:
+    rows = points(classes=3)
+    plan = built(Classes(), Rows(rows.inputs[:70], rows.targets[:70]))
+    assert plan.num_train == 80
