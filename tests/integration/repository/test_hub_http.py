@@ -37,6 +37,7 @@ from fedjob.identity.membership import Invitation, enrol, fetch_hub, load_member
 from fedjob.identity.party_list import Party, PartyList, fetch_parties
 from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread, keys_of
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.parts import program
 from tests.processes import wait_until
 
@@ -517,6 +518,15 @@ def test_what_nobody_ended_is_swept_when_its_time_is_up(tmp_path: Path) -> None:
             path.unlink()  # they are there still
         assert stored_files(hub) == []
         assert not alice.exists(old)
+
+
+def test_an_object_is_on_the_disk_when_the_hub_confirms_it(tmp_path: Path) -> None:
+    need_a_disk_that_waits(tmp_path)
+    with HubThread(tmp_path / "hub", limits=replace(TIGHT, object_bytes=32 << 20)) as hub:
+        for size in (1000, (20 << 20) + 5):  # one that is written at once, and one while it arrives
+            hub.repository("alice", "researcher").put(os.urandom(size), job="job_1")
+            assert len(found := [path for path in stored_files(hub) if path.stat().st_size == size]) == 1
+            assert not in_memory_alone(found[0])
 
 
 def test_a_killed_hub_keeps_what_it_confirmed(tmp_path: Path) -> None:
