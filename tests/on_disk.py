@@ -7,7 +7,7 @@ import os
 import struct
 from pathlib import Path
 
-import pytest
+from tests.parts import forbidden
 
 _FIEMAP = 0xC020660B
 """Linux's FS_IOC_FIEMAP: the places of a file's bytes on its disk."""
@@ -41,6 +41,4 @@ def need_a_disk_that_waits(folder: Path) -> None:
         waits = False
     probe.unlink()
     if not waits:
-        pytest.skip(
-            "the file system here does not say which bytes wait for the disk (ext4, xfs and btrfs do)"
-        )
+        forbidden("look at which bytes wait for the disk (it does on ext4, xfs and btrfs)")
