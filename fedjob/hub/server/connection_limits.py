@@ -186,7 +186,7 @@ class GuardedProtocol(HttpToolsProtocol):
                     raise ClientGone  # the file shrank: its hash would not match anyway
                 at += count
                 cycle.expected_content_length -= count
-                cycle.scope[SENT_BYTES] = at - start  # type: ignore[typeddict-unknown-key]
+                cycle.scope[SENT_BYTES] = at - start  # type: ignore[literal-required]
         finally:
             if sending is not None:
                 await asyncio.wait({sending})  # its thread must be done with a number that is free afterwards
