@@ -9,14 +9,11 @@ python benchmarks/encryption.py --params 25000000 --pairs 4 --rounds 8
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
+from _costs import Costs
 from _federation import BenchFederation, federation, spread
 
 from fedjob import FedAvg, Job
@@ -28,45 +25,6 @@ from fedjob.researcher.jobs.session import connect
 HERE = Path(__file__).parent
 FOLLOWED_S = 2.0
 """Time in which a running node follows a changed setting."""
-
-
-class Computing:
-    """Sums up the processor seconds of the federation's processes, those among them that end meanwhile."""
-
-    def __init__(self, bench: BenchFederation) -> None:
-        self._roots = [os.getpid(), bench.hub.pid, *(node.pid for node in bench.nodes)]
-        self._first: dict[int, float] = {}
-        self._last: dict[int, float] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Computing:
-        self._look()
-        self._first = dict(self._last)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
-
-    @property
-    def seconds(self) -> float:
-        return sum(last - self._first.get(pid, 0.0) for pid, last in self._last.items())
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            self._look()
-
-    def _look(self) -> None:
-        for root in self._roots:
-            with suppress(psutil.Error):
-                process = psutil.Process(root)
-                for each in (process, *process.children(recursive=True)):
-                    with suppress(psutil.Error):
-                        times = each.cpu_times()
-                        self._last[each.pid] = times.user + times.system
 
 
 def run(bench: BenchFederation, encryption: str, num_params: int, rounds: int) -> tuple[list[float], float]:
@@ -88,10 +46,10 @@ def run(bench: BenchFederation, encryption: str, num_params: int, rounds: int) -
             session=session,
             seed=1,
         )
-        with Computing(bench) as computing:
+        with Costs(bench) as costs:
             job.run(progress=False)
         seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
-        return seconds[2:], computing.seconds / rounds
+        return seconds[2:], costs.seconds / rounds
 
 
 def compare(bench: BenchFederation, num_params: int, rounds: int, pairs: int) -> None:

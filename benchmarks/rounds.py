@@ -1,4 +1,7 @@
-"""Seconds per round through a real hub and real nodes, and the researcher's memory.
+"""Seconds per round through a real hub and real nodes, processor time and bytes written by kind, the researcher's memory.
+
+For large models the floor of the machine stands beside it, measured before and after in the same run: the transfers
+that a round needs, hashed at both ends.
 
 python benchmarks/rounds.py                 every figure, with Mosquitto where it is installed
 python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--broker amqtt] [--sandbox both]
@@ -11,11 +14,13 @@ import threading
 import time
 from pathlib import Path
 
+from _costs import Costs, floor_s
 from _federation import BenchFederation, federation, spread
 
 from fedjob import FedAvg, Job
 
 HERE = Path(__file__).parent
+LARGE_BYTES = 50_000_000
 
 
 def anonymous_bytes() -> int:
@@ -49,7 +54,9 @@ class Peak:
 
 def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> None:
     """Run one job and print its figures."""
-    base = anonymous_bytes()
+    base, size, nodes = anonymous_bytes(), num_params * 4, len(bench.nodes)
+    transfers = 1 + 3 * nodes
+    floors = [floor_s(bench.root, size, transfers)] if size >= LARGE_BYTES else []
     job = Job(
         FedAvg(),
         training_plan=f"{HERE}/_plans.py:AddOne",
@@ -61,17 +68,30 @@ def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> Non
         seed=1,
     )
     started = time.time()
-    with Peak() as peak:
+    with Peak() as peak, Costs(bench) as costs:
         job.run(progress=False)
     seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
     asked = next(event.time for event in job.events() if event.type == "ask")
-    size = num_params * 4
     print(
-        f"{len(bench.nodes):3} nodes, {num_params:>10,} parameters, breakpoint every {every}, {bench.broker}: "
+        f"{nodes:3} nodes, {num_params:>10,} parameters, breakpoint every {every}, {bench.broker}: "
         f"round {spread(seconds[2:])}; first {seconds[0]:.2f} s; start to first ask {asked - started:.3f} s; "
         f"researcher's private memory +{(peak.bytes - base) / 1e6:.0f} MB = {(peak.bytes - base) / size:.2f} x model",
         flush=True,
     )
+    warm = next(event.time for event in job.events() if event.type == "round" and event.round == 2)
+    for kind, cost in costs.by_kind(warm).items():
+        print(
+            f"      {kind:<10} {cost.seconds / (rounds - 2) * 1000:7.1f} ms computed and "
+            f"{cost.written_bytes / (rounds - 2) / 1e6:7.1f} MB written per round"
+        )
+    if floors:
+        floors.append(floor_s(bench.root, size, transfers))
+        middle = sorted(seconds[2:])[len(seconds[2:]) // 2]
+        print(
+            f"      floor of the machine, {transfers} transfers of {size / 1e6:.0f} MB: "
+            f"{' and '.join(f'{each:.2f}' for each in floors)} s; round / floor {middle / max(floors):.2f} to "
+            f"{middle / min(floors):.2f}"
+        )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -95,8 +96,16 @@ class HubThread:
     def __enter__(self) -> HubThread:
         self._stack.callback(self.ledger.close)
         self._stack.callback(self._app.close)
-        self.url = self._stack.enter_context(ServiceThread(self._app.app, limits=self.limits)).url
+        self.url = self._stack.enter_context(ServiceThread(self._served, limits=self.limits)).url
         return self
+
+    def _served(self) -> ASGIApp:
+        self._loop = asyncio.get_running_loop()
+        return self._app.app()
+
+    def end_revoked(self) -> None:
+        """End the transfers of those who are revoked, as the hub does when its ledger has changed."""
+        asyncio.run_coroutine_threadsafe(self._app.end_revoked(), self._loop).result(20)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

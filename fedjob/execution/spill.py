@@ -36,7 +36,7 @@ class Spill(Sequence[Contribution]):
         if part.aux:
             raise EncodeError("what is computed in batches has no auxiliary variables")
         if has_tensors := is_params(value):
-            save_params(value, self._folder / f"{place}.safetensors")
+            save_params(value, self._folder / f"{place}.safetensors", durable=False)
             value = None
         kept = {"value": value, "weight": part.weight, "metrics": part.metrics, "tensors": has_tensors}
         with open(self._folder / f"{place}.mpk", "wb", opener=private) as file:

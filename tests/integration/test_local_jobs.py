@@ -47,10 +47,23 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
 from tests.foreign import accept
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.parts import package
 from tests.plans import Linear, Raises, Tiny
 
 PLAN_FILE = Path(__file__).parents[1] / "plans.py"
+
+
+def test_whatever_a_job_leaves_behind_is_on_the_disk(clinics: dict[str, str], tmp_path: Path) -> None:
+    need_a_disk_that_waits(tmp_path)
+    job = make_job(
+        clinics, tmp_path / "home", rounds=3, breakpoint_every=3, hooks=[KeepBest("accuracy", phase="after")]
+    )
+    job.run(progress=False)
+    for kept in ("breakpoints", "result"):
+        files = [path for path in (Path(job.folder) / kept).rglob("*") if path.is_file()]
+        assert len(files) > 2
+        assert [path.name for path in files if in_memory_alone(path)] == []
 
 
 @pytest.fixture

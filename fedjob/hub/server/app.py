@@ -37,10 +37,10 @@ from fedjob.hub.broker.gate import BrokerGate
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals
 from fedjob.hub.server import broker_rights, openapi
-from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks, drain
+from fedjob.hub.server.bodies import TooSlow, chunks, drain
 from fedjob.hub.server.broker_relay import BrokerRelay
 from fedjob.hub.server.client_certificates import CERTIFICATE, ClientCertificates
-from fedjob.hub.server.connection_limits import ABORT, PROTECT
+from fedjob.hub.server.connection_limits import ABORT, PROTECT, ClientGone
 from fedjob.hub.server.monitoring import Monitoring, MonitoringSources
 from fedjob.hub.server.objects import Handler, Objects
 from fedjob.hub.server.party_rows import PartyRows

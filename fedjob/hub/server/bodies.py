@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fedjob.common.errors import FedjobError, ObjectTooLarge
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.server.connection_limits import SEND_FILE, ClientGone
 
 CHUNK_BYTES = 1 << 20
 """Bytes read from or written to the disk at once. With 64 KiB a download costs ten times as much."""
@@ -20,10 +21,6 @@ CHUNK_BYTES = 1 << 20
 
 SLICE_BYTES = 128 << 10
 """Bytes handed to a connection at once: each slice has `idle_s`, which a line of 35 kbit/s keeps."""
-
-
-class ClientGone(FedjobError):
-    """The client closed the connection, so that no response can be sent."""
 
 
 class TooSlow(FedjobError):
@@ -118,6 +115,9 @@ class FileResponse:
             ):  # small: in the page cache more often than not
                 await self._send(send, os.pread(self._descriptor, self._end - at, at), more=False)
                 return
+            if self._first is None and await self._sent_by_the_system(scope):
+                await self._send(send, b"", more=False)
+                return
             reading = read_ahead(at) if self._first is None else _done(self._first)
             while at < self._end:
                 block = await reading
@@ -133,6 +133,18 @@ class FileResponse:
                 with suppress(Exception):
                     await reading  # the read-ahead must end before its descriptor is closed
             self._close()
+
+    async def _sent_by_the_system(self, scope: Scope) -> bool:
+        """Have the system send the file, where it can; return whether it did."""
+        send_file = scope.get(SEND_FILE)
+        if send_file is None:
+            return False
+        try:
+            return bool(await send_file(self._descriptor, self._start, self._end, self._pool))
+        except OSError:  # a TimeoutError is one
+            if self._abort is not None:
+                self._abort()
+            raise ClientGone from None
 
     def _close(self) -> None:
         os.close(self._descriptor)

@@ -14,8 +14,8 @@ from fedjob.common.errors import FedjobError, ObjectTooLarge, SpecError
 from fedjob.hub.broker.access import HUB_USER
 from fedjob.hub.broker.rabbitmq import HUB_TAG, QUESTIONS, SECRET_NAME, allows, allows_hub
 from fedjob.hub.config.limits import HubLimits
-from fedjob.hub.server.bodies import ClientGone, TooSlow, chunks
-from fedjob.hub.server.connection_limits import ABORT, PROTECT
+from fedjob.hub.server.bodies import TooSlow, chunks
+from fedjob.hub.server.connection_limits import ABORT, PROTECT, ClientGone
 from fedjob.hub.storage.parties import Parties
 
 PATH = "/v1/broker/{secret}/{question}"

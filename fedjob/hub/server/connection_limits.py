@@ -1,18 +1,25 @@
-"""Limits on HTTP connections that uvicorn lacks: long or slow headers, clients that do not read, idle strangers."""
+"""Limits on HTTP connections that uvicorn lacks: long or slow headers, clients that do not read, idle strangers.
+
+And the one way around it: the system itself sends a file to a connection without TLS, without a copy in this process.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
 from collections import defaultdict
+from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from fedjob.common.errors import FedjobError
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.config.meters import Refusals, network_of
 from fedjob.hub.server.client_certificates import CERTIFICATE
@@ -22,6 +29,15 @@ ABORT = "fedjob.abort"
 
 PROTECT = "fedjob.protect"
 """Key in a request's ASGI scope: a function to call once its sender is known, whose connection then makes no room."""
+
+SEND_FILE = "fedjob.send_file"
+"""Key in a request's ASGI scope: `GuardedProtocol.send_file` for its response; missing where the connection has TLS."""
+
+SENT_BYTES = "fedjob.sent_bytes"
+"""Key in a request's ASGI scope: the bytes of the response's body that went around `send`."""
+
+SENDFILE_BYTES = 4 << 20
+"""Bytes that the system is asked to send at once; a socket's buffer bounds them before that."""
 
 MAX_PIPELINED = 16
 """Requests that may come before the answers to earlier ones on the same connection."""
@@ -33,6 +49,10 @@ READ_BYTES = 1 << 20
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
+
+
+class ClientGone(FedjobError):
+    """The client closed the connection, so that no response can be sent."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -55,6 +75,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._certificate = _certificate_of(transport)
         self._head_bytes = 0
         self._in_body = False
+        self._writable: asyncio.Future[None] | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._await_head()
 
@@ -62,6 +83,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._leave_address()
         super().connection_lost(exc)
+        if self._writable is not None:
+            _set(self._writable)
 
     def handle_websocket_upgrade(self) -> None:
         self._leave_address()  # it counts among the broker's clients from now on
@@ -99,7 +122,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._head_bytes = 0
         self._stop_timer()
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.transport.get_extra_info("ssl_object") is None:
+            scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+            scope[SEND_FILE] = partial(self.send_file, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Do as the base class does, but pause at 1 MiB, not 64 KiB: each pause costs a turn of the loop."""
@@ -118,6 +145,64 @@ class GuardedProtocol(HttpToolsProtocol):
         self._idle_since = self.loop.time()
         self._is_protected = False
         super().on_response_complete()
+
+    async def send_file(
+        self, cycle: RequestResponseCycle, descriptor: int, start: int, end: int, pool: Executor
+    ) -> bool:
+        """Have the system send a range of a file, on the threads of a pool, as the next bytes of a response's body.
+
+        The bytes go from the page cache to the connection; this process neither reads nor copies them. An end of the
+        body that is sent as usual has to follow.
+
+        Args:
+            cycle: of the request whose head of a response has been sent.
+            pool: a thread of it waits for the disk, and never for the client.
+
+        Returns:
+            False if nothing was sent, because earlier bytes still wait in this process.
+
+        Raises:
+            ClientGone: the client closed the connection, or the file is shorter.
+            OSError: the connection broke, or the client took nothing for `idle_s`.
+        """
+        if self.transport.get_write_buffer_size():
+            return False
+        line = os.dup(self.transport.get_extra_info("socket").fileno())
+        sending: asyncio.Future[int] | None = None
+        at = start
+        try:
+            while at < end:
+                if cycle.disconnected:
+                    raise ClientGone
+                try:
+                    sending = self.loop.run_in_executor(
+                        pool, os.sendfile, line, descriptor, at, min(SENDFILE_BYTES, end - at)
+                    )
+                    count = await asyncio.shield(sending)
+                except BlockingIOError:
+                    await self._until_writable(line)
+                    continue
+                if count == 0:
+                    raise ClientGone  # the file shrank: its hash would not match anyway
+                at += count
+                cycle.expected_content_length -= count
+                cycle.scope[SENT_BYTES] = at - start  # type: ignore[literal-required]
+        finally:
+            if sending is not None:
+                await asyncio.wait({sending})  # its thread must be done with a number that is free afterwards
+            os.close(line)
+        return True
+
+    async def _until_writable(self, line: int) -> None:
+        """Wait until the system takes more bytes of a response, or the connection is lost."""
+        self._writable = writable = self.loop.create_future()
+        self.loop.add_writer(line, _set, writable)
+        try:
+            async with asyncio.timeout(self.limits.idle_s):
+                await writable
+        finally:
+            self.loop.remove_writer(line)
+            self._writable = None
 
     @property
     def _is_idle(self) -> bool:
@@ -200,6 +285,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[CERTIFICATE] = _certificate_of(self.transport)
         await super().run_asgi()
+
+
+def _set(waited_for: asyncio.Future[None]) -> None:
+    if not waited_for.done():
+        waited_for.set_result(None)
 
 
 def _certificate_of(transport: asyncio.BaseTransport) -> bytes | None:

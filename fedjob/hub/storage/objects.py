@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import NoSpace, NotPermitted, ObjectCorrupt, ObjectMissing, ObjectTooLarge
-from fedjob.common.files import fsync_dir, make_folder, no_space_is_an_error, write_at
+from fedjob.common.files import EarlyWriteback, fsync_dir, make_folder, no_space_is_an_error, write_at
 from fedjob.hub.config.limits import HubLimits
 from fedjob.hub.storage.bucket import Bucket
 from fedjob.hub.storage.database import HubDatabase
@@ -62,6 +62,7 @@ class Incoming:
         with no_space_is_an_error(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
+        self._writeback = EarlyWriteback(self._descriptor)
 
     def write(self, block: bytes | bytearray) -> None:
         """Append bytes.
@@ -76,6 +77,7 @@ class Incoming:
         with no_space_is_an_error(self._path):
             write_at(self._descriptor, block, self.num_bytes)
         self.num_bytes += len(block)
+        self._writeback.wrote(self.num_bytes)
 
     def seal(self, sha256: str) -> None:
         """Make the bytes durable, if their hash is `sha256`.

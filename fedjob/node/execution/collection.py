@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError, NoSpace, ObjectTooLarge
-from fedjob.common.files import FULL, fsync_dir
+from fedjob.common.files import FULL, EarlyWriteback, fsync_dir
 from fedjob.data.item_choice import ITEMS_NAME
 from fedjob.execution.orders import KEPT_NAME, WorkResult
 from fedjob.node.data.item_ledger import MAX_ITEMS_BYTES
@@ -141,6 +141,7 @@ def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable
             raise _too_large(found.st_size, limit_bytes)
         size = 0
         with _full_disk_is_named(), open(target, "wb", opener=_private, buffering=0) as writes:
+            writeback = EarlyWriteback(writes.fileno())
             while chunk := reads.read(COPY_BYTES):
                 size += len(chunk)
                 if size > limit_bytes:
@@ -148,6 +149,8 @@ def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable
                 view = memoryview(chunk)
                 while view:
                     view = view[writes.write(view) :]
+                if durable:
+                    writeback.wrote(size)
             if durable:
                 os.fsync(writes.fileno())
     return size

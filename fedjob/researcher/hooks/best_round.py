@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import SpecError
-from fedjob.common.files import link_or_copy, replace_durably
+from fedjob.common.files import link_durably, replace_durably
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.folder import JobFolder
@@ -82,5 +82,5 @@ class KeepBest(Hook):
 def _put(source: Path, target: Path) -> None:
     temporary = target.with_suffix(".tmp")
     temporary.unlink(missing_ok=True)
-    link_or_copy(source, temporary)
+    link_durably(source, temporary)
     replace_durably(temporary, target)

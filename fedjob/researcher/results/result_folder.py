@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fedjob.common.checks import check_path, checked_methods
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult, printable_lines
-from fedjob.common.files import PRIVATE, fsync_dir, link_or_copy, make_folder, write_atomic
+from fedjob.common.files import PRIVATE, fsync_dir, link_durably, link_or_copy, make_folder, write_atomic
 from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
@@ -112,7 +112,7 @@ def save_result(
         plain = None if is_params(value) else encode(value, "the result")
     if isinstance(value, FileParams):
         kind = "params"
-        link_or_copy(value.path, target / PARAMS)
+        link_durably(value.path, target / PARAMS)
     elif is_params(value):
         kind = "params"
         save_params(value, target / PARAMS)

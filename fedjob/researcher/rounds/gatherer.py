@@ -299,7 +299,7 @@ class Gatherer:
             return total, self._hash_again(total.value)
         path = place.spool / f"total_{place.step}.safetensors"
         path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
-        save_params(total.value, path)
+        save_params(total.value, path, durable=False)  # what links it for good makes it durable
         value = FileParams(path)
         # what the next round begins with is published at once, so that it is hashed only once
         if ask.commit and place.round < self.spec.rounds:

@@ -15,7 +15,8 @@ def spool_state(state: State, spool: Path, *, saved: bool) -> State:
     Args:
         state: sets that lie in the spool of a round before are linked: that spool goes.
         spool: an existing folder, beside those of other rounds.
-        saved: a breakpoint is about to link the files: every other set of named tensors gets one too.
+        saved: a breakpoint is about to link the files: every other set of named tensors gets one too. It makes them
+            durable; until then the breakpoint before and the journal give them again.
     """
     spooled = dict(state)
     for key, value in state.items():
@@ -28,6 +29,6 @@ def spool_state(state: State, spool: Path, *, saved: bool) -> State:
         # a dict lies in memory already; any other map may be computed from files that go with their round
         elif is_params(value) and (saved or key == "params" or not isinstance(value, dict)):
             path.unlink(missing_ok=True)  # of an earlier try at this round
-            save_params(value, path)
+            save_params(value, path, durable=False)
             spooled[key] = FileParams(path)
     return spooled

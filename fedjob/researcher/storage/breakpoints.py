@@ -40,6 +40,7 @@ from fedjob.common.files import (
     PRIVATE_FOLDER,
     copy_file,
     fsync_dir,
+    link_durably,
     link_or_copy,
     new_folder,
     remove_folder,
@@ -488,7 +489,7 @@ def _write(path: Path, data: bytes, files: dict[str, list[Any]], mode: int) -> N
 
 def _link(source: Path, target: Path, files: dict[str, list[Any]], mode: int) -> None:
     if mode == PRIVATE:
-        link_or_copy(source, target)
+        link_durably(source, target)
     else:
         copy_file(source, target, mode=mode)
     files[target.name] = [target.stat().st_size, hash_file(target)]

@@ -29,6 +29,7 @@ from fedjob.common.errors import (
 from fedjob.common.http_client import Patience
 from fedjob.common.types import Ref
 from fedjob.hub.config.limits import HubLimits
+from fedjob.hub.server.monitoring import MonitoringSources
 from fedjob.hub.storage.objects import ObjectStore
 from fedjob.identity.enrolment import save_membership
 from fedjob.identity.loopback import SECRET_NAME, proof_of
@@ -36,6 +37,7 @@ from fedjob.identity.membership import Invitation, enrol, fetch_hub, load_member
 from fedjob.identity.party_list import Party, PartyList, fetch_parties
 from fedjob.repository.http import HttpRepository
 from tests.hubs import HASTY, HubThread, keys_of
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.parts import program
 from tests.processes import wait_until
 
@@ -91,6 +93,15 @@ def is_served(connection: socket.socket) -> bool:
     """Whether the hub, which runs in this process, holds its end of a connection."""
     here = connection.getsockname()
     return any(found.raddr == here for found in psutil.Process().net_connections("tcp"))
+
+
+def sent_by(hub: HubThread, token: str) -> float:
+    """Return how many bytes of bodies the hub says that it has sent."""
+    _, page = request(hub, "GET", "/metrics", token=token)
+    line = next(
+        line for line in page.decode().splitlines() if line.startswith("fedjob_hub_http_sent_bytes_total")
+    )
+    return float(line.split()[-1])
 
 
 def stored_files(hub: HubThread) -> list[Path]:
@@ -351,6 +362,65 @@ def test_a_reader_that_stops_reading_is_let_go(tmp_path: Path) -> None:
         assert got < ref.size_bytes
 
 
+def test_large_and_small_answers_follow_each_other_on_one_connection(tmp_path: Path) -> None:
+    content = os.urandom((5 << 20) + 3)
+    with HubThread(tmp_path / "hub", limits=replace(TIGHT, object_bytes=8 << 20)) as hub:
+        ref = hub.repository("alice", "researcher").put(content, job="j")
+        token = hub.join("alice").token
+        with raw(hub) as connection:
+            head = f"/v1/objects/{ref.sha256} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n"
+            asked = (  # all at once, so that the later ones wait for their turn
+                f"GET {head}\r\n"
+                f"GET {head}Range: bytes=1000001-\r\n\r\n"
+                f"HEAD {head}\r\n"
+                f"GET {head}Range: bytes=7-5000006\r\n\r\n"
+                f"GET {head}Range: bytes=3-5\r\n\r\n"
+                f"GET {head}Connection: close\r\n\r\n"
+            )
+            connection.sendall(asked.encode())
+            found = bytearray()
+            while more := connection.recv(1 << 20):
+                found += more
+        bodies = [content, content[1000001:], b"", content[7:5000007], content[3:6], content]
+        for body in bodies:
+            start, _, rest = bytes(found).partition(b"\r\n\r\n")
+            assert start.startswith((b"HTTP/1.1 200", b"HTTP/1.1 206"))
+            assert rest[: len(body)] == body
+            found = bytearray(rest[len(body) :])
+        assert found == b""
+
+
+def test_a_revoked_party_whose_download_stands_still_is_cut_off_at_once(tmp_path: Path) -> None:
+    with HubThread(tmp_path / "hub", limits=replace(TIGHT, object_bytes=64 << 20)) as hub:
+        token = hub.join("alice", "researcher").token
+        ref = hub.repository("alice", patience=Patience()).put(os.urandom(60 << 20), job="j")
+        hub.repository("bob", "researcher").put(b"x", job="other")
+        with raw(hub) as connection:
+            get = f"GET /v1/objects/{ref.sha256} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {token}\r\n\r\n"
+            connection.sendall(get.encode())
+            assert connection.recv(10)
+            time.sleep(0.3)  # the buffers between the two fill up, and the hub waits for the reader
+            hub.parties.revoke("alice")
+            hub.end_revoked()
+            wait_until(lambda: not is_served(connection), timeout_s=10, what="the hub to let go")
+        assert (
+            hub.repository("bob").get_bytes(Ref(hashlib.sha256(b"x").hexdigest(), 1), limit_bytes=1) == b"x"
+        )
+
+
+def test_what_the_system_sends_is_counted_like_the_rest(tmp_path: Path) -> None:
+    content = os.urandom(3 << 20)
+    monitoring = MonitoringSources(token="t" * 32)
+    limits = replace(TIGHT, object_bytes=8 << 20)
+    with HubThread(tmp_path / "hub", limits=limits, monitoring=monitoring) as hub:
+        alice = hub.repository("alice", "researcher")
+        ref = alice.put(content, job="j")
+        before = sent_by(hub, monitoring.token)
+        assert alice.get_bytes(ref, limit_bytes=8 << 20) == content
+        after = sent_by(hub, monitoring.token)
+        assert len(content) <= after - before < len(content) + 100_000
+
+
 @pytest.mark.parametrize(
     "garbage",
     [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\r\n" * 10, bytes(100), b"PUT / HTTP/9.9\r\n\r\n"],
@@ -448,6 +518,15 @@ def test_what_nobody_ended_is_swept_when_its_time_is_up(tmp_path: Path) -> None:
             path.unlink()  # they are there still
         assert stored_files(hub) == []
         assert not alice.exists(old)
+
+
+def test_an_object_is_on_the_disk_when_the_hub_confirms_it(tmp_path: Path) -> None:
+    need_a_disk_that_waits(tmp_path)
+    with HubThread(tmp_path / "hub", limits=replace(TIGHT, object_bytes=32 << 20)) as hub:
+        for size in (1000, (20 << 20) + 5):  # one that is written at once, and one while it arrives
+            hub.repository("alice", "researcher").put(os.urandom(size), job="job_1")
+            assert len(found := [path for path in stored_files(hub) if path.stat().st_size == size]) == 1
+            assert not in_memory_alone(found[0])
 
 
 def test_a_killed_hub_keeps_what_it_confirmed(tmp_path: Path) -> None:

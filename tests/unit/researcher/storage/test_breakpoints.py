@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.position import AggregationRecord, Position
 from fedjob.researcher.storage.spec import Component, JobSpec
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 
 
 @pytest.fixture
@@ -87,6 +89,23 @@ def test_large_files_are_linked_not_copied(folder: JobFolder) -> None:
     path = save_breakpoint(folder, position)
     source = position.state["params"].path
     assert os.stat(path / "params.safetensors").st_ino == os.stat(source).st_ino
+
+
+def test_all_of_it_is_on_the_disk_though_its_parameters_were_in_memory_alone(
+    folder: JobFolder, tmp_path: Path
+) -> None:
+    need_a_disk_that_waits(tmp_path)
+    spooled = folder.make_spool(2) / "total.safetensors"
+    save_params({"w": torch.randn(300_000)}, tmp_path / "params", durable=False)
+    shutil.copyfile(
+        tmp_path / "params", spooled
+    )  # a new file; ext4 begins to write one that was made empty before
+    assert in_memory_alone(spooled)
+    extra = folder.make_spool(2) / "extra"
+    extra.write_bytes(os.urandom(100_000))
+    position = replace(_position(folder, 2), state={"params": FileParams(spooled), "round": 2})
+    path = save_breakpoint(folder, position, extras={"of_a_hook": extra})
+    assert {file.name for file in path.iterdir() if in_memory_alone(file)} == set()
 
 
 def test_any_flipped_byte_is_refused_and_the_newest_valid_one_offered(folder: JobFolder) -> None:
