@@ -266,13 +266,13 @@ def test_a_hub_that_lies_puts_no_key_of_its_own_into_a_secure_sum(tmp_path: Path
     is_signed = signed_by_nodes_of(Roster(home.parties(), fetched, pin=lambda: home.pin))
     terms = terms_for(3)
     honest = {
-        name: signed_keys(terms, name, private_key(), private_key(), HEART.identities[name].sign)
+        name: signed_keys(terms, name, private_key(), private_key(), b"lot", HEART.identities[name].sign)
         for name in ("clinic", "ward")
     }
     forger = {"hub": MALLORY, "researcher": HEART.identities["ann"], "stranger": Identity.generate("mallory")}
     for identity in forger.values():
-        forged = signed_keys(terms, "clinic", private_key(), private_key(), identity.sign)
-        own = signed_keys(terms, identity.party, private_key(), private_key(), identity.sign)
+        forged = signed_keys(terms, "clinic", private_key(), private_key(), b"lot", identity.sign)
+        own = signed_keys(terms, identity.party, private_key(), private_key(), b"lot", identity.sign)
         for keys in ({**honest, "clinic": forged}, {**honest, identity.party: own}):
             with pytest.raises(SpecError, match="not signed by the key that the roster has"):
                 check_keys(keys, terms, is_signed)

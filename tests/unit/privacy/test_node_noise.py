@@ -260,7 +260,7 @@ def origin_of(folder: Path, like: dict[str, np.ndarray]) -> Path:
 def order_for(terms: Terms, of: str = "work", secret: bytes = b"s" * 32, **changes: Any) -> VectorOrder:
     """Return the order of a vector without masks."""
     session = NodeSession(
-        node="n", terms=terms, share_key=b"", mask_key=b"", own_secret=b"", noise_secret=secret
+        node="n", terms=terms, share_key=b"", mask_key=b"", own_secret=b"", lot=b"", noise_secret=secret
     )
     order = VectorOrder(of=of, terms=terms, outline=OUTLINE, masks=[], noise=own_noise(session, of))
     return replace(order, **changes)
