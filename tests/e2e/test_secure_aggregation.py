@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, RecordDP, SecAgg
+from fedjob.node.config.home import NodeHome
+from fedjob.node.owner.departures import Departure, departures
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams
@@ -60,6 +62,15 @@ def replies(job: Job) -> list[dict[str, Any]]:
 
 
 @pytest.mark.feature("TB-15", "FB-50")
+def departures_of(federation: Federation, node: str) -> list[Departure]:
+    """Return what left a node, as its audit log has it."""
+    database = Database(NodeHome(federation.nodes[node].home).database)
+    try:
+        return departures(database)
+    finally:
+        database.close()
+
+
 def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_numbers(
     federation: Federation,
 ) -> None:
@@ -78,6 +89,13 @@ def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_n
     for path in vectors:
         numbers = FileParams(path)["tensors"].double()
         assert numbers.abs().mean() > 2**28
+    # what left a node is in its audit log: an outline and a masked vector a round, or parameters in the plain job
+    left = departures_of(federation, NODES[0])
+    masked = [one for one in left if one.job == secure.id and one.is_masked]
+    assert len(masked) >= len(secure.rounds)
+    assert all(one.num_bytes == one.parameters_bytes > 0 for one in masked)
+    assert not any(one.parameters_bytes for one in left if one.job == secure.id and not one.is_masked)
+    assert any(one.parameters_bytes for one in left if one.job == plain.id)
 
 
 @pytest.mark.parametrize("secagg", [False, True])

@@ -135,22 +135,15 @@ def actions(scene: Scene) -> dict[str, tuple[str, dict[str, Any]]]:
         "end": (f"/tasks/{ids['running']}/end", {"by": "Mira"}),
         "release": (f"/tasks/{ids['failed']}/release", {"by": "Mira"}),
         "set": ("/settings", {"name": "workers", "value": "7", "by": "Mira"}),
+        "verify": ("/audit/verify", {}),
+        "stop": ("/node/stop", {"by": "Mira"}),
         "leave": ("/leave", {}),
     }  # fmt: skip
 
 
 NAMES = [
-    "approve",
-    "reject",
-    "revoke",
-    "allow",
-    "reword",
-    "budget",
-    "no budget",
-    "end",
-    "release",
-    "set",
-    "leave",
+    *("approve", "reject", "revoke", "allow", "reword", "budget", "no budget"),
+    *("end", "release", "set", "verify", "stop", "leave"),
 ]
 
 FORGERIES: dict[str, Mapping[str, str | None]] = {
