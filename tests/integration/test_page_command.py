@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import subprocess
@@ -73,6 +74,32 @@ def test_a_password_is_asked_for_once_and_opens_the_page_behind_a_web_server(tmp
             process.stderr.close()
     assert stat.S_IMODE(house.home.page_password.stat().st_mode) == 0o600
     assert open_to_others(house.home.root) == []
+    house.close()
+
+
+def test_enter_at_the_terminal_prints_another_link(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    terminal, seen_by_it = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedjob", "node", "page", "--home", str(house.home.root)],
+        stdin=seen_by_it,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        links = [process.stdout.readline() for _ in range(2)][:1]
+        os.write(terminal, b"\n")
+        links.append(process.stdout.readline())
+        found = [re.search(r"http://127\.0\.0\.1:\d+/enter#(\S{40,})", line) for line in links]
+        secrets = {match[1] for match in found if match}
+        assert len(secrets) == 2, links
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stdout.close()
+        os.close(terminal)
+        os.close(seen_by_it)
     house.close()
 
 
