@@ -174,7 +174,7 @@ class OwnerActions:
                 name,
                 epsilon=epsilon,
                 delta=real_number(form, "delta"),
-                project=text_of(form, "project"),
+                project=text_of(form, "project") or None,
                 researchers=listed(form, "researchers"),
                 by=text_of(form, "by"),
             )[1]
@@ -188,7 +188,7 @@ class OwnerActions:
             lambda database, name: remove_budget(
                 database,
                 name,
-                project=text_of(form, "project"),
+                project=text_of(form, "project") or None,
                 researchers=listed(form, "researchers"),
                 by=text_of(form, "by"),
             )[1],
