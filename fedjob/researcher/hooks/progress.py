@@ -81,7 +81,8 @@ class ProgressBar(Hook):
                 self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
             )
         elif event.type == "ask":
-            self._num_asked, self._num_done = len(event.body.get("nodes") or ()), 0
+            asked = event.body.get("nodes")
+            self._num_asked, self._num_done = len(asked) if isinstance(asked, list) else 0, 0
         elif event.type == "state" and event.node and self._num_asked >= MANY_NODES:
             self._num_done += event.body.get("state") in (State.COMPLETED, State.FAILED)
             done = f"{self._num_done} of {self._num_asked} nodes"

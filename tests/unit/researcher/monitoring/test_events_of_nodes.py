@@ -56,3 +56,21 @@ def test_no_body_of_an_event_ends_who_reads_it(type_: str, tmp_path: Path) -> No
     list(read_logs(found))
     tasks_of(found)
     assert "\x1b]8;" not in console.file.getvalue(), "no link is made of what a node wrote"  # type: ignore[attr-defined]
+
+
+def test_the_bar_counts_the_nodes_of_a_large_round_and_names_none(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    bar = ProgressBar(console)
+    bar.start(JobFolder(tmp_path), 3, Position(round=0, state={}), {})
+    nodes = [f"node-{number:02d}" for number in range(20)]
+    bar.event(JobEvent(type="ask", seq=1, time=1.0, job="job_1", round=1, body={"nodes": nodes}))
+    for number, node in enumerate(nodes[:7]):
+        state = {"state": "failed" if number == 3 else "completed"}
+        bar.event(JobEvent(type="state", seq=2, time=1.0, job="job_1", node=node, round=1, body=state))
+    bar.event(
+        JobEvent(type="error", seq=3, time=1.0, job="job_1", node="node-03", body={"reason": "dropped"})
+    )
+    bar.end("completed")
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "7 of 20 nodes" in written
+    assert "node-03" not in written
