@@ -40,6 +40,10 @@ WHOLE_NODES = ("fedavg", "fedprox", "fedopt", "fedper", "fedbn", "ditto")
 _MORE_THAN_UPDATES: Mapping[str, str] = {
     "fednova": "a node also says how many steps it took: use FedAvg or FedProx",
     "scaffold": "a node also sends its control variates: use FedAvg or FedProx",
+    **dict.fromkeys(
+        ("flexlora", "flora"),
+        "the product of two factors with noise is not bounded: train the adapters with FedAvg",
+    ),
     "qfedavg": "each node also reports its loss: use FedAvg",
 }
 

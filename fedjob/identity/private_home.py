@@ -29,6 +29,7 @@ NAMES_IN_HOMES = frozenset(
             "lock",
             "logs",
             "outputs",
+            "page_password.json",
             "roster.json",
             "releases",
             "scratch",

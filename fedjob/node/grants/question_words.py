@@ -303,7 +303,7 @@ _OF_PROTOCOL: dict[str, _Words] = {
                 "fedprox",
                 "finetuned",
             ),
-            *("qfedavg", "scaffold"),
+            *("flexlora", "flora", "qfedavg", "scaffold"),
         ),
         _training,
     ),
