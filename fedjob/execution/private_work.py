@@ -37,13 +37,12 @@ _ROWS = "it answers about single records, which is what differential privacy hid
 WHOLE_NODES = ("fedavg", "fedprox", "fedopt", "fedper", "fedbn", "ditto")
 """Protocols of which a node contributes one update of parameters, and nothing else that depends on its data."""
 
+_ADAPTERS = "the product of two factors with noise is not bounded: train the adapters with FedAvg"
+
 _MORE_THAN_UPDATES: Mapping[str, str] = {
     "fednova": "a node also says how many steps it took: use FedAvg or FedProx",
     "scaffold": "a node also sends its control variates: use FedAvg or FedProx",
-    **dict.fromkeys(
-        ("flexlora", "flora"),
-        "the product of two factors with noise is not bounded: train the adapters with FedAvg",
-    ),
+    **dict.fromkeys(("flexlora", "flora"), _ADAPTERS),
     "qfedavg": "each node also reports its loss: use FedAvg",
 }
 
@@ -65,6 +64,7 @@ _NOT_PRIVATE: Mapping[str, str] = {
     "ditto": "it trains twice on the same records: use FedAvg or FedPer",
     "fedbn": "batch normalisation mixes the records of a batch: use GroupNorm in the model, and FedAvg",
     "finetuned": "it trains once more on the same records at the end: use FedAvg",
+    **dict.fromkeys(("flexlora", "flora"), _ADAPTERS),
     "qfedavg": "each node reports its loss without noise: use FedAvg",
 }
 
