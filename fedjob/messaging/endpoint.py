@@ -39,9 +39,19 @@ from fedjob.messaging.frame_checks import (
 )
 from fedjob.messaging.frame_sender import FrameSender
 from fedjob.messaging.inbox import Inbox
-from fedjob.messaging.messages import Answer, Body, Found, Message, Pong, Receipt, Result, encode_payload
+from fedjob.messaging.messages import (
+    Answer,
+    Body,
+    Found,
+    Message,
+    Pong,
+    Receipt,
+    Result,
+    attached_bytes,
+    encode_payload,
+)
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
-from fedjob.messaging.traffic import Traffic
+from fedjob.messaging.traffic import OBJECT, Direction, Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
@@ -227,7 +237,8 @@ class Endpoint:
             expires=issued + ttl_s,
         )
         payload = encode_payload(message)
-        return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind)
+        num_attached = attached_bytes(body)
+        return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
 
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
@@ -343,15 +354,17 @@ class Endpoint:
             return
         self.misdated.pop(message.sender, None)
         self.plain_from.discard(message.sender)
-        self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
+        key = seen_key(message)
+        reliable = is_reliable(message.body)
+        taken = key in self._courier.taken
+        known = reliable and not taken and self._store.seen(key)
+        num_attached = 0 if taken or known else attached_bytes(message.body)
+        self._count("in", message.job, message.body.kind, len(data), num_attached)
         if isinstance(message.body, (Pong, Found)):
             self._transport.note_presence(message.sender)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return
-        key = seen_key(message)
-        reliable = is_reliable(message.body)
-        known = reliable and key not in self._courier.taken and self._store.seen(key)
         arrived = courier.Arrived(
             now,
             key,
@@ -376,7 +389,9 @@ class Endpoint:
                         continue  # withdrawn by a callback a moment ago
                     size_bytes = self._sender.send(outgoing.to, outgoing.payload)
                     if size_bytes:
-                        self.traffic.note(outgoing.job, "out", outgoing.kind, size_bytes, self._wall())
+                        self._count("out", outgoing.job, outgoing.kind, size_bytes, outgoing.attached_bytes)
+                        if id_ in self._posted:  # sent again it counts as a message alone
+                            self._posted[id_] = replace(outgoing, attached_bytes=0)
                 case courier.Deliver():
                     if message is not None and messages is not None:  # only `_take` leads here
                         messages.append(message)
@@ -395,6 +410,13 @@ class Endpoint:
             for id_ in forget:
                 self._posted.pop(id_, None)
             self._store.drop(forget)
+
+    def _count(self, direction: Direction, job: str, kind: str, size_bytes: int, num_attached: int) -> None:
+        """Count a frame, and the parameters in it as the object that they are."""
+        at = self._wall()
+        self.traffic.note(job, direction, kind, size_bytes - num_attached, at)
+        if num_attached:
+            self.traffic.note(job, direction, OBJECT, num_attached, at)
 
     def _notice(self, callback: Callable[[str], None] | None, id_: str) -> None:
         if callback is not None:

@@ -15,7 +15,7 @@ MAX_JOBS = 1000
 """Largest number of jobs counted at a time; the one without traffic for longest is forgotten."""
 
 OBJECT = "object"
-"""The kind of objects that go through the repository."""
+"""The kind of objects that go through the repository, or attached to a message."""
 
 Direction = Literal["in", "out"]
 HEADER = ("direction", "kind", "count", "bytes", "max_bytes", "first", "last")
