@@ -21,7 +21,7 @@ def is_attachable(size_bytes: int, copies: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _AttachedFile:
     """A file that is attached.
 
     Args:
@@ -38,7 +38,7 @@ class Attachments:
     """The files that tasks are sent with; each is read when a task is sent, and none is held in memory but the last."""
 
     def __init__(self) -> None:
-        self._sources: dict[Ref, _Source] = {}
+        self._sources: dict[Ref, _AttachedFile] = {}
         self._last: tuple[Ref, bytes] | None = None
 
     def add(self, path: Path, node: str | None, copies: int) -> Ref | None:
@@ -47,7 +47,7 @@ class Attachments:
             return None
         ref = ref_of(path)
         before = self._sources.get(ref)
-        self._sources[ref] = _Source(path, node, None if before is None else before.stored)
+        self._sources[ref] = _AttachedFile(path, node, None if before is None else before.stored)
         return ref
 
     def __contains__(self, ref: Ref) -> bool:

@@ -51,7 +51,7 @@ from fedjob.messaging.messages import (
     encode_payload,
 )
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
-from fedjob.messaging.traffic import OBJECT, Direction, Traffic
+from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
@@ -221,21 +221,10 @@ class Endpoint:
         if self._audit_head is not None and isinstance(body, (Pong, Found, Answer, Result)):
             body = replace(body, audit=self._audit_head())
         message = Message(
-            to="" if to is None else str(to),
-            id=id or secrets.token_hex(16),
-            body=body,
-            sender=self._identity.party,
-            reply_to=reply_to or str(self.address),
-            job=job,
-            task=task,
-            round=round,
-            step=step,
-            attempt=attempt,
-            epoch=epoch,
-            seq=next(self._seq),
-            issued=issued,
-            expires=issued + ttl_s,
-        )
+            to="" if to is None else str(to), id=id or secrets.token_hex(16), body=body, sender=self._identity.party,
+            reply_to=reply_to or str(self.address), job=job, task=task, round=round, step=step, attempt=attempt,
+            epoch=epoch, seq=next(self._seq), issued=issued, expires=issued + ttl_s,
+        )  # fmt: skip
         payload = encode_payload(message)
         num_attached = attached_bytes(body)
         return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
@@ -359,7 +348,7 @@ class Endpoint:
         taken = key in self._courier.taken
         known = reliable and not taken and self._store.seen(key)
         num_attached = 0 if taken or known else attached_bytes(message.body)
-        self._count("in", message.job, message.body.kind, len(data), num_attached)
+        self.traffic.note_frame(message.job, "in", message.body.kind, len(data), num_attached, wall)
         if isinstance(message.body, (Pong, Found)):
             self._transport.note_presence(message.sender)
         if isinstance(message.body, Receipt):
@@ -389,7 +378,8 @@ class Endpoint:
                         continue  # withdrawn by a callback a moment ago
                     size_bytes = self._sender.send(outgoing.to, outgoing.payload)
                     if size_bytes:
-                        self._count("out", outgoing.job, outgoing.kind, size_bytes, outgoing.attached_bytes)
+                        sizes = size_bytes, outgoing.attached_bytes
+                        self.traffic.note_frame(outgoing.job, "out", outgoing.kind, *sizes, self._wall())
                         if id_ in self._posted:  # sent again it counts as a message alone
                             self._posted[id_] = replace(outgoing, attached_bytes=0)
                 case courier.Deliver():
@@ -410,13 +400,6 @@ class Endpoint:
             for id_ in forget:
                 self._posted.pop(id_, None)
             self._store.drop(forget)
-
-    def _count(self, direction: Direction, job: str, kind: str, size_bytes: int, num_attached: int) -> None:
-        """Count a frame, and the parameters in it as the object that they are."""
-        at = self._wall()
-        self.traffic.note(job, direction, kind, size_bytes - num_attached, at)
-        if num_attached:
-            self.traffic.note(job, direction, OBJECT, num_attached, at)
 
     def _notice(self, callback: Callable[[str], None] | None, id_: str) -> None:
         if callback is not None:

@@ -75,6 +75,14 @@ class Traffic:
             if len(self._jobs) > MAX_JOBS:
                 del self._jobs[next(iter(self._jobs))]
 
+    def note_frame(
+        self, job: str, direction: Direction, kind: str, size_bytes: int, attached_bytes: int, at: float
+    ) -> None:
+        """Count the frame of a message, and the parameters in it as the object that they are."""
+        self.note(job, direction, kind, size_bytes - attached_bytes, at)
+        if attached_bytes:
+            self.note(job, direction, OBJECT, attached_bytes, at)
+
     def of(self, job: str) -> tuple[Tally, ...]:
         """Return a job's tallies, sorted by direction and kind."""
         with self._lock:

@@ -12,6 +12,7 @@ from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event, Result, named_params
 from fedjob.messaging.outbox import Outgoing
+from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.queue import task_events as events
@@ -77,15 +78,12 @@ def reply_ids(commands: Iterable[events.Command]) -> set[str]:
     return ids
 
 
-def encode_replies(
-    endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str, spool: Spool
-) -> list[Outgoing]:
+def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> list[Outgoing]:
     """Encode the answers to tasks; of several to one message the last counts.
 
-    Args:
-        sandbox: the kind that is in force, for answers that name none.
-        spool: has the parameters that are attached to answers.
+    Those that name no sandbox get the kind that is in force; the parameters that are attached to them are read from the spool.
     """
+    endpoint, spool, sandbox = context.endpoint, context.spool, context.workers.sandbox
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:

@@ -374,10 +374,7 @@ class Daemon:
         answered = reply_ids(turn.commands) - forgotten
         outgoing_lasts = any(o.reliable and o.id not in forgotten for o in turn.outgoing)
         seen = seen_entries(turn.settled)
-        context = self._context
-        encoded = partial(
-            encode_replies, self._endpoint, turn.commands, context.workers.sandbox, context.spool
-        )
+        encoded = partial(encode_replies, self._context, turn.commands)
         if answered or outgoing_lasts or seen or turn.rows or any(map(must_last, turn.commands)):
             with self._database.transaction():
                 for change in turn.rows:
