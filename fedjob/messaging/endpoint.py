@@ -39,7 +39,17 @@ from fedjob.messaging.frame_checks import (
 )
 from fedjob.messaging.frame_sender import FrameSender
 from fedjob.messaging.inbox import Inbox
-from fedjob.messaging.messages import Answer, Body, Found, Message, Pong, Receipt, Result, encode_payload
+from fedjob.messaging.messages import (
+    Answer,
+    Body,
+    Found,
+    Message,
+    Pong,
+    Receipt,
+    Result,
+    attached_bytes,
+    encode_payload,
+)
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
 from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
@@ -211,23 +221,13 @@ class Endpoint:
         if self._audit_head is not None and isinstance(body, (Pong, Found, Answer, Result)):
             body = replace(body, audit=self._audit_head())
         message = Message(
-            to="" if to is None else str(to),
-            id=id or secrets.token_hex(16),
-            body=body,
-            sender=self._identity.party,
-            reply_to=reply_to or str(self.address),
-            job=job,
-            task=task,
-            round=round,
-            step=step,
-            attempt=attempt,
-            epoch=epoch,
-            seq=next(self._seq),
-            issued=issued,
-            expires=issued + ttl_s,
-        )
+            to="" if to is None else str(to), id=id or secrets.token_hex(16), body=body, sender=self._identity.party,
+            reply_to=reply_to or str(self.address), job=job, task=task, round=round, step=step, attempt=attempt,
+            epoch=epoch, seq=next(self._seq), issued=issued, expires=issued + ttl_s,
+        )  # fmt: skip
         payload = encode_payload(message)
-        return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind)
+        num_attached = attached_bytes(body)
+        return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
 
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
@@ -343,15 +343,17 @@ class Endpoint:
             return
         self.misdated.pop(message.sender, None)
         self.plain_from.discard(message.sender)
-        self.traffic.note(message.job, "in", message.body.kind, len(data), wall)
+        key = seen_key(message)
+        reliable = is_reliable(message.body)
+        taken = key in self._courier.taken
+        known = reliable and not taken and self._store.seen(key)
+        num_attached = 0 if taken or known else attached_bytes(message.body)
+        self.traffic.note_frame(message.job, "in", message.body.kind, len(data), num_attached, wall)
         if isinstance(message.body, (Pong, Found)):
             self._transport.note_presence(message.sender)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return
-        key = seen_key(message)
-        reliable = is_reliable(message.body)
-        known = reliable and key not in self._courier.taken and self._store.seen(key)
         arrived = courier.Arrived(
             now,
             key,
@@ -376,7 +378,10 @@ class Endpoint:
                         continue  # withdrawn by a callback a moment ago
                     size_bytes = self._sender.send(outgoing.to, outgoing.payload)
                     if size_bytes:
-                        self.traffic.note(outgoing.job, "out", outgoing.kind, size_bytes, self._wall())
+                        sizes = size_bytes, outgoing.attached_bytes
+                        self.traffic.note_frame(outgoing.job, "out", outgoing.kind, *sizes, self._wall())
+                        if id_ in self._posted:  # sent again it counts as a message alone
+                            self._posted[id_] = replace(outgoing, attached_bytes=0)
                 case courier.Deliver():
                     if message is not None and messages is not None:  # only `_take` leads here
                         messages.append(message)

@@ -2,8 +2,9 @@
 
 A payload is one msgpack map: the header's fields and the body's. The kind says
 which dataclass the body is; for kind `reply` the body's `about` says it. There
-are no class names, no URLs and no parameters on this wire: bytes over 32 KiB
-are objects in the repository and travel as refs.
+are no class names and no URLs on this wire. Bytes over 32 KiB are objects in the
+repository and travel as refs; parameters always have a ref, and where they are few
+their bytes are attached to the message that names them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ VERSION = 1
 MAX_INLINE_BYTES = 32 * 1024
 MAX_PAYLOAD_BYTES = MAX_FRAME_BYTES - 3 * 1024
 """Of one message, so that its frame has room for the signature and what encryption adds."""
+
+MAX_ATTACHED_BYTES = 44 * 1024
+"""Of all parameters that are attached to one message; the rest of it needs room, too."""
+
+_HEADER_BYTES = 4 * 1024
+"""Kept free in a message with attached bytes, for its header and for what is added to its body last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +148,7 @@ class Task(WorkDescription):
         rounds: of the job, among which a budget of differential privacy is divided.
         ahead: the terms of a secure sum of what is computed, so that the node's keys for it come with the answer; empty
             for none.
+        attached: sha256 -> the bytes of parameters that `params` names and that are in no repository.
     """
 
     kind: ClassVar[str] = "task"
@@ -155,6 +163,7 @@ class Task(WorkDescription):
     sum: dict[str, Any] = field(default_factory=dict)
     rounds: int = 1
     ahead: dict[str, Any] = field(default_factory=dict)
+    attached: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +313,7 @@ class Result:
             is charged.
         sandbox: see `Pong`; empty where nothing was sent.
         audit: see `Pong`; it covers the records of this task.
+        attached: sha256 -> the bytes of `params`, where these are in no repository.
     """
 
     kind: ClassVar[str] = "reply"
@@ -331,6 +341,7 @@ class Result:
     privacy: dict[str, float] = field(default_factory=dict)
     sandbox: str = ""
     audit: AuditHead | None = None
+    attached: dict[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,12 +485,51 @@ def decode_payload(data: bytes, sender: str) -> Message:
     if kind is None:
         raise MessageError(f"unknown kind of message {payload.kind[:40]!r}")
     header = {name: getattr(payload, name) for name in _HEADER}
-    return Message(sender=sender, body=from_plain(kind, payload.body), **header)
+    body = from_plain(kind, payload.body)
+    if isinstance(body, (Task, Result)):
+        _check_attached(body)
+    return Message(sender=sender, body=body, **header)
+
+
+def named_params(body: Task | Result) -> dict[str, Ref]:
+    """Return sha256 -> ref of the parameters that a message names."""
+    refs = body.params.values() if isinstance(body, Task) else filter(None, (body.params,))
+    return {ref.sha256: ref for ref in refs}
+
+
+def attached_bytes(body: Body) -> int:
+    """Return how many bytes are attached to a message."""
+    return sum(map(len, body.attached.values())) if isinstance(body, (Task, Result)) else 0
+
+
+def may_attach(body: Task | Result) -> bool:
+    """Return whether the parameters that a message names, and that it does not have yet, may be attached to it."""
+    size_bytes = sum(ref.size_bytes for ref in named_params(body).values())
+    if size_bytes > MAX_ATTACHED_BYTES or any(ref.parts for ref in named_params(body).values()):
+        return False
+    return size_bytes + len(pack(to_plain(body))) <= MAX_PAYLOAD_BYTES - _HEADER_BYTES
+
+
+def _check_attached(body: Task | Result) -> None:
+    """Hold what is attached to a message against the refs in it.
+
+    Raises:
+        MessageError: nothing in the message has that name, or the bytes are others.
+    """
+    named = named_params(body)
+    for sha256, content in body.attached.items():
+        ref = named.get(sha256)
+        if ref is None:
+            raise MessageError(f"attached: the message names no parameters {sha256[:64]!r}")
+        if len(content) != ref.size_bytes or hashlib.sha256(content).hexdigest() != sha256:
+            raise MessageError(
+                f"attached: expected the {ref.size_bytes} bytes with sha256 {sha256}, found {len(content)} others"
+            )
 
 
 def keyless_task(task: Task) -> Task:
-    """Return a task without what opens the objects that it names: for what is kept."""
-    return with_refs(task, lambda ref: ref.keyless)
+    """Return a task without the bytes of the objects that it names and what opens them: for what is kept."""
+    return replace(with_refs(task, lambda ref: ref.keyless), attached={})
 
 
 def with_refs(task: Task, change: Callable[[Ref], Ref]) -> Task:
@@ -500,11 +550,12 @@ def keyless_offer(offer: Offer) -> Offer:
 
 
 def keyless_result(result: Result) -> Result:
-    """Return a result without what opens the objects that it names: for what is kept."""
+    """Return a result without the bytes of the objects that it names and what opens them: for what is kept."""
     return replace(
         result,
         blob=None if result.blob is None else result.blob.keyless,
         params=None if result.params is None else result.params.keyless,
+        attached={},
     )
 
 
@@ -528,9 +579,10 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
             resources={},
             launches=[],
             proof="",
+            attached={},
         )
     )
-    del what["ahead"]  # nor do keys
+    del what["ahead"], what["attached"]  # nor do keys, nor the way on which parameters come
     if not task.models:
         del what["models"]
     if not task.protect.get("dp"):  # under which noise is for so many rounds

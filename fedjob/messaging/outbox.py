@@ -26,6 +26,7 @@ class Outgoing:
         expires: seconds since 1970, when it is no longer sent.
         reliable: whether it is resent until its receipt; else it is sent once.
         kind: of its body, for counting; not stored.
+        attached_bytes: of parameters in it, for counting; not stored.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Outgoing:
     job: str = ""
     task: str = ""
     kind: str = "message"
+    attached_bytes: int = 0
 
 
 class CourierStore(ABC):

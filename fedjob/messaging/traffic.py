@@ -15,7 +15,7 @@ MAX_JOBS = 1000
 """Largest number of jobs counted at a time; the one without traffic for longest is forgotten."""
 
 OBJECT = "object"
-"""The kind of objects that go through the repository."""
+"""The kind of objects that go through the repository, or attached to a message."""
 
 Direction = Literal["in", "out"]
 HEADER = ("direction", "kind", "count", "bytes", "max_bytes", "first", "last")
@@ -74,6 +74,14 @@ class Traffic:
             tallies[key] = tallies[key].plus(one) if key in tallies else one
             if len(self._jobs) > MAX_JOBS:
                 del self._jobs[next(iter(self._jobs))]
+
+    def note_frame(
+        self, job: str, direction: Direction, kind: str, size_bytes: int, attached_bytes: int, at: float
+    ) -> None:
+        """Count the frame of a message, and the parameters in it as the object that they are."""
+        self.note(job, direction, kind, size_bytes - attached_bytes, at)
+        if attached_bytes:
+            self.note(job, direction, OBJECT, attached_bytes, at)
 
     def of(self, job: str) -> tuple[Tally, ...]:
         """Return a job's tallies, sorted by direction and kind."""

@@ -36,6 +36,7 @@ from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.repository.base import Repository
 from fedjob.repository.memory import MemoryRepository
+from fedjob.repository.parts import ref_of
 from fedjob.training_plans.source.plan_source import plan_hash
 
 B = TypeVar("B", bound=Body)
@@ -273,11 +274,30 @@ class Researcher:
 
     def params(self, folder: Path, *, value: float = 0.5, num_features: int = 2) -> Ref:
         """Put first parameters into the repository."""
+        path = self.first_params(folder, value=value, num_features=num_features)
+        return self.federation.repository.put(path, job=self.job, readers=self.readers())
+
+    def first_params(self, folder: Path, *, value: float = 0.5, num_features: int = 2) -> Path:
+        """Return a file of first parameters."""
         path = folder / f"first-{value}-{num_features}.safetensors"
         tensors = {"weight": torch.full((1, num_features), value), "bias": torch.zeros(1)}
         if not path.exists():
             save_params(tensors, path)
+        return path
+
+    def wide_params(self, folder: Path, width: int) -> Ref:
+        """Put first parameters of two layers into the repository."""
+        path = folder / f"wide-{width}.safetensors"
+        shapes = {"0.weight": (width, 2), "0.bias": (width,), "1.weight": (1, width), "1.bias": (1,)}
+        if not path.exists():
+            save_params({name: torch.full(shape, 1e-3) for name, shape in shapes.items()}, path)
         return self.federation.repository.put(path, job=self.job, readers=self.readers())
+
+    def attached(self, task: Task, *, value: float = 0.5) -> Task:
+        """Return a task whose parameters come along with it and are in no repository."""
+        path = self.first_params(self.federation.folder, value=value)
+        ref, content = ref_of(path), path.read_bytes()
+        return replace(task, params={"params": ref}, attached={ref.sha256: content})
 
     def send(self, node: str, body: Body, **header: Any) -> str:
         return self.endpoint.send(Address(node), body, job=self.job, **header)
@@ -331,8 +351,15 @@ class Researcher:
     def end(self, node: str, *, keep_states: Sequence[str] = (), epoch: int = 1) -> str:
         return self.send(node, End(outcome="completed", keep_states=list(keep_states)), epoch=epoch)
 
-    def fetch(self, ref: Ref, folder: Path) -> dict[str, torch.Tensor]:
-        path = self.federation.repository.get(ref, folder / ref.sha256)
+    def fetch(self, source: Result | Ref, folder: Path) -> dict[str, torch.Tensor]:
+        """Return the parameters of a result, attached to it or in the repository, or those of a ref."""
+        ref = source.params if isinstance(source, Result) else source
+        assert ref is not None
+        path = folder / ref.sha256
+        if isinstance(source, Result) and ref.sha256 in source.attached:
+            path.write_bytes(source.attached[ref.sha256])
+        else:
+            self.federation.repository.get(ref, path)
         return dict(FileParams(path).items())
 
     def events(self, type_: str) -> list[Event]:

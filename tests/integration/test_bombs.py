@@ -45,7 +45,8 @@ def trained(message: Message, task: Task) -> Result:
     """Return the answer of an honest node to an ask to train: the parameters as they came."""
     metrics = {"train": {"loss": mean_state(0.5, 20)}}
     done = Result(of=message.id, key=message.task, ok=True, weight=20.0, num_examples=20, metrics=metrics)
-    return replace(done, params=task.params.get("params"), state=STATE if task.params else None)
+    params, state = task.params.get("params"), STATE if task.params else None
+    return replace(done, params=params, state=state, attached=dict(task.attached))
 
 
 def counted(message: Message, task: Task) -> Result:
@@ -66,7 +67,8 @@ def throwing(field: Field, bombs: Sequence[Bomb], honest: Any) -> Any:
         good: Result = honest(message, task)
         if message.step == "setup" or message.round > len(bombs):
             return good
-        return replace(good, **bombs[message.round - 1].make(put))
+        thrown = bombs[message.round - 1].make(put)
+        return replace(good, **({"attached": {}} if "params" in thrown else {}), **thrown)
 
     return answer
 

@@ -65,7 +65,7 @@ def test_it_trains_and_a_warm_worker_gives_the_bytes_of_a_fresh_one(
     assert result.params is not None
     assert (result.num_examples, result.threads) == (20, 2)
     assert {"queued", "setup", "train", "total"} <= set(result.timing)
-    trained = ann.fetch(result.params, tmp_path)
+    trained = ann.fetch(result, tmp_path)
     assert not torch.equal(trained["weight"], torch.full((1, 2), 0.5))
 
     second = ann.result("node1", task, round_=2)
@@ -107,12 +107,56 @@ def test_the_same_work_is_done_once_and_answered_again(federation: Federation, n
     assert node.trainings() == 1
 
 
+WIDE = ADD_ONE.replace(
+    "torch.nn.Linear(2, 1)", "torch.nn.Sequential(torch.nn.Linear(2, 9000), torch.nn.Linear(9000, 1))"
+)
+
+
+def test_small_parameters_come_and_go_with_the_messages_and_the_repository_has_none_of_them(
+    busy: Node, tmp_path: Path
+) -> None:
+    ann, repository = busy.federation.ann, busy.federation.repository
+    task = ann.attached(ann.task(ADD_ONE, "AddOne"), value=0.125)
+    by_message = ann.result("node1", task)
+    assert by_message.ok, (by_message.reason, by_message.detail)
+    assert by_message.params is not None
+    assert not repository.exists(by_message.params)
+    assert not any(repository.exists(ref) for ref in task.params.values())
+    stored = ann.params(busy.federation.folder, value=0.125)
+    assert ann.result("node1", replace(task, params={"params": stored}, attached={})).of != by_message.of
+    assert busy.trainings() == 1, "the way of the bytes does not make it other work"
+    trained = ann.fetch(by_message, tmp_path)
+    assert not torch.equal(trained["weight"], torch.full((1, 2), 0.125))
+
+
+def test_attached_parameters_are_kept_for_the_task_and_go_after_it(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+
+    def held() -> int:
+        with node.database() as database:
+            return len(database.rows("SELECT sha256 FROM attached"))
+
+    assert ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne"))).ok
+    assert held() == 1
+    node.stop()
+    node.start()
+    again = ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne")), epoch=2)
+    assert len(again.attached) == 1, "asked again, it is read from the spool"
+    assert node.trainings() == 1
+    assert ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne"), value=0.25), round_=2, epoch=2).ok
+    ann.end("node1", epoch=2)
+    wait_until(lambda: held() == 0, timeout_s=30, what="the attached parameters to go")
+
+
 def test_a_result_lost_by_the_repository_is_put_there_again(busy: Node) -> None:
     node, federation = busy, busy.federation
     ann = federation.ann
-    task = ann.task(ADD_ONE, "AddOne")
+    task = ann.task(WIDE, "AddOne", params={"params": ann.wide_params(federation.folder, 9000)})
     first = ann.result("node1", task)
     assert first.params is not None
+    assert not first.attached
     federation.repository.delete(first.params)
     again = ann.result("node1", task)
     assert again.params == first.params

@@ -100,11 +100,11 @@ def test_rounds_go_on_with_one_tree_through_restarts_and_what_is_repeated_has_fu
     assert repeated.ok, repeated.detail
     assert given(node)[2:] == [(1, 4, 1, "spent")]
 
-    middle = ann.fetch(first.params, tmp_path)
+    middle = ann.fetch(first, tmp_path)
     seed = seed_of(node, 1)
     for result, from_, number in ((first, start, 0), (second, middle, 2), (repeated, start, 4)):
         assert result.params is not None
-        found = ann.fetch(result.params, tmp_path)
+        found = ann.fetch(result, tmp_path)
         flat = np.concatenate([found["weight"].numpy().ravel(), found["bias"].numpy()])
         assert np.allclose(flat, by_hand(node, seed, number, from_), atol=1e-4)
     third = ann.result("node1", replace(second_task, seed=11, limit_s=50.0), round_=3, epoch=2)

@@ -94,7 +94,7 @@ class HubLimits:
     logins_at_once: float = _limit(60.0, 1)
     messages_per_s: float = _limit(500.0, 0.01)
     messages_at_once: float = _limit(5000.0, 1)
-    message_bytes_per_s: float = _limit(2.0 * (1 << 20), 1)
+    message_bytes_per_s: float = _limit(16.0 * (1 << 20), 1)
     message_bytes_at_once: float = _limit(32.0 * (1 << 20), 1)
     broadcasts_per_s: float = _limit(5.0, 0.01)
     broadcasts_at_once: float = _limit(100.0, 1)

@@ -43,7 +43,14 @@ from fedjob.node.grants.grant import matches_any
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, TaskRow, root_of
-from fedjob.node.queue.task import WantedObjects, header_of, origin_of, packed_result, task_of
+from fedjob.node.queue.task import (
+    WantedObjects,
+    header_of,
+    objects_of,
+    origin_of,
+    packed_result,
+    task_of,
+)
 from fedjob.node.sandbox.support import REFUSED
 from fedjob.node.storage.logs import Forwarding, add_trace, close_log
 from fedjob.protocols.inference import LEFT
@@ -131,6 +138,7 @@ class Attempts:
         jobs = {row.job for row in book.tasks.values()}
         self._context.transfers.brought.recover(jobs)
         self._context.job_secrets.keep(jobs)
+        self._context.attached.keep(self.wanted.hashes)
 
     def next_due(self) -> float | None:
         """Return when something has to be ended or tried again."""
@@ -168,6 +176,7 @@ class Attempts:
                     self._context.forget_soon()
         if released or forgotten:
             wanted = self.wanted.hashes
+            self._context.attached.keep(wanted)
             self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
@@ -221,6 +230,7 @@ class Attempts:
                 limits=limits,
                 known=known,
                 noise=noise or {},
+                attached=context.attached.of(objects_of(task)),
             )
         )
         context.point("started")

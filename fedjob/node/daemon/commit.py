@@ -10,8 +10,9 @@ from fedjob.common.errors import EncodeError
 from fedjob.common.lifecycle import State
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
-from fedjob.messaging.messages import Event
+from fedjob.messaging.messages import Event, Result, named_params
 from fedjob.messaging.outbox import Outgoing
+from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.queue import task_events as events
@@ -77,17 +78,17 @@ def reply_ids(commands: Iterable[events.Command]) -> set[str]:
     return ids
 
 
-def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandbox: str) -> list[Outgoing]:
+def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> list[Outgoing]:
     """Encode the answers to tasks; of several to one message the last counts.
 
-    Args:
-        sandbox: the kind that is in force, for answers that name none.
+    Those that name no sandbox get the kind that is in force; the parameters that are attached to them are read from the spool.
     """
+    endpoint, spool, sandbox = context.endpoint, context.spool, context.workers.sandbox
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:
             case events.SendReply(row=row):
-                last[command.reply] = _reply(endpoint, row, command.reply, sandbox)
+                last[command.reply] = _reply(endpoint, row, command.reply, sandbox, spool)
             case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
                 last[reply] = endpoint.prepare(
                     parse_address(task.reply_to),
@@ -105,14 +106,24 @@ def encode_replies(endpoint: Endpoint, commands: Iterable[events.Command], sandb
     return list(last.values())
 
 
-def _reply(endpoint: Endpoint, row: TaskRow, reply: str, sandbox: str) -> Outgoing:
+def _reply(endpoint: Endpoint, row: TaskRow, reply: str, sandbox: str, spool: Spool) -> Outgoing:
     to, header = parse_address(row.reply_to), header_of(row)
-    result = unpacked_result(row)
+    result = with_attached(unpacked_result(row), row.key, spool)
     try:
         return endpoint.prepare(to, replace(result, sandbox=result.sandbox or sandbox), **header, id=reply)
     except EncodeError as error:
         short = replace(refused(row.key, row.message, "too_large", str(error)), sandbox=sandbox)
         return endpoint.prepare(to, short, **header, id=reply)
+
+
+def with_attached(result: Result, key: str, spool: Spool) -> Result:
+    """Return a result with the bytes of what is attached to it, which a row only names.
+
+    What was lost is left out: the researcher does not find it in the repository either, and says so.
+    """
+    refs = named_params(result)
+    found = {name: spool.content_of(key, refs[name]) for name in result.attached if name in refs}
+    return replace(result, attached={name: content for name, content in found.items() if content is not None})
 
 
 def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]:

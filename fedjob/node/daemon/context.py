@@ -27,6 +27,7 @@ from fedjob.node.grants.permissions import Permissions
 from fedjob.node.monitoring.pulse import Pulse
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
 from fedjob.node.storage.spool import Spool
@@ -65,6 +66,7 @@ class NodeContext:
     permissions: Permissions
     roster: Roster
     job_secrets: JobSecrets
+    attached: AttachedParams
     point: Callable[[str], None]
     pulse: Pulse = field(default_factory=Pulse)
     scrub_at: float = math.inf
@@ -155,6 +157,7 @@ def open_context(
         ),
         roster=roster,
         job_secrets=JobSecrets(home.keys / FOLDER_NAME),
+        attached=AttachedParams(database),
         point=point,
     )
     context.follow_encryption()

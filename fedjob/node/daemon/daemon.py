@@ -374,7 +374,7 @@ class Daemon:
         answered = reply_ids(turn.commands) - forgotten
         outgoing_lasts = any(o.reliable and o.id not in forgotten for o in turn.outgoing)
         seen = seen_entries(turn.settled)
-        encoded = partial(encode_replies, self._endpoint, turn.commands, self._context.workers.sandbox)
+        encoded = partial(encode_replies, self._context, turn.commands)
         if answered or outgoing_lasts or seen or turn.rows or any(map(must_last, turn.commands)):
             with self._database.transaction():
                 for change in turn.rows:
@@ -421,8 +421,10 @@ class Daemon:
 
     def _write_lazily(self) -> None:
         """Write what waits for a commit that did not come."""
-        if self._lazy or self._store.unflushed():
+        attached = self._context.attached
+        if self._lazy or self._store.unflushed() or attached.unflushed():
             with self._database.transaction(durable=False):
                 put_rows(self._context.tasks, self._lazy)
                 self._store.flush()
+                attached.flush()
             self._lazy = []

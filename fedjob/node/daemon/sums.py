@@ -18,7 +18,7 @@ from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.policy import Permission
 from fedjob.node.protection.sum_sessions import SessionsOfTurn, SumSessions
 from fedjob.node.queue.book import TaskRow
-from fedjob.node.queue.task import failure, task_of
+from fedjob.node.queue.task import failure, objects_of, task_of
 from fedjob.privacy.protect import SecAgg, protect_of
 from fedjob.privacy.protections import least_nodes
 from fedjob.privacy.secagg.key_agreement import IsSignedBy
@@ -86,7 +86,9 @@ class SumHandler:
         min_rows = self._context.permissions.limits_of(row).min_rows
         turn.keep(self._masking)
         self._masking[message.id] = (message, answer)
-        turn.after.append(lambda: self._context.transfers.mask(row, message.id, order, min_rows=min_rows))
+        attached = self._context.attached.of(objects_of(task_of(row)))
+        mask = self._context.transfers.mask
+        turn.after.append(lambda: mask(row, message.id, order, min_rows=min_rows, attached=attached))
 
     def _put(self, turn: Turn, session: NodeSession) -> None:
         """Keep a session with the commit; whatever comes in the same turn finds it."""

@@ -75,6 +75,8 @@ class TaskHandler:
         commands = turn.step(arrived)
         if any(isinstance(command, events.PutTask) for command in commands):
             self._attempts.wanted.add(arrived.key, message.job, task)
+            if task.attached:
+                turn.rows.append(lambda: self._context.attached.add(task.attached))
             self._attempts.arrived.setdefault(arrived.key, time.monotonic())
             if task.keep_states is not None:
                 keep = {*task.keep_states, task.state or ""}
@@ -191,7 +193,7 @@ class TaskHandler:
             attempt=message.attempt,
             reply_to=message.reply_to,
             message=message.id,
-            order=pack(to_plain(task)),
+            order=pack(to_plain(replace(task, attached={}))),
             resources=task.resources,
             project=task.project,
             researcher_key=message.sender_key,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class TaskInputs:
         limits: of the owner, by name, see `Local`.
         known: the items that the ledger knows, for a job that asks for new ones.
         noise: the terms of differential privacy; empty for none.
+        attached: sha256 -> the bytes of parameters that came with the task.
     """
 
     row: TaskRow
@@ -51,6 +52,7 @@ class TaskInputs:
     limits: Mapping[str, Any]
     known: Known | None
     noise: Mapping[str, Any]
+    attached: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         node=sources.node,
         plan_text="" if plan is None else plan.decode(),
         dataset=_data(row, task, dataset, sources),
-        path_of=lambda ref: _placed(sources.spool.fetch(ref), inbox),
+        path_of=lambda ref: _placed(sources.spool.fetch(ref, wanted.attached.get(ref.sha256)), inbox),
         value_of=lambda name, ref: _blob(name, ref, sources),
         state_path=state_path,
         output_path=str(wanted.folder),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fedjob.common.codec import pack, to_plain
@@ -12,7 +13,13 @@ from fedjob.common.errors import EncodeError, ObjectTooLarge
 from fedjob.common.reasons import REASONS
 from fedjob.common.types import Ref, contacts_text
 from fedjob.execution.orders import WorkResult, result_of
-from fedjob.messaging.messages import MAX_INLINE_BYTES, Result
+from fedjob.messaging.messages import (
+    MAX_ATTACHED_BYTES,
+    MAX_INLINE_BYTES,
+    Result,
+    may_attach,
+    named_params,
+)
 from fedjob.metrics.states import num_examples
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -24,6 +31,7 @@ from fedjob.privacy.protect import dp_of, is_noised
 from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
 from fedjob.repository.base import Repository
+from fedjob.repository.parts import ref_of
 
 LARGE_BYTES = 1 << 20
 """Results from this size on are removed from the hub as soon as they are not needed; others at the job's end."""
@@ -100,7 +108,6 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if len(pack(found.metrics)) > MAX_METRICS_BYTES:
         raise EncodeError(f"a reply's metrics take at most {MAX_METRICS_BYTES} bytes")
     is_held = "secagg" in task_of(row).protect
-    params = _put_params(row, to) if found.params_path and not is_held else None
     blob = None if is_held else _put_values(row, found, to)
     state = ""
     if found.state_path:
@@ -109,7 +116,7 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if is_held:
         result = _held_back(row, found, state, to)
     else:
-        result = _result(row, found, params, blob, state)
+        result = _with_params(_result(row, found, blob, state), row, found, to)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
     return StoredResult(row.key, run, result, state, report=found.report[-MAX_LOGGED_CHARS:], items=items)
 
@@ -236,8 +243,19 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=is_private)
 
 
-def _put_params(row: TaskRow, to: Destination) -> Ref:
+def _with_params(result: Result, row: TaskRow, found: WorkResult, to: Destination) -> Result:
+    """Return a result with its parameters: few are attached to the answer when it is sent, others are put into the repository."""
+    if not found.params_path:
+        return result
     path = to.spool.params_of(row.key, limit_bytes=to.config.result_mb << 20)
+    if path.stat().st_size <= MAX_ATTACHED_BYTES:
+        small = replace(result, params=ref_of(path))
+        if may_attach(small):
+            return replace(small, attached=dict.fromkeys(named_params(small), b""))
+    return replace(result, params=_put_params(path, row, to))
+
+
+def _put_params(path: Path, row: TaskRow, to: Destination) -> Ref:
     ref = to.repository.put(path, job=row.job, readers=[row.researcher])
     if ref.size_bytes >= LARGE_BYTES:
         to.large[row.key] = ref
@@ -254,9 +272,9 @@ def _put_values(row: TaskRow, found: WorkResult, to: Destination) -> Ref | None:
     return to.repository.put(packed, job=row.job, readers=[row.researcher])
 
 
-def _result(row: TaskRow, found: WorkResult, params: Ref | None, blob: Ref | None, state: str) -> Result:
+def _result(row: TaskRow, found: WorkResult, blob: Ref | None, state: str) -> Result:
     usage = _usage_of(found)
-    result = result_of(found, params=params, state=state or None)
+    result = result_of(found, params=None, state=state or None)
     if blob is not None:
         result = replace(result, value=None, metrics={}, blob=blob)
     used = capped(result.used, INFERENCES, usage)

@@ -9,7 +9,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -192,12 +192,23 @@ class Transfers:
         self._pool.submit(self.brought.end_job, job)
         self._pool.submit(self.repository.forget_keys, job)
 
-    def mask(self, row: TaskRow, message: str, order: VectorOrder, *, min_rows: int) -> None:
+    def mask(
+        self,
+        row: TaskRow,
+        message: str,
+        order: VectorOrder,
+        *,
+        min_rows: int,
+        attached: Mapping[str, bytes],
+    ) -> None:
         """Mask the contribution of a finished task and store the vector; ends in `VectorStored`.
 
         Where the order is bound to no contribution yet, nothing is masked: that ends in `ContributionRead`.
+
+        Args:
+            attached: sha256 -> the bytes of parameters that came with the task.
         """
-        self._pool.submit(self._mask, row, message, order, min_rows)
+        self._pool.submit(self._mask, row, message, order, min_rows, attached)
 
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""
@@ -294,13 +305,17 @@ class Transfers:
         except Exception as error:  # nobody would notice an exception of this thread
             self._notify(FetchedBytes(ref, None, "internal", type(error).__name__))
 
-    def _mask(self, row: TaskRow, message: str, order: VectorOrder, min_rows: int) -> None:
+    def _mask(
+        self, row: TaskRow, message: str, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
+    ) -> None:
         path = self._home.result_of(row.key) / f"{VECTOR_NAME}.{secrets.token_hex(4)}"
         try:
             held = held_of(row, min_rows, self._spool, self.config)
             began_with = task_of(row).params.get("params")
             origin = (
-                None if began_with is None or not order.outline.relative else self._spool.fetch(began_with)
+                None
+                if began_with is None or not order.outline.relative
+                else self._spool.fetch(began_with, attached.get(began_with.sha256))
             )
             if not order.contribution:
                 self._notify(ContributionRead(message, digest_of(order, held, origin)))
@@ -338,7 +353,8 @@ class Transfers:
     def _ensure(self, row: TaskRow, message: str) -> None:
         try:
             result = from_plain(Result, unpack(row.result))
-            refs = [ref for ref in (result.params, result.blob) if ref is not None]
+            named = [ref for ref in (result.params, result.blob) if ref is not None]
+            refs = [ref for ref in named if ref.sha256 not in result.attached]  # those are in the spool
             if not all(self.repository.exists(ref) for ref in refs) and self._spool.has_result(row.key):
                 self._put(row, 0, 0)
         except Exception:

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -297,6 +297,11 @@ CREATE TABLE outbox (
     expires REAL NOT NULL,
     job TEXT NOT NULL,
     task TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE attached (
+    sha256 TEXT PRIMARY KEY,
+    content BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE seen (

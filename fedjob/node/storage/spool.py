@@ -9,6 +9,7 @@ parameters are fsynced by then, and what else the answer says is in the database
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
-from fedjob.common.files import fsync_dir, is_own_name, make_folder, remove_folder
+from fedjob.common.files import fsync_dir, is_own_name, make_folder, private, remove_folder
 from fedjob.common.types import Ref
 from fedjob.execution.orders import KEPT_NAME, WorkResult
 from fedjob.node.config.home import NodeHome
@@ -46,8 +47,11 @@ class Spool:
 
     # --- what is fetched --------------------------------------------------------------------
 
-    def fetch(self, ref: Ref) -> Path:
+    def fetch(self, ref: Ref, content: bytes | None = None) -> Path:
         """Return the path of an object; tasks that want the same share one file.
+
+        Args:
+            content: its bytes, where they came attached to a task; else they are in the repository.
 
         Raises:
             RepositoryError: see `Repository.get`.
@@ -61,7 +65,13 @@ class Spool:
             with self._lock:
                 if ref.sha256 in self._fetched:
                     return path
-            self._repository.get(ref, path)
+            if content is None:
+                self._repository.get(ref, path)
+            else:
+                fresh = path.with_name(f".{path.name}.attached")
+                with open(fresh, "wb", opener=private) as file:
+                    file.write(content)
+                os.replace(fresh, path)
             with self._lock:
                 self._fetched.add(ref.sha256)
                 self._fetching.pop(ref.sha256, None)
@@ -128,6 +138,14 @@ class Spool:
         if found.st_size > limit_bytes:
             raise ObjectTooLarge(f"the result has {found.st_size} bytes, this node allows {limit_bytes}")
         return path
+
+    def content_of(self, key: str, ref: Ref) -> bytes | None:
+        """Return the parameters in a result; None where they are not there, or not those that the ref names."""
+        try:
+            content = self.params_of(key, limit_bytes=ref.size_bytes).read_bytes()
+        except (OSError, FedjobError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == ref.sha256 else None
 
     def release(self, key: str) -> None:
         """Remove a task's result."""

@@ -159,6 +159,18 @@ class Federation(ABC):
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Make bytes available to all nodes of the job, or to one alone."""
 
+    def attach(self, path: Path, node: str | None = None) -> Ref:
+        """Have a file of parameters go to nodes with the tasks that name it: as a part of them, or published.
+
+        Args:
+            path: where it stays until it is forgotten, or `moved`.
+        """
+        return self.publish(path, node)
+
+    def is_published(self, ref: Ref) -> bool:
+        """Return whether what `attach` returned is the name of a published object."""
+        return True
+
     def moved(self, ref: Ref, path: Path) -> None:
         """Take note that the file of published bytes lies at another path from now on."""
         return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConnectionLost, SpecError
 from fedjob.common.types import Address, Ref, party_of
+from fedjob.messaging.attachments import Attachments
 from fedjob.messaging.messages import Event, Message, Offer, Pong, Result, Task
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.researcher.connection.connection import Connection
@@ -17,7 +19,7 @@ from fedjob.researcher.federation.audit_evidence import AuditEvidence
 from fedjob.researcher.federation.base import is_completion
 from fedjob.researcher.federation.event_allowance import BYTES_PER_S, EventAllowance
 from fedjob.researcher.federation.orphans import OrphanedTasks
-from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock
+from fedjob.researcher.federation.outages import MAX_OUTAGE_S, LineClock, hub_answers, through_outages
 from fedjob.researcher.storage.event import OF_THE_JOB
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
@@ -38,6 +40,7 @@ class Channel:
         nodes_of: key of a task -> the job's node that it is for.
         awaited: keys of tasks whose completion is recorded when their answers are here, and not before.
         check: called with each `receive`; raises what ends the job.
+        attachments: small files of parameters that go along with tasks.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Channel:
         self.nodes_of: Mapping[str, str] = {}
         self.awaited: frozenset[str] = frozenset()
         self.check: Callable[[], None] = lambda: None
+        self.attachments = Attachments()
         self._epoch = epoch
         self._orphans = OrphanedTasks(connection, spec.id)
         self._clock = LineClock(time.monotonic())
@@ -96,6 +100,26 @@ class Channel:
             elif isinstance(body, Pong):
                 self._orphans.end_unknown(message.sender, body)
         return messages
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        """Put bytes into the repository for all nodes of the job, or for one alone; an outage is waited for."""
+        readers = sorted({party_of(each) for each in (self.spec.datasets if node is None else (node,))})
+        ref = through_outages(
+            lambda: self.connection.repository.put(source, job=self.spec.id, readers=readers),
+            lambda: hub_answers(self.connection),
+            check=self.check,
+            tell=lambda text: self.events.add("note", text=text),
+        )
+        self.count("out", ref)
+        return ref
+
+    def with_attached(self, task: Task) -> Task:
+        """Return a task with the bytes of its small files; where it has no room for them they are published."""
+        if task.sum:  # a step of a sum names what its node has had with the task
+            return task
+        for ref, path, node in self.attachments.without_room(task):
+            self.attachments.note_stored(ref, self.publish(path, node))
+        return self.attachments.attach(task)
 
     def now(self) -> float:
         """Return seconds of a clock that stands still while this side is not connected."""

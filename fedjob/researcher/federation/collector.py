@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from fedjob.common.codec import MAX_ELEMENTS, from_plain, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
+from fedjob.common.files import private
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import party_of
 from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
@@ -239,7 +241,10 @@ class Collector:
         for command in commands:
             if isinstance(command, collection_machine.KeepContribution):
                 self._replies[message.id] = message
-                self._pool.submit(self._fetch, message, result)
+                if result.blob is None and result.params is not None and result.attached:
+                    self._fetch(message, result)  # it is here already
+                else:
+                    self._pool.submit(self._fetch, message, result)
                 return
             listed = command.listed
             self._uncounted[listed.node] += 1
@@ -312,8 +317,12 @@ class Collector:
         params = None
         if result.params is not None:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
-            self._repository.get(result.params, path)
-            self._channel.count("in", result.params)
+            content = result.attached.get(result.params.sha256)
+            if content is None:
+                self._repository.get(result.params, path)
+                self._channel.count("in", result.params)
+            else:
+                _place(content, path)
             params = FileParams(path)
         return Arrival(node=node, result=keyless_result(result), params=params)
 
@@ -338,7 +347,7 @@ class Collector:
     def _send(self, node: str, task: Task) -> str:
         return self._channel.send(
             party_of(node),
-            replace(task, proof=self._channel.connection.prove()),
+            self._channel.with_attached(replace(task, proof=self._channel.connection.prove())),
             task=self._keys[node],
             round=self._place.round_of(node),
             step=self._place.step,
@@ -347,6 +356,17 @@ class Collector:
     def _step(self, event: collection_machine.Event) -> list[collection_machine.Command]:
         self._state, commands = collection_machine.step(self._state, event)
         return commands
+
+
+def _place(content: bytes, path: Path) -> None:
+    """Write what came attached to an answer; as what is fetched it is not fsynced, since its hash is in the journal."""
+    fresh = path.with_name(f".{path.name}.attached")
+    try:
+        with open(fresh, "wb", opener=private) as file:
+            file.write(content)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise NoSpace(f"{path} can't be written: {error.strerror}") from error
 
 
 def _to_record(arrival: Arrival) -> dict[str, object]:

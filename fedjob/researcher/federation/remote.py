@@ -17,7 +17,6 @@ from fedjob.researcher.federation.admission import Admission
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
-from fedjob.researcher.federation.outages import hub_answers, through_outages
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
@@ -68,19 +67,22 @@ class RemoteFederation(Federation):
     # -- bytes ------------------------------------------------------------------
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
-        readers = sorted({party_of(each) for each in (self._nodes if node is None else (node,))})
-        ref = through_outages(
-            lambda: self._connection.repository.put(source, job=self._spec.id, readers=readers),
-            lambda: hub_answers(self._connection),
-            check=self._channel.check,
-            tell=lambda text: self._events.add("note", text=text),
-        )
-        self._channel.count("out", ref)
-        return ref
+        return self._channel.publish(source, node)
+
+    def attach(self, path: Path, node: str | None = None) -> Ref:
+        copies = len(self._nodes) if node is None else 1
+        ref = self._channel.attachments.add(path, node, copies)
+        return self.publish(path, node) if ref is None else ref
+
+    def is_published(self, ref: Ref) -> bool:
+        return ref not in self._channel.attachments
+
+    def moved(self, ref: Ref, path: Path) -> None:
+        self._channel.attachments.move(ref, path)
 
     def forget(self, refs: Iterable[Ref]) -> None:
         """Delete published objects that no node will ask for again."""
-        for ref in refs:
+        for ref in self._channel.attachments.take_back(refs):
             try:
                 self._connection.repository.delete(ref)
             except RepositoryError as error:  # `end_job` and the time to live remove it later

@@ -284,8 +284,7 @@ class ManualRounds(JobView):
             # as they are, whatever the protocol makes of a total
             self._complete(runner, {**state, "params": own}, gathered)
         current = runner.position.state["params"]
-        current.ref = current.ref or runner.gatherer.tasks.publish(current.path)
-        return str(current.path), current.ref
+        return str(current.path), runner.gatherer.tasks.stored(current)
 
     def _complete(self, runner: Runner, state: dict[str, Any], gathered: Gathered) -> None:
         """Commit the round whose state this is."""

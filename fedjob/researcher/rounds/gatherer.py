@@ -303,7 +303,7 @@ class Gatherer:
         value = FileParams(path)
         # what the next round begins with is published at once, so that it is hashed only once
         if ask.commit and place.round < self.spec.rounds:
-            value.ref = self.tasks.publish(path)
+            value.ref = self.tasks.attach(path)
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ class TaskBuilder:
     _published: list[Ref] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.unfinished = UnfinishedTasks(self.folder, self.federation, self.publish)
+        self.unfinished = UnfinishedTasks(self.folder, self.federation, self.publish, self.attach)
 
     def build(
         self,
@@ -97,6 +97,19 @@ class TaskBuilder:
         self._published.append(ref)
         self.unfinished.sources[ref] = source
         return ref
+
+    def attach(self, path: Path, node: str | None = None) -> Ref:
+        """Have a file of parameters go along with the tasks that name it, until the round after next is complete."""
+        ref = self.federation.attach(path, node)
+        self._published.append(ref)
+        self.unfinished.sources[ref] = path
+        return ref
+
+    def stored(self, params: FileParams) -> Ref:
+        """Return the name of parameters in the repository, which takes them now where it has not before."""
+        if params.ref is None or not self.federation.is_published(params.ref):
+            params.ref = self.publish(params.path)
+        return params.ref
 
     def take_published(self) -> list[Ref]:
         """Return what was published since the last call."""
@@ -164,7 +177,7 @@ class TaskBuilder:
         for name, value in values.items():
             if isinstance(value, FileParams):
                 if value.ref is None or node is not None:
-                    value.ref = self.publish(value.path, node)
+                    value.ref = self.attach(value.path, node)
                 params[name] = value.ref
                 self.unfinished.sources[value.ref] = value.path
             elif is_params(value):
@@ -172,7 +185,7 @@ class TaskBuilder:
                 path = spool / f"{prefix}_{name}.safetensors"
                 path.unlink(missing_ok=True)
                 save_params(value, path, durable=False)  # published now, and never linked
-                params[name] = self.publish(path, node)
+                params[name] = self.attach(path, node)
             else:
                 packed = pack(to_plain(value))
                 if len(packed) > MAX_INLINE_BYTES // 2:

@@ -25,13 +25,14 @@ class UnfinishedTasks:
     """The work of a job that goes on over rounds.
 
     Args:
-        publish: `(file, node) -> ref`, for one node alone.
+        publish, attach: `(file, node) -> ref`, for one node alone; the latter for parameters.
         sources: what was published for the tasks of this ask.
     """
 
     folder: JobFolder
     federation: Federation
     publish: Callable[[Path, str], Ref]
+    attach: Callable[[Path, str], Ref]
     sources: dict[Ref, Path | bytes] = field(default_factory=dict)
     _at_hub: dict[Ref, Ref] = field(default_factory=dict)
     """Of what tasks under way are computed from: content -> as it was published."""
@@ -63,7 +64,8 @@ class UnfinishedTasks:
         for node, work in waiting.items():
             for ref in inputs_of(work.task):
                 if ref not in self._at_hub:  # a run before this one put it there
-                    self._at_hub[ref] = self.publish(self.folder.held / ref.sha256, node)
+                    give = self.attach if ref in work.task.params.values() else self.publish
+                    self._at_hub[ref] = give(self.folder.held / ref.sha256, node)
         known = {**{ref: ref for ref in sent_along}, **self._at_hub}
         return {
             node: replace(

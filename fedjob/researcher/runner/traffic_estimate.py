@@ -1,12 +1,13 @@
 """The bytes that a job will move, computed before anything is sent: the protocol's own asks, with tensors of zeros.
 
-Counted are the objects that go through the hub: plans, files that the job brings, parameters and answers. Beside them go
-messages of some kilobytes a task, and where a federation is encrypted 16 bytes for each MiB of an object.
+Counted are the objects that go through the hub: plans, files that the job brings, parameters and answers, the small ones that
+are attached to messages among them. Beside them go messages of some kilobytes a task, and where a federation is encrypted
+16 bytes for each MiB of an object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import torch
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.items import Items
 from fedjob.common.types import ENDLESS
+from fedjob.messaging.attachments import is_attachable
+from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.parameters.auxiliary import join
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
@@ -37,7 +40,8 @@ class TrafficEstimate:
 
     Args:
         down, up: node -> bytes that it fetches and that it stores, over the whole job.
-        sent, received: bytes that the researcher stores and fetches; what several nodes get is stored once.
+        sent, received: bytes that the researcher sends and fetches; what several nodes get is stored once, and sent to each
+            of them where it is attached to its task.
         memory_bytes: of the largest set of tensors that a node has at once: those it is sent, their gradients and its
             answer; without the optimizer's state, activations and data.
         bound: why fewer bytes may move; empty where the bytes are exact.
@@ -58,10 +62,21 @@ class TrafficEstimate:
 
 @dataclass(slots=True, kw_only=True)
 class _AskBytes:
-    shared: int
-    own: dict[str, int]
+    shared: tuple[int, ...]
+    own: dict[str, tuple[int, ...]]
     up: int
     memory: int
+
+    def down(self, node: str) -> int:
+        return sum(self.shared) + sum(self.own.get(node, ()))
+
+    def sent(self, nodes: Collection[str]) -> int:
+        """Return the bytes that the researcher sends, by the rules of `messaging.attachments`."""
+        attachable = [size for size in self.shared if is_attachable(size, len(nodes))]
+        crowded = [node for node in nodes if self.down(node) > MAX_ATTACHED_BYTES]
+        once = sum(self.shared) - (0 if crowded else sum(attachable))
+        own = sum(sum(sizes) for sizes in self.own.values())
+        return once + own + sum(attachable) * (len(nodes) - len(crowded))
 
 
 def unknown_traffic(spec: JobSpec) -> str:
@@ -91,12 +106,13 @@ def estimate_traffic(spec: JobSpec, folder: JobFolder, *, local: bool = False) -
     if local:
         nothing = dict.fromkeys(nodes, 0)
         return TrafficEstimate(down=nothing, up=nothing, memory_bytes=memory)
-    sent = sum(ask.shared + sum(ask.own.values()) for ask in rounds)
-    down = {node: sum(ask.shared + ask.own.get(node, 0) for ask in rounds) for node in nodes}
+    sent = sum(ask.sent(nodes) for ask in rounds)
+    down = {node: sum(ask.down(node) for ask in rounds) for node in nodes}
     up = {node: sum(ask.up for ask in rounds) for node in nodes}
     if spec.validate_at_end:
         model = file_size_of(params.schema)
-        sent, down = sent + model, {node: size + model for node, size in down.items()}
+        once = _AskBytes(shared=(model,), own={}, up=0, memory=0)
+        sent, down = sent + once.sent(nodes), {node: size + model for node, size in down.items()}
     files = _files(spec, folder)
     sent += sum({path: path.stat().st_size for paths in files.values() for path in paths}.values())
     down = {node: size + sum(path.stat().st_size for path in files[node]) for node, size in down.items()}
@@ -165,16 +181,23 @@ def _answer_schema(ask: Ask) -> Schema:
 
 
 def _bytes_of(ask: Ask, spec: JobSpec) -> _AskBytes:
-    shared = sum(_size(value) for value in ask.shared.values())
-    own = {node: sum(_size(value) for value in values.values()) for node, values in ask.each.items()}
+    shared = _sizes(ask.shared)
+    own = {node: _sizes(values) for node, values in ask.each.items()}
     answered = join(_answer_schema(ask), ask.aux)
     up = file_size_of(answered) if answered else 0
     tensors = sum(num_bytes_of(schema_of(value)) for value in ask.shared.values() if is_params(value))
     model: Any = ask.shared.get("params")
     gradients = num_bytes_of(schema_of(model)) if is_params(model) else 0
     return _AskBytes(
-        shared=shared, own=own, up=up, memory=tensors + max(own.values(), default=0) + gradients + up
+        shared=shared,
+        own=own,
+        up=up,
+        memory=tensors + max(map(sum, own.values()), default=0) + gradients + up,
     )
+
+
+def _sizes(values: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(size for value in values.values() if (size := _size(value)))
 
 
 def _size(value: Any) -> int:

@@ -37,7 +37,7 @@ class Run:
         self.folder = JobFolder(home / JOB)
         self.folder.path.mkdir(exist_ok=True)
         federation = cast(Federation, Nodes())
-        self.unfinished = UnfinishedTasks(self.folder, federation, self.publish)
+        self.unfinished = UnfinishedTasks(self.folder, federation, self.publish, self.publish)
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         ref = self.repository.put(source, job=JOB)
