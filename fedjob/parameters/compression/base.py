@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ItemSection:
     """A run of equal items in a compressed tensor, whose bytes are shuffled together.
 
     Args:
@@ -49,7 +49,7 @@ class Compressor(ABC):
     """True if parameters as such can travel in this form; False if only their changes can."""
 
     @abstractmethod
-    def sections(self, count: int) -> tuple[Section, ...]:
+    def sections(self, count: int) -> tuple[ItemSection, ...]:
         """Return the sections of so many compressed numbers; they depend on nothing else."""
 
     @abstractmethod

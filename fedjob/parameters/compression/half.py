@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.errors import EncodeError
-from fedjob.parameters.compression.base import Compressor, Section
+from fedjob.parameters.compression.base import Compressor, ItemSection
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +23,8 @@ class _Half(Compressor):
     takes_whole: ClassVar[bool] = True
     dtype_name: ClassVar[str]
 
-    def sections(self, count: int) -> tuple[Section, ...]:
-        return (Section(2, count),)
+    def sections(self, count: int) -> tuple[ItemSection, ...]:
+        return (ItemSection(2, count),)
 
     def encode(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
         import torch

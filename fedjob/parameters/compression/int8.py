@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.checks import check_count, check_kinds
 from fedjob.common.errors import DecodeError, SpecError
-from fedjob.parameters.compression.base import Compressor, Section
+from fedjob.parameters.compression.base import Compressor, ItemSection
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +45,8 @@ class Int8(Compressor):
         if self.block > _MAX_BLOCK:
             raise SpecError(f"Int8(block=...) is at most {_MAX_BLOCK}, not {self.block}")
 
-    def sections(self, count: int) -> tuple[Section, ...]:
-        return Section(4, -(-count // self.block)), Section(1, count)
+    def sections(self, count: int) -> tuple[ItemSection, ...]:
+        return ItemSection(4, -(-count // self.block)), ItemSection(1, count)
 
     def encode(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
         import torch

@@ -13,7 +13,7 @@ import numpy
 import pyarrow
 
 from fedjob.common.errors import DecodeError
-from fedjob.parameters.compression.base import Section
+from fedjob.parameters.compression.base import ItemSection
 
 _LEVEL = 1
 _SAMPLE_ITEMS = 16384
@@ -24,7 +24,7 @@ _WORTH = 0.97
 _LEAST_BYTES = 128
 
 
-def packed(items: bytes | memoryview, section: Section) -> bytes | None:
+def packed(items: bytes | memoryview, section: ItemSection) -> bytes | None:
     """Return a section's bytes, shuffled and packed; None where that does not pay."""
     if section.num_bytes < _LEAST_BYTES:
         return None
@@ -39,7 +39,7 @@ def packed(items: bytes | memoryview, section: Section) -> bytes | None:
     return found if len(found) < _WORTH * section.num_bytes else None
 
 
-def unpacked(data: bytes | memoryview, section: Section) -> bytes:
+def unpacked(data: bytes | memoryview, section: ItemSection) -> bytes:
     """Return the bytes of a section that `packed` made smaller.
 
     Raises:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedjob.common.errors import DecodeError, EncodeError
-from fedjob.parameters.compression.base import Compressor, Section
+from fedjob.parameters.compression.base import Compressor, ItemSection
 from fedjob.parameters.compression.lossless import packed, unpacked
 from fedjob.parameters.files import dtype_of, raw_bytes
 from fedjob.parameters.safetensors_header import ITEM_BYTES, MAX_AXES
@@ -43,6 +43,20 @@ def is_lossy(compressor: Compressor, form: Form) -> bool:
         and count >= _LEAST_NUMBERS
         and lossy_bytes < count * ITEM_BYTES[dtype]
     )
+
+
+def most_bytes(form: Form, compressor: Compressor | None) -> int:
+    """Return the most bytes that a tensor of this form can take: those of one that can't be packed.
+
+    Args:
+        compressor: None for a tensor that travels as it is.
+    """
+    count = math.prod(form[1])
+    if compressor is None or not is_lossy(compressor, form):
+        sections: Sequence[ItemSection] = (_exact_section(form),)
+    else:
+        sections = compressor.sections(count)
+    return len(_head(_EXACT, form)) + sum(_LENGTH.size + section.num_bytes for section in sections)
 
 
 def exact_parcel(tensor: torch.Tensor, form: Form) -> bytes:
@@ -112,9 +126,9 @@ def opened(parcel: memoryview, compressor: Compressor) -> tuple[torch.Tensor, bo
     return compressor.decode(sections, count).reshape(shape), True
 
 
-def _exact_section(form: Form) -> Section:
+def _exact_section(form: Form) -> ItemSection:
     dtype, shape = form
-    return Section(ITEM_BYTES[dtype], math.prod(shape))
+    return ItemSection(ITEM_BYTES[dtype], math.prod(shape))
 
 
 def _head(kind: int, form: Form) -> bytes:
@@ -133,7 +147,7 @@ def _read_head(parcel: memoryview) -> tuple[int, Form, int]:
         raise DecodeError(f"a compressed tensor has no readable beginning: {error}") from error
 
 
-def _framed(items: memoryview, section: Section) -> bytes:
+def _framed(items: memoryview, section: ItemSection) -> bytes:
     if len(items) != section.num_bytes:
         raise EncodeError(f"a section of {section.num_bytes} bytes was given {len(items)}")
     small = packed(items, section)
@@ -141,7 +155,7 @@ def _framed(items: memoryview, section: Section) -> bytes:
     return _LENGTH.pack(small is not None, len(data)) + data
 
 
-def _sections(parcel: memoryview, at: int, sections: Sequence[Section]) -> list[bytes]:
+def _sections(parcel: memoryview, at: int, sections: Sequence[ItemSection]) -> list[bytes]:
     found = []
     for section in sections:
         try:

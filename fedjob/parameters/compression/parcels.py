@@ -14,9 +14,17 @@ import torch
 
 from fedjob.common.errors import DecodeError
 from fedjob.parameters.compression.base import Compressor
-from fedjob.parameters.compression.parcel import Form, exact_parcel, form_of, is_lossy, lossy_parcel, opened
+from fedjob.parameters.compression.parcel import (
+    Form,
+    exact_parcel,
+    form_of,
+    is_lossy,
+    lossy_parcel,
+    most_bytes,
+    opened,
+)
 from fedjob.parameters.files import FileParams, dtype_of, schema_of
-from fedjob.parameters.safetensors_header import Schema, num_bytes_of
+from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,26 @@ def pack_tensors(
             left[name] = numbers - found.to(numbers.dtype)
         parcels[name] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return Packed(parcels, left)
+
+
+def most_file_bytes(
+    schema: Schema,
+    compressor: Compressor | None,
+    exact: Collection[str] = (),
+    *,
+    aux: Schema = MappingProxyType({}),
+) -> int:
+    """Return the most bytes that a file of parcels can have.
+
+    Args:
+        compressor: None for tensors that all travel as they are.
+        aux: of tensors that do anyway.
+    """
+    sizes = {
+        name: most_bytes(form, None if name in exact or name in aux else compressor)
+        for name, form in {**schema, **aux}.items()
+    }
+    return file_size_of({name: ("U8", (size,)) for name, size in sizes.items()})
 
 
 class Opened(Mapping[str, torch.Tensor]):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.errors import DecodeError, EncodeError, SpecError
-from fedjob.parameters.compression.base import Compressor, Section
+from fedjob.parameters.compression.base import Compressor, ItemSection
 
 if TYPE_CHECKING:
     import torch
@@ -47,9 +47,9 @@ class TopK(Compressor):
         """Return how many of so many numbers are kept."""
         return min(count, math.ceil(self.fraction * count))
 
-    def sections(self, count: int) -> tuple[Section, ...]:
+    def sections(self, count: int) -> tuple[ItemSection, ...]:
         kept = self.num_kept(count)
-        return Section(4, kept), Section(4, kept)
+        return ItemSection(4, kept), ItemSection(4, kept)
 
     def encode(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
         import numpy

@@ -10,6 +10,7 @@ from fedjob.common.checks import check_path, shown
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
+from fedjob.researcher.definition.compression import check_something
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -181,4 +182,6 @@ def check_first(spec: JobSpec, path: Path) -> None:
     Raises:
         SpecError: it can't.
     """
-    PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(FileParams(path))
+    params = FileParams(path)
+    check_something(spec, params)
+    PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(params)

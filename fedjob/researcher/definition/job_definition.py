@@ -34,6 +34,7 @@ from fedjob.researcher.definition.arguments import (
 )
 from fedjob.researcher.definition.brought_data import BroughtData, take_brought
 from fedjob.researcher.definition.components import to_part
+from fedjob.researcher.definition.compression import check_compressed
 from fedjob.researcher.definition.data import check_names
 from fedjob.researcher.definition.deploy_map import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.definition.operation import (
@@ -115,6 +116,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     if arguments.aggregator is not None and inner_of(wanted.protocol).own_aggregator:
         raise SpecError(f"{wanted.protocol.name} has an aggregator of its own: leave aggregator out")
     check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
+    check_compressed(spec, wanted.protocol)
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, None if isinstance(named, Simulation) else named)
     arguments.checked("as_node")

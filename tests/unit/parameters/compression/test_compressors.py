@@ -11,7 +11,7 @@ import torch
 
 from fedjob.common.errors import DecodeError, EncodeError, SpecError
 from fedjob.parameters.compression import COMPRESSORS
-from fedjob.parameters.compression.base import Compressor, Section
+from fedjob.parameters.compression.base import Compressor, ItemSection
 from fedjob.parameters.compression.half import BFloat16, Float16
 from fedjob.parameters.compression.int8 import Int8
 from fedjob.parameters.compression.lossless import packed, unpacked
@@ -176,21 +176,21 @@ def there_and_back(
 
 def test_packing_pays_or_is_left_out_and_never_makes_more_of_it() -> None:
     noise = torch.randint(0, 256, (400_000,), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    assert packed(raw_bytes(noise), Section(1, 400_000)) is None
+    assert packed(raw_bytes(noise), ItemSection(1, 400_000)) is None
     near = 1.0 + draw(100_000) * 1e-3
-    small = packed(raw_bytes(near), Section(4, 100_000))
+    small = packed(raw_bytes(near), ItemSection(4, 100_000))
     assert small is not None
     assert len(small) < 0.8 * 400_000
-    assert unpacked(small, Section(4, 100_000)) == bytes(raw_bytes(near))
+    assert unpacked(small, ItemSection(4, 100_000)) == bytes(raw_bytes(near))
 
 
 @pytest.mark.parametrize("announced", [1, 1000, 999_999, 1_000_001, 10**9])
 def test_a_bomb_makes_no_more_bytes_than_its_place_has(announced: int) -> None:
-    bomb = packed(bytes(1_000_000), Section(1, 1_000_000))
+    bomb = packed(bytes(1_000_000), ItemSection(1, 1_000_000))
     assert bomb is not None
     assert len(bomb) < 200
     with pytest.raises(DecodeError, match="have to be"):
-        unpacked(bomb, Section(1, announced))
+        unpacked(bomb, ItemSection(1, announced))
 
 
 def hostile(compressor: Compressor) -> list[bytes]:
