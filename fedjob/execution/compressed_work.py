@@ -37,6 +37,7 @@ class CompressedWork:
     """The compressed way of one order.
 
     Args:
+        exact: names of the tensors of an answer that leave as they are, such as buffers; auxiliary variables do anyway.
         kept: what the node state has of it; changed by the work.
 
     Raises:
@@ -44,6 +45,7 @@ class CompressedWork:
     """
 
     order: WorkOrder
+    exact: frozenset[str]
     kept: dict[str, Any] = field(default_factory=dict)
     _compressor: Compressor = field(init=False)
     _came: Mapping[str, torch.Tensor] = field(init=False, default_factory=dict)
@@ -85,13 +87,8 @@ class CompressedWork:
             self.kept["came"] = dict(self._came)
         return self._came
 
-    def parcels(
-        self, tensors: Mapping[str, torch.Tensor], exact: frozenset[str]
-    ) -> Mapping[str, torch.Tensor]:
+    def parcels(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Return an answer's tensors as they leave; what is lost is owed to the next answer of this step.
-
-        Args:
-            exact: those that leave as they are, such as buffers; auxiliary variables do anyway.
 
         Raises:
             NodeFailure: a number can't be had in the compressor's form.
@@ -109,7 +106,7 @@ class CompressedWork:
                 self._compressor,
                 origin=self._came if up == "changes" else {},
                 owed=owed.get(step) or {},
-                exact=exact | {name for name in tensors if name.startswith(PREFIX)},
+                exact=self.exact | {name for name in tensors if name.startswith(PREFIX)},
             )
         except EncodeError as error:
             raise NodeFailure(self.order.node, "not_finite", str(error)) from error
@@ -120,13 +117,17 @@ class CompressedWork:
         return NodeFailure(self.order.node, "decode", words[:500])
 
 
-def compressed_work(order: WorkOrder, state: Mapping[str, Any]) -> CompressedWork | None:
+def compressed_work(order: WorkOrder, state: Mapping[str, Any], plan: Any) -> CompressedWork | None:
     """Return the compressed way of an order; None where everything travels as it is.
 
     Args:
         state: the node state that it starts from.
+        plan: the training plan, built; None for work without one.
     """
     if not order.compress:
         return None
+    from fedjob.training_plans.base import TrainingPlan
+
     before = state.get(KEPT) or {}
-    return CompressedWork(order, {**before, "owed": dict(before.get("owed") or {})})
+    exact = frozenset(plan.kinds().buffers) if isinstance(plan, TrainingPlan) else frozenset()
+    return CompressedWork(order, exact, {**before, "owed": dict(before.get("owed") or {})})

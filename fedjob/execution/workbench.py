@@ -115,20 +115,15 @@ class Workbench:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit), terms)
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit
-        compressed = compressed_work(order, state)
+        compressed = compressed_work(order, state, plan)
         values = {**order.values, **_tensors_of(order, compressed)}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        exact = (
-            frozenset(plan.kinds().buffers) if compressed is not None and plan is not None else frozenset()
-        )
-        pack_up = None if compressed is None else partial(compressed.parcels, exact=exact)
-        value, params_path = _saved_params(
-            contribution, order.node, output, pack_up, durable=not self._one_plan
-        )
-        state_path = _saved_state(order, plan, local, output, {} if compressed is None else compressed.kept)
+        durable = not self._one_plan
+        value, params_path = _saved_params(contribution, order.node, output, compressed, durable=durable)
+        state_path = _saved_state(order, plan, local, output, compressed)
         done = WorkResult(
             key=order.key,
             ok=True,
@@ -354,14 +349,14 @@ def _saved_params(
     contribution: Contribution,
     node: str,
     output: Path,
-    pack_up: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] | None,
+    compressed: CompressedWork | None,
     *,
     durable: bool,
 ) -> tuple[Any, str]:
     """Save the parameters of a contribution and its auxiliary variables.
 
     Args:
-        pack_up: returns tensors as they travel; None for as they are.
+        compressed: how they travel; None for as they are.
 
     Returns:
         What else it has as its value, and the path of the file; empty for none.
@@ -382,26 +377,26 @@ def _saved_params(
     if problem := not_finite(tensors):
         raise NodeFailure(node, *problem.split(": ", 1))
     path = output / "params.safetensors"
-    save_params(tensors if pack_up is None else pack_up(tensors), path, durable=durable)
+    save_params(tensors if compressed is None else compressed.parcels(tensors), path, durable=durable)
     return None if is_params(value) else value, str(path)
 
 
 def _saved_state(
-    order: WorkOrder, plan: Any, local: Local, output: Path, compression: Mapping[str, Any]
+    order: WorkOrder, plan: Any, local: Local, output: Path, compressed: CompressedWork | None
 ) -> str:
     """Save what stays at the node, and return the path of the file; empty where nothing does.
 
     Args:
-        compression: what stays there of the compressed way of the work; empty for none.
+        compressed: the compressed way of the work, of which something stays there, too; None for none.
     """
     from fedjob.parameters.tree import save_tree
     from fedjob.protocols.base import MEASURING
 
     kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
-    if order.step in MEASURING or not (kept["plan"] or kept["protocol"] or compression):
+    if compressed is not None:
+        kept[KEPT] = compressed.kept
+    if order.step in MEASURING or not any(kept.values()):
         return ""
-    if compression:
-        kept[KEPT] = compression
     path = output / "state.safetensors"
     save_tree(kept, path)
     return str(path)

@@ -141,7 +141,7 @@ class Opened(Mapping[str, torch.Tensor]):
             raise DecodeError(
                 f"{name}: expected the bytes of a compressed tensor, found {dtype} {list(shape)}"
             )
-        return memoryview(self._file[name].numpy())
+        return self._file[name].numpy().data
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ from fedjob.common.checks import check_path, shown
 from fedjob.common.errors import DecodeError, SpecError
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
-from fedjob.researcher.definition.compression import check_something
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.spec import JobSpec
 
@@ -183,5 +182,23 @@ def check_first(spec: JobSpec, path: Path) -> None:
         SpecError: it can't.
     """
     params = FileParams(path)
-    check_something(spec, params)
+    _check_compressible(spec, params)
     PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(params)
+
+
+def _check_compressible(spec: JobSpec, params: FileParams) -> None:
+    """Refuse to compress parameters of which none is a floating-point number.
+
+    Raises:
+        SpecError: all are whole numbers.
+    """
+    if (
+        spec.compress is not None
+        and params
+        and not any(kind in ("F64", "F32", "F16", "BF16") for kind, _ in params.schema.values())
+    ):
+        kinds = ", ".join(sorted({kind for kind, _ in params.schema.values()}))
+        raise SpecError(
+            f"compress is for floating-point parameters; all of this plan's are whole numbers ({kinds}), which travel as "
+            "they are: leave compress out"
+        )

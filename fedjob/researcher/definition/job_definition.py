@@ -34,7 +34,6 @@ from fedjob.researcher.definition.arguments import (
 )
 from fedjob.researcher.definition.brought_data import BroughtData, take_brought
 from fedjob.researcher.definition.components import to_part
-from fedjob.researcher.definition.compression import check_compressed
 from fedjob.researcher.definition.data import check_names
 from fedjob.researcher.definition.deploy_map import DeployMap, check_quorum_of_map, read_deploy_map
 from fedjob.researcher.definition.operation import (
@@ -44,7 +43,7 @@ from fedjob.researcher.definition.operation import (
     read_operation,
 )
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
-from fedjob.researcher.definition.protection import check_protected
+from fedjob.researcher.definition.protection import check_compressed, check_protected
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.simulation.datasets import GivenData

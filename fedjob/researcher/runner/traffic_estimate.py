@@ -178,7 +178,7 @@ def _compressed(plain: _AskBytes, ask: Ask, way: Compression, *, first: bool) ->
     Args:
         first: no node has any parameters yet from which changes could count.
     """
-    params = ask.shared.get("params")
+    params: Any = ask.shared.get("params")
     if not is_params(params):
         return plain
     whole = None if first and not way.compressor.takes_whole else way.compressor
