@@ -56,6 +56,7 @@ _NAMES = {
     "Hook": "fedjob.researcher.hooks.base",
     "IID": "fedjob.researcher.simulation.splits",
     "Impute": "fedjob.data.preprocessing.missing",
+    "Int8": "fedjob.parameters.compression.int8",
     "Inference": "fedjob.protocols.inference",
     "Items": "fedjob.common.items",
     "Job": "fedjob.researcher.jobs.job",
@@ -99,6 +100,7 @@ _NAMES = {
     "SubmitError": "fedjob.common.errors",
     "Target": "fedjob.data.preprocessing.columns",
     "TensorBoard": "fedjob.researcher.hooks.tensorboard",
+    "TopK": "fedjob.parameters.compression.top_k",
     "Tracing": "fedjob.researcher.hooks.tracking.tracing",
     "TorchPlan": "fedjob.training_plans.torch",
     "TrimmedMean": "fedjob.aggregation.robust.trimmed_mean",
@@ -156,6 +158,8 @@ if TYPE_CHECKING:
     from fedjob.optimizers.adaptive import FedAdam as FedAdam
     from fedjob.optimizers.adaptive import FedYogi as FedYogi
     from fedjob.optimizers.momentum import FedAvgM as FedAvgM
+    from fedjob.parameters.compression.int8 import Int8 as Int8
+    from fedjob.parameters.compression.top_k import TopK as TopK
     from fedjob.privacy.protect import NodeDP as NodeDP
     from fedjob.privacy.protect import Protect as Protect
     from fedjob.privacy.protect import RecordDP as RecordDP

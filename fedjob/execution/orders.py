@@ -51,6 +51,7 @@ class WorkOrder(WorkSettings):
         models: name -> file of parameters that this side has.
         noise: the terms of differential privacy, see `privacy.dp.terms`, or a stretch of tree noise, see
             `privacy.dp.tree_terms`; empty for none.
+        compress: how parameters came and how the answer leaves, see `compressed_work`; empty for as they are.
     """
 
     key: str
@@ -79,6 +80,7 @@ class WorkOrder(WorkSettings):
     artifacts: dict[str, str] = field(default_factory=dict)
     models: dict[str, ModelFile] = field(default_factory=dict)
     noise: dict[str, Any] = field(default_factory=dict, repr=False)
+    compress: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,7 @@ def work_order_of(
         split=in_order(task.split),
         project=task.project,
         artifacts={name: str(path_of(task.artifacts[name])) for name in sorted(task.artifacts)},
+        compress=task.compress,
     )
 
 

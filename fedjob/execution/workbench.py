@@ -21,6 +21,7 @@ from fedjob.common.files import make_folder, private
 from fedjob.common.seeds import seed_for
 from fedjob.data.item_choice import ITEMS_NAME, save_remembered
 from fedjob.data.preprocessing.learning import LEARN, LEARNED
+from fedjob.execution.compressed_work import KEPT, PARAMS, CompressedWork, compressed_work
 from fedjob.execution.failures import failed
 from fedjob.execution.orders import (
     CHILD_STEP,
@@ -37,6 +38,8 @@ from fedjob.training_plans.child_tasks import ChildLauncher, ChildOrder, ChildOu
 from fedjob.training_plans.randomness import seed_everything
 
 if TYPE_CHECKING:
+    import torch
+
     from fedjob.aggregation.contribution import Contribution
     from fedjob.data.row_limit import RowLimit
     from fedjob.privacy.release_book import ReleaseBook
@@ -97,7 +100,6 @@ class Workbench:
 
         from fedjob.execution.batches import work
         from fedjob.execution.released_work import private_training, released
-        from fedjob.parameters.files import FileParams
         from fedjob.parameters.tree import load_tree
         from fedjob.protocols import PROTOCOLS
         from fedjob.protocols.base import Instruction
@@ -113,13 +115,15 @@ class Workbench:
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit), terms)
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit
-        values = {**order.values, **{name: FileParams(Path(path)) for name, path in order.params.items()}}
+        compressed = compressed_work(order, state, plan)
+        values = {**order.values, **_tensors_of(order, compressed)}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
 
         contribution, output = worked.contribution, Path(order.output_path)
-        value, params_path = _saved_params(contribution, order.node, output, durable=not self._one_plan)
-        state_path = _saved_state(order, plan, local, output)
+        durable = not self._one_plan
+        value, params_path = _saved_params(contribution, order.node, output, compressed, durable=durable)
+        state_path = _saved_state(order, plan, local, output, compressed)
         done = WorkResult(
             key=order.key,
             ok=True,
@@ -329,8 +333,30 @@ def _check_readable(value: Any) -> None:
         raise EncodeError(f"what was found here could not be read by its receiver: {error}") from error
 
 
-def _saved_params(contribution: Contribution, node: str, output: Path, *, durable: bool) -> tuple[Any, str]:
+def _tensors_of(order: WorkOrder, compressed: CompressedWork | None) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Return name -> the named tensors that an order brings."""
+    from fedjob.parameters.files import FileParams
+
+    return {
+        name: FileParams(Path(path))
+        if compressed is None or name != PARAMS
+        else compressed.received(Path(path))
+        for name, path in order.params.items()
+    }
+
+
+def _saved_params(
+    contribution: Contribution,
+    node: str,
+    output: Path,
+    compressed: CompressedWork | None,
+    *,
+    durable: bool,
+) -> tuple[Any, str]:
     """Save the parameters of a contribution and its auxiliary variables.
+
+    Args:
+        compressed: how they travel; None for as they are.
 
     Returns:
         What else it has as its value, and the path of the file; empty for none.
@@ -351,17 +377,25 @@ def _saved_params(contribution: Contribution, node: str, output: Path, *, durabl
     if problem := not_finite(tensors):
         raise NodeFailure(node, *problem.split(": ", 1))
     path = output / "params.safetensors"
-    save_params(tensors, path, durable=durable)
+    save_params(tensors if compressed is None else compressed.parcels(tensors), path, durable=durable)
     return None if is_params(value) else value, str(path)
 
 
-def _saved_state(order: WorkOrder, plan: Any, local: Local, output: Path) -> str:
-    """Save what stays at the node, and return the path of the file; empty where nothing does."""
+def _saved_state(
+    order: WorkOrder, plan: Any, local: Local, output: Path, compressed: CompressedWork | None
+) -> str:
+    """Save what stays at the node, and return the path of the file; empty where nothing does.
+
+    Args:
+        compressed: the compressed way of the work, of which something stays there, too; None for none.
+    """
     from fedjob.parameters.tree import save_tree
     from fedjob.protocols.base import MEASURING
 
     kept = {"plan": None if plan is None else plan.get_state(), "protocol": local.state}
-    if order.step in MEASURING or not (kept["plan"] or kept["protocol"]):
+    if compressed is not None:
+        kept[KEPT] = compressed.kept
+    if order.step in MEASURING or not any(kept.values()):
         return ""
     path = output / "state.safetensors"
     save_tree(kept, path)

@@ -91,6 +91,8 @@ class WorkDescription(WorkSettings):
         artifacts: refs of files that the job sends along, by name.
         models: name -> sha256 of a file of parameters that the node has already, see `parameters.model_files`.
         protect: how what nodes contribute is protected, see `privacy.protect.Protect`; empty for not at all.
+        compress: how parameters travel, `{name, config}` and in a task `{down, up, num_bytes}`, see
+            `execution.compressed_work`; empty for as they are.
     """
 
     dataset: str
@@ -110,6 +112,7 @@ class WorkDescription(WorkSettings):
     artifacts: dict[str, Ref] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     protect: dict[str, Any] = field(default_factory=dict)
+    compress: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -585,6 +588,8 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     del what["ahead"], what["attached"]  # nor do keys, nor the way on which parameters come
     if not task.models:
         del what["models"]
+    if not task.compress:
+        del what["compress"]
     if not task.protect.get("dp"):  # under which noise is for so many rounds
         del what["rounds"]
     refs = (what["plan"], what["files"], *what["artifacts"].values(), *what["blobs"].values())

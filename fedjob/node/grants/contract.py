@@ -22,7 +22,18 @@ from fedjob.training_plans.schedules import at_round, every_value, is_schedule
 SECTIONS = ("config", "model_args", "training_args", "props")
 """The parts of a question whose entries an owner may free, one by one."""
 
-WHOLE = ("preprocess", "items", "split", "artifacts", "models", "launches", "files", "project", "protect")
+WHOLE = (
+    "preprocess",
+    "items",
+    "split",
+    "artifacts",
+    "models",
+    "launches",
+    "files",
+    "project",
+    "protect",
+    "compress",
+)
 """The parts that are equal or not."""
 
 ROUNDS = ("rounds",)
@@ -72,6 +83,7 @@ class Request(WorkSettings):
         models: name -> sha256 of a file of parameters that the node has.
         files: sha256 of the data that the researcher brings; empty for none.
         protect: how contributions are protected, as the job's messages have it.
+        compress: how parameters travel, `{name, config}`; empty for as they are.
         needs: of `plan` and `data`: what the owner has to allow.
         reading: the plan's real hash, where the decision is about data only.
         has_plan: a plan would run.
@@ -96,6 +108,7 @@ class Request(WorkSettings):
     models: Mapping[str, str] = field(default_factory=dict)
     files: str = ""
     protect: Mapping[str, Any] = field(default_factory=dict)
+    compress: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ("plan",)
     reading: str = ""
     has_plan: bool = False

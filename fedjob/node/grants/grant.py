@@ -107,6 +107,7 @@ class Grant:
             "models": dict(asked.models),
             "files": asked.files,
             "protect": dict(asked.protect),
+            "compress": dict(asked.compress),
             "question": subject.question,
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),

@@ -16,6 +16,7 @@ from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.grants.contract import Request, defaults_of, hash_of_question, is_same
 from fedjob.node.grants.grant import GrantSubject, Question, matches_any
 from fedjob.node.grants.policy import Permission, ask, not_possible, too_few_rows
+from fedjob.parameters.compression import COMPRESSORS
 from fedjob.privacy.protect import protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
@@ -35,6 +36,7 @@ _NESTED = (
     "preprocess",
     "resources",
     "protect",
+    "compress",
     "sum",
 )
 
@@ -218,12 +220,27 @@ def _asked(
         models=dict(wanted.models),
         files="" if wanted.files is None else wanted.files.sha256,
         protect=protect_of(wanted.protect).to_plain(),
+        compress=_compression(wanted.compress),
         needs=needs,
         reading=wanted.plan.sha256 if wanted.plan is not None and needs == ("data",) else "",
         has_plan=wanted.plan is not None,
         gpus=lent_gpus(wanted.resources, config) if config.gpus or config.pools else None,
         **more,  # type: ignore[arg-type]
     )
+
+
+def _compression(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how parameters travel, with every setting.
+
+    Raises:
+        FedjobError: no compressor of this node does that.
+    """
+    if not given:
+        return {}
+    config = given.get("config")
+    compressor = COMPRESSORS.build(str(given.get("name")), config if isinstance(config, Mapping) else {})
+    name, whole = COMPRESSORS.config_of(compressor)
+    return {"name": name, "config": whole}
 
 
 def _of_step(asked: Request, task: Task, round_: int, step: str) -> Request:

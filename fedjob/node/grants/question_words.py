@@ -38,6 +38,8 @@ def question_in_words(protocol: str, entry: str, asked: Request, min_rows: int) 
     except FedjobError as error:
         return f"{protocol} with settings that it can't have, so that it would not run: {error}"
     text += gpus_in_words(asked) + _protection_in_words(asked)
+    if asked.compress:
+        text += f"; parameters come and leave in a shorter, less exact form ({compression_in_words(asked.compress)})"
     if not min_rows:
         return text
     grouped = protocol == "statistics" and settings.get("by")
@@ -83,6 +85,12 @@ def _protection_in_words(asked: Request) -> str:
             "rounds together): noise of all nodes is in the sum, so that it says next to nothing about this one"
         )
     return words
+
+
+def compression_in_words(compress: Mapping[str, Any]) -> str:
+    """Return the form in which parameters travel, with its settings."""
+    settings = ", ".join(entries_in_words(compress["config"]))
+    return f"{compress['name']}: {settings}" if settings else str(compress["name"])
 
 
 def entries_in_words(given: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
 from fedjob.node.grants.permissions import price_of
 from fedjob.node.grants.question_words import (
+    compression_in_words,
     entries_in_words,
     question_in_words,
     settings_in_words,
@@ -144,6 +145,8 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
     if asked.files:
         yield "brings", f"data of its own, sha256 {asked.files[:16]}"
     yield from _titled("protected by", _protections(asked.protect))
+    if asked.compress:
+        yield "travels as", compression_in_words(asked.compress)
     yield "rounds", rounds_text(asked.rounds)
     yield "nested plans", ", ".join(sha256[:16] for sha256 in asked.launches) or "none"
     yield "pool", str(asked.resources.get("pool", "") or "default")

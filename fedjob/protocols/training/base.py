@@ -44,6 +44,12 @@ class TrainingProtocol(FederatedProtocol):
     """True if a round is the mean over nodes, weighted by their examples, and nothing else, so that models that
     follow from sums over all examples (`parameters/tensor_kinds.py: NUM_EXAMPLES`) can be fitted with it."""
 
+    answers_late: ClassVar[bool] = False
+    """True if answers of earlier rounds count: `Ask(late="keep")`."""
+
+    answers_factors: ClassVar[bool] = False
+    """True if answers are factors of a product, which mean little in part."""
+
     def check(self, params: Mapping[str, Any]) -> None:
         if NUM_EXAMPLES in params and not self.adds_sums:
             raise SpecError(

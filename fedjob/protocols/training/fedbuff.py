@@ -58,6 +58,7 @@ class FedBuff(TrainingProtocol):
     weighted: bool = False
 
     name: ClassVar[str] = "fedbuff"
+    answers_late: ClassVar[bool] = True
 
     @property
     def needs_single(self) -> str:

@@ -23,6 +23,9 @@ from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.registry import Registry
 from fedjob.common.requirements import read_need
 from fedjob.common.types import ENDLESS, check_party
+from fedjob.parameters.compression import COMPRESSORS
+from fedjob.parameters.compression.base import Compressor
+from fedjob.parameters.compression.top_k import TopK
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg, checked_protect, protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
@@ -300,6 +303,18 @@ def _checked_share(name: str, share: Any) -> str:
     return str(share)
 
 
+def _checked_compress(name: str, compress: Any) -> Component | None:
+    if compress is None or isinstance(compress, Compressor):
+        return None if compress is None else to_part(COMPRESSORS, compress)
+    if isinstance(compress, str) and compress in COMPRESSORS:
+        if compress == TopK.name:
+            raise SpecError(
+                "compress='top_k' does not say how much: expected TopK(0.01), or another fraction"
+            )
+        return to_part(COMPRESSORS, compress)
+    raise SpecError(f"compress is 'bf16', 'fp16', Int8(), TopK(0.01) or None, not {shown(compress)}")
+
+
 def _facts(
     check: Callable[[str, Any], Any] = as_given,
     *,
@@ -384,6 +399,9 @@ class JobArguments:
         default=None, metadata=_facts(_checked_models, back=lambda _: None, in_file=False)
     )
     share: str = field(default=TRAINABLE, metadata=_facts(_checked_share))
+    compress: Compressor | str | None = field(
+        default=None, metadata=_facts(_checked_compress, back=partial(_component, COMPRESSORS))
+    )
     resources: Mapping[str, Any] | None = field(default=None, metadata=_facts(checked_resources))
     use: str = field(default="private", metadata=_facts(checked_use))
     watchers: Sequence[str] = field(default=(), metadata=_facts(checked_watchers))

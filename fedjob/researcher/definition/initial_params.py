@@ -181,4 +181,24 @@ def check_first(spec: JobSpec, path: Path) -> None:
     Raises:
         SpecError: it can't.
     """
-    PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(FileParams(path))
+    params = FileParams(path)
+    _check_compressible(spec, params)
+    PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(params)
+
+
+def _check_compressible(spec: JobSpec, params: FileParams) -> None:
+    """Refuse to compress parameters of which none is a floating-point number.
+
+    Raises:
+        SpecError: all are whole numbers.
+    """
+    if (
+        spec.compress is not None
+        and params
+        and not any(kind in ("F64", "F32", "F16", "BF16") for kind, _ in params.schema.values())
+    ):
+        kinds = ", ".join(sorted({kind for kind, _ in params.schema.values()}))
+        raise SpecError(
+            f"compress is for floating-point parameters; all of this plan's are whole numbers ({kinds}), which travel as "
+            "they are: leave compress out"
+        )

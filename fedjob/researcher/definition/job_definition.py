@@ -43,7 +43,7 @@ from fedjob.researcher.definition.operation import (
     read_operation,
 )
 from fedjob.researcher.definition.preprocessing import num_entries, with_known
-from fedjob.researcher.definition.protection import check_protected
+from fedjob.researcher.definition.protection import check_compressed, check_protected
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.simulation.datasets import GivenData
@@ -115,6 +115,7 @@ def define(arguments: JobArguments, settings: ResearcherConfig) -> Defined:
     if arguments.aggregator is not None and inner_of(wanted.protocol).own_aggregator:
         raise SpecError(f"{wanted.protocol.name} has an aggregator of its own: leave aggregator out")
     check_protected(spec, with_optimizer(wanted.protocol, arguments.server_optimizer))
+    check_compressed(spec, wanted.protocol)
     data, brought = take_brought(arguments.data, local=spec.local)
     check_names(data, None if isinstance(named, Simulation) else named)
     arguments.checked("as_node")

@@ -26,6 +26,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import check_job_id
+from fedjob.parameters.compression import COMPRESSORS
 from fedjob.privacy.protect import protect_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.definition.arguments import IN_FILE
@@ -111,6 +112,7 @@ def read_definition(plain: Mapping[str, Any], folder: Path | None) -> Definition
         "training_plan": lambda value: _plans(value, folder),
         "selector": lambda value: read_part(SELECTORS, value),
         "aggregator": lambda value: read_part(AGGREGATORS, value),
+        "compress": lambda value: read_part(COMPRESSORS, value),
         "hooks": lambda value: [read_part(HOOKS, hook) for hook in value],
         "items": lambda value: _built(Items, "items", value),
         "guard": lambda value: _built(Guard, "guard", value),

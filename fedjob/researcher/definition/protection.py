@@ -1,4 +1,4 @@
-"""The checks of what a protected job may ask for, before anything of it is on disk."""
+"""The checks of what a protected or a compressed job may ask for, before anything of it is on disk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
 from fedjob.execution.private_work import check_mechanism, check_private, check_training, check_whole_nodes
+from fedjob.parameters.compression.top_k import TopK
 from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.definition.components import aggregator_of, selector_of
 from fedjob.researcher.storage.spec import JobSpec
@@ -142,3 +144,43 @@ def _check_whole_nodes(spec: JobSpec, protocol: FederatedProtocol) -> None:
                 f"under NodeDP nothing leaves a node but its update with noise, and {asked[0]} asks for metrics of its "
                 "records: leave it out, and validate the result on data of your own"
             )
+
+
+def check_compressed(spec: JobSpec, protocol: FederatedProtocol) -> None:
+    """Refuse a compression that a job can't have.
+
+    Raises:
+        SpecError: it names what stands against it, and what to do instead.
+    """
+    if spec.compress is None:
+        return
+    inner = inner_of(protocol)
+    if not isinstance(inner, TrainingProtocol):
+        raise SpecError(
+            f"compress is for the parameters of a training, and {protocol.name} trains none: leave compress out"
+        )
+    if inner.answers_late:
+        raise SpecError(
+            f"{protocol.name} takes answers of earlier rounds, and a compressed answer counts from the parameters of its "
+            "own round: leave compress out, or use another protocol"
+        )
+    if spec.compress.name == TopK.name and inner.answers_factors:
+        raise SpecError(
+            f"{protocol.name} is answered by the factors of adapters, which are no changes, so that most of them can't be "
+            "left out: use Int8(), 'bf16' or 'fp16'"
+        )
+    if "secagg" in spec.protect:
+        _check_masked(spec.compress.name)
+
+
+def _check_masked(name: str) -> None:
+    why = (
+        "the places of one node's largest changes would tell what it learnt, and those of other nodes are elsewhere, so that "
+        "their sum has no such places"
+        if name == TopK.name
+        else "what leaves a node is whole numbers with a mask on them, which look drawn at random and can't be made smaller"
+    )
+    raise SpecError(
+        f"compress={name!r} can't go with protect=Protect(secagg=True): {why}: leave compress out, and give "
+        "SecAgg(bits=16), which halves what nodes send"
+    )

@@ -343,6 +343,7 @@ def offer_for(
         artifacts=dict(enclosed.artifacts),
         models=spec.models,
         protect=spec.protect,
+        compress=spec.compression,
         preprocess=list(dataset.get("preprocess") or ()),
         resources=resources_of(spec, node),
         launches=sorted(spec.launches),

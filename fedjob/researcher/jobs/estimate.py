@@ -218,5 +218,16 @@ def _shown(column: str, value: Any) -> str:
     return str(value)
 
 
-_LIKE = ("protocol", "training_args", "model_args", "each", "items", "local", "use", "protect", "preprocess")
+_LIKE = (
+    "protocol",
+    "training_args",
+    "model_args",
+    "each",
+    "items",
+    "local",
+    "use",
+    "protect",
+    "preprocess",
+    "compress",
+)
 """Fields of a spec that must be the same for one job to take as long as another."""

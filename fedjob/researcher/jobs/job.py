@@ -20,6 +20,7 @@ from fedjob.common.lifecycle import PENDING
 from fedjob.common.notebooks.living_output import in_notebook
 from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.common.quorum import Quorum
+from fedjob.parameters.compression.base import Compressor
 from fedjob.parameters.model_files import ModelFile
 from fedjob.privacy.protect import Protect, RecordDP, SecAgg
 from fedjob.protocols.base import FederatedProtocol
@@ -156,6 +157,7 @@ class Job(ManualRounds, JobView):
             the sha256 of one that only nodes have.
         share: `trainable`: parameters that `init_model` freezes (`requires_grad=False`) are sent once, and stay as
             they are; or `all`.
+        compress: how parameters travel, both ways: `"bf16"`, `"fp16"`, `Int8()` or `TopK(0.01)`; None for as they are.
         resources: what a node must have to spare, `{"cpus": 2, "memory": "4G", "gpus": 1, ...}`,
             or a map from nodes (and `default`) to that.
         use: `private`, or `mock` for the stand-ins that owners give.
@@ -215,6 +217,7 @@ class Job(ManualRounds, JobView):
         artifacts: Mapping[str, Any] | None = None,
         models: Mapping[str, Any] | None = None,
         share: str = "trainable",
+        compress: Compressor | str | None = None,
         resources: Mapping[str, Any] | None = None,
         use: str = "private",
         watchers: Sequence[str] = (),

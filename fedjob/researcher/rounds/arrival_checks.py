@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedjob.aggregation.base import Aggregator
@@ -47,6 +47,7 @@ class ArrivalChecks:
         aggregator: the aggregator that the arrivals are for.
         num_rows: node -> size of its dataset; None where it is not known, or the node computes on other data.
         had_state: node -> id of the node state that it keeps.
+        open_: returns an arrival with its tensors as they count; it raises DecodeError for what they can't be.
     """
 
     ask: Ask
@@ -54,6 +55,12 @@ class ArrivalChecks:
     guard: Guard
     num_rows: Mapping[str, int | None]
     had_state: Mapping[str, str]
+    open_: Callable[[Arrival], Arrival] = lambda arrival: arrival
+    _opened: dict[str, Arrival] = field(default_factory=dict)
+
+    def counted(self, arrival: Arrival) -> Arrival:
+        """Return an arrival that was not refused, with its tensors as they count."""
+        return self._opened.get(arrival.node, arrival)
 
     def refusal(self, arrival: Arrival) -> str:
         """Return why an arrival does not count (`reason: detail`), or nothing."""
@@ -92,6 +99,9 @@ class ArrivalChecks:
             none_at_all = expected and arrival.result.value in (None, {})
             return "no_params: expected parameters, found none" if none_at_all else ""
         try:
+            arrival = self.open_(arrival)
+            self._opened[arrival.node] = arrival
+            assert arrival.params is not None, "it had some"
             problem = "" if expected is None else check_tensors(arrival.params, expected)
             if problem or not self.ask.commit:
                 return problem

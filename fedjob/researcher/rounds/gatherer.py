@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from fedjob.aggregation import AGGREGATORS
@@ -106,6 +107,8 @@ class Gatherer:
             collected = self._collect(chosen, tasks, position)
             collected, gathered, output_hash, state = self._aggregate(chosen, collected, finish)
         after = self._advance(chosen, tasks, collected, gathered, output_hash, position)
+        if state is not None and self.tasks.compression is not None:
+            state = self.tasks.compression.after(state, chosen.ask, gathered.replies)
         return gathered, after if state is None else replace(after, state=state)
 
     def _choose(self, ask: Ask, position: Position) -> tuple[_Chosen, Position]:
@@ -150,15 +153,15 @@ class Gatherer:
         """Have the nodes do their tasks; keep the bodies of all replies, in the order of their nodes' names."""
         place = chosen.place
         self.events.add("ask", round_=place.round, step=place.step, nodes=sorted(tasks))
-        refusal = self._arrival_checks(chosen, position).refusal
+        checks = self._arrival_checks(chosen, position)
         try:
-            collected = self.federation.collect(tasks, place, chosen.quorum, chosen.until, refusal)
+            collected = self.federation.collect(tasks, place, chosen.quorum, chosen.until, checks.refusal)
         except QuorumNotReached as error:
             keep_replies(self.folder, place.round, place.step, error.arrivals)
             raise
         for node, reason in sorted(collected.left_out.items()):
             self.events.add("error", round_=place.round, node=node, reason=reason)
-        arrivals = {node: collected.arrivals[node] for node in sorted(collected.arrivals)}
+        arrivals = {node: checks.counted(collected.arrivals[node]) for node in sorted(collected.arrivals)}
         keep_replies(self.folder, place.round, place.step, {**collected.parts, **arrivals})
         for node, arrival in arrivals.items() if chosen.ask.commit else ():
             result = arrival.result
@@ -272,6 +275,16 @@ class Gatherer:
             guard=self._guard,
             num_rows=self._num_rows,
             had_state=position.node_states,
+            open_=partial(self._opened, chosen),
+        )
+
+    def _opened(self, chosen: _Chosen, arrival: Arrival) -> Arrival:
+        """Return an arrival with its tensors as they count."""
+        compression = self.tasks.compression
+        return (
+            arrival
+            if compression is None
+            else compression.opened(arrival, chosen.ask, self._guard.value_bytes)
         )
 
     @property
@@ -302,7 +315,7 @@ class Gatherer:
         save_params(total.value, path, durable=False)  # what links it for good makes it durable
         value = FileParams(path)
         # what the next round begins with is published at once, so that it is hashed only once
-        if ask.commit and place.round < self.spec.rounds:
+        if ask.commit and place.round < self.spec.rounds and self.tasks.compression is None:
             value.ref = self.tasks.attach(path)
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
 
@@ -329,7 +342,15 @@ class Gatherer:
             output_hash=output_hash,
             aux_hashes={module: self._hash_again(tensors) for module, tensors in gathered.total.aux.items()},
             left_out=dict(gathered.left_out),
+            compress=self._compressed(chosen),
         )
+
+    def _compressed(self, chosen: _Chosen) -> dict[str, Any]:
+        """Return how contributions travelled, for the ledger of a job that keeps them."""
+        compression = self.tasks.compression
+        if compression is None or not self.spec.keep:
+            return {}
+        return compression.record(chosen.ask, chosen.place.spool)
 
     def _measured(
         self, position: Position, gathered: Gathered, *, between_rounds: bool

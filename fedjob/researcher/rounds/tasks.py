@@ -13,6 +13,7 @@ from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.base import Ask
 from fedjob.researcher.federation.base import Federation
+from fedjob.researcher.rounds.compression import PARAMS, Compression, Sent, compression_for
 from fedjob.researcher.rounds.unfinished_tasks import UnfinishedTasks
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
@@ -35,6 +36,7 @@ class TaskBuilder:
 
     Attributes:
         unfinished: the tasks that go on over rounds.
+        compression: how parameters travel; None for as they are.
     """
 
     spec: JobSpec
@@ -46,10 +48,12 @@ class TaskBuilder:
     files: Ref | None = None
     artifacts: Mapping[str, Ref] = field(default_factory=dict)
     unfinished: UnfinishedTasks = field(init=False)
+    compression: Compression | None = field(init=False)
     _published: list[Ref] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.unfinished = UnfinishedTasks(self.folder, self.federation, self.publish, self.attach)
+        self.compression = compression_for(self.spec, self.folder, self.attach)
 
     def build(
         self,
@@ -124,7 +128,9 @@ class TaskBuilder:
         spool: Path,
         named: Mapping[str, Collection[str]],
     ) -> dict[str, Task]:
-        values, blobs, params = self._split(ask.shared, spool, None)
+        sent = Sent() if self.compression is None else self.compression.send(ask, position, nodes, spool)
+        plain = {name: value for name, value in ask.shared.items() if name != PARAMS or not sent.refs}
+        values, blobs, params = self._split(plain, spool, None)
         limits = [s for s in (self.spec.the_quorum.deadline_s, self.spec.round_timeout_s) if s is not None]
         base = Task(
             dataset="",
@@ -159,7 +165,8 @@ class TaskBuilder:
                 resources=resources_of(self.spec, node),
                 values={**values, **own_values},
                 blobs={**blobs, **own_blobs},
-                params={**params, **own_params},
+                params={**params, **({PARAMS: sent.refs[node]} if node in sent.refs else {}), **own_params},
+                compress=dict(sent.how.get(node, {})),
                 state=position.node_states.get(node),
                 preprocess=self.spec.datasets[node].get("preprocess", []),
                 files=self.files if BROUGHT in self.spec.datasets[node] else None,

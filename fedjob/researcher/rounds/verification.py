@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack, to_plain
-from fedjob.common.errors import BreakpointMissing
+from fedjob.common.errors import BreakpointMissing, DecodeError
 from fedjob.parameters.auxiliary import split
 from fedjob.parameters.files import FileParams, hash_params, raw_bytes
 from fedjob.repository.parts import ref_of
+from fedjob.researcher.rounds.compression import opened_again
 from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord
@@ -129,7 +130,10 @@ def _aggregate_again(record: AggregationRecord, folder: JobFolder) -> Check:
         if path is None:
             return _check(record, "different", f"the file of {node} is not the one that was aggregated")
         paths.append(path)
-    total, aux = split(_again(record, paths))
+    try:
+        total, aux = split(_again(record, paths, folder))
+    except DecodeError as error:
+        return _check(record, "different", str(error))
     output = folder.spool(record.round) / f"total_{record.step}.safetensors"
     if output.exists():
         if ref_of(output).sha256 != record.output_hash:
@@ -156,12 +160,15 @@ def _look_at_total(record: AggregationRecord, folder: JobFolder) -> Check:
     return _check(record, SECURE, "a secure sum can't be computed again: no single contribution is known")
 
 
-def _again(record: AggregationRecord, paths: Sequence[Path]) -> Mapping[str, torch.Tensor]:
+def _again(record: AggregationRecord, paths: Sequence[Path], folder: JobFolder) -> Mapping[str, torch.Tensor]:
     """Return the aggregate of files; an older contribution is one of a node that was asked earlier."""
     asked = {str(node): int(round_) for node, round_ in record.arrived}
+    origin = folder.spool(record.round) / f"origin_{record.step}.safetensors"
     given = [
         Contribution(
-            FileParams(path), float(weight), staleness=record.round - asked.get(str(node), record.round)
+            opened_again(record.compress, path, origin) if record.compress else FileParams(path),
+            float(weight),
+            staleness=record.round - asked.get(str(node), record.round),
         )
         for path, (node, _, weight) in zip(paths, record.inputs, strict=True)
     ]

@@ -8,7 +8,7 @@ are attached to messages among them. Beside them go messages of some kilobytes a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from fedjob.common.types import ENDLESS
 from fedjob.messaging.attachments import is_attachable
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.parameters.auxiliary import join
+from fedjob.parameters.compression.parcels import most_file_bytes
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, Reply, View
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
+from fedjob.repository.parts import ref_of
+from fedjob.researcher.rounds.compression import Compression, compression_for
 from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
@@ -100,7 +103,7 @@ def estimate_traffic(spec: JobSpec, folder: JobFolder, *, local: bool = False) -
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
     params = FileParams(folder.initial_params)
     nodes = tuple(sorted(spec.datasets))
-    asks, whole = _played(protocol, spec, params, nodes)
+    asks, whole = _played(protocol, spec, folder, params, nodes)
     rounds = _rounds(asks, spec.rounds)
     memory = max((ask.memory for ask in rounds), default=0)
     if local:
@@ -110,7 +113,10 @@ def estimate_traffic(spec: JobSpec, folder: JobFolder, *, local: bool = False) -
     down = {node: sum(ask.down(node) for ask in rounds) for node in nodes}
     up = {node: sum(ask.up for ask in rounds) for node in nodes}
     if spec.validate_at_end:
+        way = compression_for(spec, folder, ref_of)
         model = file_size_of(params.schema)
+        if way is not None:
+            model = most_file_bytes(params.schema, way.compressor, way.exact)
         once = _AskBytes(shared=(model,), own={}, up=0, memory=0)
         sent, down = sent + once.sent(nodes), {node: size + model for node, size in down.items()}
     files = _files(spec, folder)
@@ -133,6 +139,8 @@ def _rounds(asks: list[_AskBytes], rounds: int) -> list[_AskBytes]:
 def _bound(spec: JobSpec, *, whole: bool) -> str:
     if spec.selector.text or spec.selector.name != "all":
         return "not every node takes part in every round"
+    if spec.compress is not None:
+        return "how far compressed parameters can be packed shows when they are"
     return "" if whole else "later rounds are taken to send what the first one sends"
 
 
@@ -142,18 +150,24 @@ def _zeros(schema: Schema) -> dict[str, torch.Tensor]:
 
 
 def _played(
-    protocol: FederatedProtocol, spec: JobSpec, params: Mapping[str, Any], nodes: tuple[str, ...]
+    protocol: FederatedProtocol,
+    spec: JobSpec,
+    folder: JobFolder,
+    params: Mapping[str, Any],
+    nodes: tuple[str, ...],
 ) -> tuple[list[_AskBytes], bool]:
     """Return the bytes of the first asks, and whether the protocol could be played on with answers of zeros."""
     state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed)
     asks: list[_AskBytes] = []
+    way = compression_for(spec, folder, ref_of)
     while len(asks) < min(_MAX_ASKS, spec.rounds):
         try:
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
                 return asks, False
-            asks.append(_bytes_of(ask, spec))
+            plain = _bytes_of(ask, spec)
+            asks.append(plain if way is None else _compressed(plain, ask, way, first=not asks))
             answer = _zeros(_answer_schema(ask))
             gathered = _gathered(ask, answer, nodes)
             state = protocol.finish(state, gathered)
@@ -172,6 +186,25 @@ def _gathered(ask: Ask, answer: Mapping[str, Any], nodes: tuple[str, ...]) -> Ga
     }
     total = Contribution(answer or None, float(len(nodes)), {}, aux=aux)
     return Gathered(total=total, replies=replies, left_out={}, num_nodes=len(nodes))
+
+
+def _compressed(plain: _AskBytes, ask: Ask, way: Compression, *, first: bool) -> _AskBytes:
+    """Return the most bytes that an ask moves whose parameters travel compressed.
+
+    Args:
+        first: no node has any parameters yet from which changes could count.
+    """
+    params: Any = ask.shared.get("params")
+    if not is_params(params):
+        return plain
+    whole = None if first and not way.compressor.takes_whole else way.compressor
+    others = list(plain.shared)
+    others.remove(_size(params))
+    shared = (*others, most_file_bytes(schema_of(params), whole, way.exact))
+    answer = _answer_schema(ask)
+    modules = join({}, ask.aux)
+    up = most_file_bytes(answer, way.compressor, way.exact, aux=modules) if plain.up else 0
+    return replace(plain, shared=shared, up=up)
 
 
 def _answer_schema(ask: Ask) -> Schema:

@@ -189,6 +189,16 @@ class JobFolder:
         found = [spool / f"{step}_{node}.safetensors", *spool.glob(f"local_{node}_*/params.safetensors")]
         return [path for path in found if path.exists()]
 
+    @staticmethod
+    def opened_name(step: str, node: str) -> str:
+        """The name, in a round's spool, of a node's tensors of an ask where they travelled compressed."""
+        return f"opened_{step}_{node}.safetensors"
+
+    def counted(self, round_: int, step: str, node: str) -> list[Path]:
+        """Return the files, of those still there, one of which holds a node's tensors of an ask as they counted."""
+        opened = self.spool(round_) / self.opened_name(step, node)
+        return [opened] if opened.exists() else self.contributions(round_, step, node)
+
     def drop_spool(self, before_round: int) -> None:
         """Remove the spools of rounds before that one."""
         for folder in (self.path / "spool").glob("round_*"):

@@ -27,6 +27,8 @@ class AggregationRecord:
             replies are kept.
         aux_hashes: module -> `hash_params` of the total's auxiliary variables, where replies are kept.
         left_out: node -> reason, for the others that were asked.
+        compress: how the contributions travelled, `{name, config}`, and the sha256 of the parameters that they count
+            from as `origin`, where replies are kept; empty for as they are.
         previous_hash: sha256 of the record before, so that none can be exchanged.
     """
 
@@ -39,6 +41,7 @@ class AggregationRecord:
     output_hash: str = ""
     aux_hashes: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    compress: dict[str, Any] = field(default_factory=dict)
     previous_hash: str = ""
 
 

@@ -95,7 +95,7 @@ def read_aux(
 
     found: dict[str, dict[str, Mapping[str, torch.Tensor]]] = {module: {} for module in aggregator.aux_hashes}
     for node, _, _ in aggregator.inputs:
-        for path in folder.contributions(aggregator.round, aggregator.step, str(node)):
+        for path in folder.counted(aggregator.round, aggregator.step, str(node)):
             for module, tensors in split(FileParams(path))[1].items():
                 found.setdefault(module, {})[str(node)] = tensors
     return found

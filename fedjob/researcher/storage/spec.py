@@ -77,6 +77,7 @@ class JobSpec:
         artifacts: name -> sha256 of a file that the job sends along; it lies in the job's folder.
         models: name -> sha256 of a file of parameters that every node has already, see `parameters.model_files`.
         share: `trainable`, if frozen parameters do not travel with those that are trained, or `all`.
+        compress: how parameters travel, a compressor; None for as they are.
         cloned_from: id of the job that this is a clone of.
     """
 
@@ -127,6 +128,7 @@ class JobSpec:
     artifacts: dict[str, str] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     share: str = TRAINABLE
+    compress: Component | None = None
     cloned_from: str = field(default="", metadata=_LATER)
 
     def __post_init__(self) -> None:
@@ -147,6 +149,12 @@ class JobSpec:
             deadline_s=self.quorum.get("deadline_s"),
             grants_deadline_s=self.quorum.get("grants_deadline_s"),
         )
+
+    @property
+    def compression(self) -> dict[str, Any]:
+        """How parameters travel, as messages say it: `{name, config}`; empty for as they are."""
+        found = self.compress
+        return {} if found is None else {"name": found.name, "config": dict(found.config)}
 
     def save(self, path: Path) -> None:
         """Write the spec, durably."""

@@ -28,6 +28,7 @@ class OwnRanks(TrainingProtocol):
     ranks: Mapping[str, int]
 
     own_aggregator: ClassVar[bool] = True
+    answers_factors: ClassVar[bool] = True
 
     @property
     def needs_single(self) -> str:
