@@ -30,7 +30,7 @@ def auc_error(state: Mapping[str, Any]) -> float:
     return sum(errors) / len(errors)
 
 
-def _labels(predicted: np.ndarray, truth: np.ndarray) -> tuple[list[Any], list[Any]]:
+def labels_of(predicted: np.ndarray, truth: np.ndarray) -> tuple[list[Any], list[Any]]:
     """Return predicted and true labels as plain ints and strings."""
     import numpy as np
 
@@ -65,7 +65,7 @@ def _probabilities(scores: np.ndarray) -> np.ndarray:
 
 def measure_accuracy(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricState:
     """Count the labels that were found."""
-    found, true = _labels(predicted, truth)
+    found, true = labels_of(predicted, truth)
     correct = sum(a == b for a, b in zip(found, true, strict=True))
     return {"kind": "accuracy", "n": len(true), "correct": correct}
 
@@ -74,8 +74,8 @@ def measure_per_label(
     name: str, predicted: np.ndarray, truth: np.ndarray, average: str = "auto"
 ) -> MetricState:
     """Count hits, false alarms and misses of each label."""
-    found, true = _labels(predicted, truth)
-    labels = sorted({*found, *true}, key=_label_key)
+    found, true = labels_of(predicted, truth)
+    labels = sorted({*found, *true}, key=label_key)
     index = {label: i for i, label in enumerate(labels)}
     counts = [[0, 0, 0] for _ in labels]
     for a, b in zip(found, true, strict=True):
@@ -94,7 +94,8 @@ def measure_per_label(
     }
 
 
-def _label_key(label: int | str) -> tuple[str, int | str]:
+def label_key(label: int | str) -> tuple[str, int | str]:
+    """Return what labels are sorted by: whole numbers before texts."""
     return (type(label).__name__, label)
 
 
@@ -114,7 +115,7 @@ def measure_auc(name: str, predicted: np.ndarray, truth: np.ndarray) -> MetricSt
     if scores.ndim == 1:
         columns = [scores]
     elif num_classes == 2:
-        columns = [scores[:, 1] if _are_shares(scores) else scores[:, 1] / 2 - scores[:, 0] / 2]
+        columns = [scores[:, 1] if _are_shares(scores) else _log_odds(scores)]
     else:
         columns = list(_log_shares(scores).T)
     sketches = []
@@ -133,6 +134,15 @@ def _are_shares(scores: np.ndarray) -> bool:
     import numpy as np
 
     return bool((scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-4))
+
+
+def _log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return how far the logit of class 1 is above that of class 0: its sigmoid is the probability of class 1."""
+    import numpy as np
+
+    halves = logits[:, 1] / 2 - logits[:, 0] / 2  # of the largest doubles the difference itself overflows
+    most = np.finfo(np.float64).max / 2
+    return np.asarray(2 * np.clip(halves, -most, most))
 
 
 def _log_shares(scores: np.ndarray) -> np.ndarray:
@@ -159,7 +169,7 @@ def add_labels(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
         for label, counts in zip(state["labels"], state["counts"], strict=True):
             before = total.get(label, [0, 0, 0])
             total[label] = [x + y for x, y in zip(before, counts, strict=True)]
-    labels = sorted(total, key=_label_key)
+    labels = sorted(total, key=label_key)
     return {**a, "n": a["n"] + b["n"], "labels": labels, "counts": [total[label] for label in labels]}
 
 

@@ -2,7 +2,7 @@
 
 A sketch of the ranks of scores counts at least `LEAST` examples in each span, or the owner's minimum of rows where
 that is more: else it would be a list of patients, each with a score and a label. Where an owner sets a minimum, counts by
-label leave only if every label that occurs does so in as many examples.
+label leave only if every label that occurs does so in as many examples. Of a confusion matrix rare errors leave as one number.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedjob.metrics.base import MetricState
+from fedjob.metrics.confusion import together
 from fedjob.metrics.rank_sketch import coarsened
 
 LEAST = 5
@@ -33,6 +34,9 @@ def disclosed(states: Mapping[str, Mapping[str, Any]], min_rows: int) -> dict[st
                     **state,
                     "sketches": [coarsened(sketch, least) for sketch in state["sketches"]],
                 }
+        elif state.get("kind") == "confusion":
+            if (kept := together(state, min_rows)) is not None:
+                found[name] = kept
         elif state.get("kind") != "labels" or min_rows <= 1 or _labels_enough(state["counts"], min_rows):
             found[name] = dict(state)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedjob.metrics.classification import AUC_PLACES
+from fedjob.metrics.confusion import MAX_LABELS
 from fedjob.metrics.rank_sketch import LAST
 from fedjob.metrics.states import AVERAGES, PER_LABEL
 
@@ -74,6 +75,24 @@ def _labels(state: Mapping[str, Any]) -> str:
         return "has a label twice"
     rows = all(isinstance(row, list) and len(row) == 3 and all(map(_is_count, row)) for row in counts)
     return "" if rows else "has counts that are not three whole numbers for each label"
+
+
+def _confusion(state: Mapping[str, Any]) -> str:
+    if set(state) != {"kind", "n", "cells"}:
+        return "has other fields than n and cells"
+    if not _is_count(state["n"]) or not isinstance(state["cells"], list):
+        return "holds no number of examples and list of cells"
+    if len(state["cells"]) > MAX_LABELS**2 or not all(map(_is_cell, state["cells"])):
+        return f"has cells that are not a true label, a predicted one and a count, or more than {MAX_LABELS**2} of them"
+    if len({(_typed(true), _typed(found)) for true, found, _ in state["cells"]}) < len(state["cells"]):
+        return "has a pair of labels twice"
+    if sum(count for _, _, count in state["cells"]) > state["n"]:
+        return "counts more examples in its cells than there are"
+    return ""
+
+
+def _is_cell(cell: Any) -> bool:
+    return isinstance(cell, list) and len(cell) == 3 and all(map(_is_label, cell[:2])) and _is_count(cell[2])
 
 
 def _auc(state: Mapping[str, Any]) -> str:
@@ -154,6 +173,7 @@ _CHECKS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "accuracy": _accuracy,
     "labels": _labels,
     "auc": _auc,
+    "confusion": _confusion,
     "errors": _errors,
     "variance": _variance,
 }

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import SpecError
-from fedjob.metrics import classification, regression
+from fedjob.metrics import classification, confusion, regression
 from fedjob.metrics.base import MetricState, as_array, ratio
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ METRICS = (
     "precision",
     "recall",
     "roc_auc",
+    "confusion_matrix",
     "mse",
     "mae",
     "r2",
@@ -194,6 +195,7 @@ _MEASURES: dict[str, Callable[..., MetricState]] = {
     "precision": classification.measure_per_label,
     "recall": classification.measure_per_label,
     "roc_auc": classification.measure_auc,
+    "confusion_matrix": confusion.measure_confusion,
     "mse": regression.measure_errors,
     "mae": regression.measure_errors,
     "r2": regression.measure_variance,
@@ -205,6 +207,7 @@ _ADDS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], MetricState]] 
     "accuracy": classification.add_accuracy,
     "labels": classification.add_labels,
     "auc": classification.add_auc,
+    "confusion": confusion.add_confusion,
     "errors": regression.add_errors,
     "variance": regression.add_variance,
 }
@@ -214,6 +217,7 @@ _VALUES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "accuracy": lambda state: ratio(state["correct"], state["n"]),
     "labels": classification.value_labels,
     "auc": classification.value_auc,
+    "confusion": confusion.value_confusion,
     "errors": regression.value_errors,
     "variance": regression.value_variance,
 }

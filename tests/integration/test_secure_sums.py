@@ -195,21 +195,24 @@ def _same(plain: Any, secure: Any) -> None:
 def test_the_area_under_the_curve_is_that_of_the_plain_job_within_its_bound(
     points: dict[str, str], tmp_path: Path
 ) -> None:
-    args = {**ARGS, "test_ratio": 0.5, "test_metric": ["roc_auc", "accuracy"]}
+    args = {**ARGS, "test_ratio": 0.5, "test_metric": ["roc_auc", "accuracy", "confusion_matrix"]}
     about = {"training_plan": Scored, "training_args": args, "rounds": 1}
+    jobs = [run(FedAvg(), points, tmp_path, **about, protect=protect) for protect in (None, SecAgg())]
     plain, secure = (
-        {
-            (row.phase, row.metric): row
-            for row in run(FedAvg(), points, tmp_path, **about, protect=protect).position.rows
-            if row.node == "all"
-        }
-        for protect in (None, SecAgg())
+        {(row.phase, row.metric): row for row in job.position.rows if row.node == "all"} for job in jobs
     )
     assert plain.keys() == secure.keys()
     for key in (key for key in plain if key[1] == "roc_auc"):
         assert 0 < secure[key].error < 0.25
         assert abs(secure[key].value - plain[key].value) <= secure[key].error + plain[key].error
         assert secure[key].error >= plain[key].error
+    pictures = [[job.result.plot(name) for name in ("roc", "confusion")] for job in jobs]
+    names = [[text.get_text()[:4] for text in roc.legends[0].get_texts()] for roc, _ in pictures]
+    assert names[0] == ["a: 0", "b: 0", "c: 0", "d: 0", "all ", "all "]
+    assert names[1] == ["all ", "all "]  # of single nodes nothing is known, and nothing is drawn
+    cells = [[text.get_text() for text in matrix.axes[0].texts] for _, matrix in pictures]
+    assert cells[0] == cells[1]
+    assert len(cells[0]) == 4
 
 
 @pytest.fixture(scope="module")

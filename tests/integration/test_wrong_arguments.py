@@ -153,7 +153,7 @@ def test_no_argument_of_connect_fails_with_an_error_of_python(tmp_path: Path) ->
         (lambda job: job.wait(timeout_s="soon"), "timeout_s"),
         (lambda job: job.wait(silent="no"), "silent"),
         (lambda job: job.result.save(3), "path"),
-        (lambda job: job.result.plot(metrics=1), "metrics"),
+        (lambda job: job.result.plot(what=1), "what"),
         (lambda job: job.start_nodes_training_round("1"), "round_"),
         (lambda job: job.waiting_for_nodes(7), "replies"),
         (lambda job: job.to_json(3), "path"),

@@ -13,10 +13,15 @@ from fractions import Fraction
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.metrics.classification import label_key
+from fedjob.metrics.confusion import cells_of, state_of
 from fedjob.privacy.secagg.rank_histograms import bins_for, histograms_of, sketch_of_histograms
 from fedjob.privacy.secagg.vector import NamedNumbers, Outline, joined, numbers_in, value_of
 
 METRICS = "metrics"
+
+MAX_MATRIX = 64
+"""Labels of a confusion matrix that is added."""
 
 _OF_VARIANCE = ("error", "true")
 
@@ -30,11 +35,17 @@ def numbers_of_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> tuple[NamedN
     parts, staying = [], []
     for phase, states in metrics.items():
         for name, state in states.items():
-            if state.get("kind") == "auc" and not bins_for(len(state["sketches"])):
+            if _has_too_many(state):
                 staying.append(f"{phase}.{name}")
                 continue
             parts.append(numbers_in(_by_label(_as_sums(state)), METRICS, phase, name))
     return joined(parts), staying
+
+
+def _has_too_many(state: Mapping[str, Any]) -> bool:
+    if state.get("kind") == "confusion":
+        return len(_labels_of(state)) > MAX_MATRIX
+    return state.get("kind") == "auc" and not bins_for(len(state["sketches"]))
 
 
 def metrics_in(outline: Outline, totals: Sequence[Fraction]) -> dict[str, dict[str, Any]]:
@@ -94,6 +105,8 @@ def _rounded(value: Any) -> Any:
 
 
 def _by_label(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    if state.get("kind") == "confusion":
+        return {"kind": "confusion", "n": state["n"], "pairs": _pairs(state)}
     if "labels" not in state or "counts" not in state:
         return state
     counts = {_key(label): row for label, row in zip(state["labels"], state["counts"], strict=True)}
@@ -103,7 +116,21 @@ def _by_label(state: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _pairs(state: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Return true label -> predicted label -> count, zeros too: which pairs never occur at a node is not told."""
+    cells, labels = cells_of(state), _labels_of(state)
+    return {_key(true): {_key(found): cells.get((true, found), 0) for found in labels} for true in labels}
+
+
+def _labels_of(state: Mapping[str, Any]) -> list[Any]:
+    return sorted({label for pair in cells_of(state) for label in pair}, key=label_key)
+
+
 def _with_labels(state: Any) -> Any:
+    if isinstance(state, dict) and state.get("kind") == "confusion":
+        rows = state.get("pairs", {}).items()  # without it no node told a single pair
+        cells = {(_label(true), _label(found)): count for true, row in rows for found, count in row.items()}
+        return state_of(state["n"], cells)
     if not isinstance(state, dict) or "by_label" not in state:
         return state
     counts = {_label(key): row for key, row in state["by_label"].items()}

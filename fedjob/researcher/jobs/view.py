@@ -280,7 +280,7 @@ class JobView(ObservedJob):
         Raises:
             SpecError: no round has been completed.
         """
-        from fedjob.researcher.results.plot_participation import RoundPart, plot_participation
+        from fedjob.researcher.results.pictures.participation import RoundPart, plot_participation
 
         parts = {number: RoundPart(each.replied, each.dropped) for number, each in self.rounds.items()}
         return plot_participation(parts, sorted(self._spec.datasets), path)

@@ -153,15 +153,19 @@ class JobResult(ResultFolder):
 
         return raw_replies(self._folder)
 
-    def plot(self, metrics: list[str] | None = None, path: str | Path | None = None) -> Any:
+    def plot(
+        self, what: str | list[str] | None = None, path: str | Path | None = None, *, round: int | None = None
+    ) -> Any:
         """Draw the result: of training each metric over the rounds, every node thin and all together thick.
 
         Of a regression the coefficients, or the odds, hazard or rate ratios, with their 95 % intervals; of statistics
-        the histograms.
+        the histograms; of a `KaplanMeier` the survival curves with the numbers at risk.
 
         Args:
-            metrics: of training; None for all.
+            what: of training and evaluation: `"roc"` or `"calibration"`, where `test_metric` has `roc_auc`;
+                `"confusion"`, where it has `confusion_matrix`; or the metrics to draw over the rounds, None for all.
             path: also save a PNG there.
+            round: of the ROC curve, the calibration or the confusion matrix; None for the last one measured.
 
         Returns:
             A matplotlib figure.
@@ -169,12 +173,10 @@ class JobResult(ResultFolder):
         Raises:
             SpecError: there is nothing to draw.
         """
-        from fedjob.researcher.results.plot import plot_history
-        from fedjob.researcher.results.plot_analysis import plot_tables
+        from fedjob.researcher.results.pictures.figure import saved
+        from fedjob.researcher.results.pictures.of_result import picture_of
 
-        if self._trains or self.rows:
-            return plot_history(self.rows, metrics, path)
-        return plot_tables(self.tables, self._spec.protocol.name, path)
+        return saved(picture_of(self, self._folder, self._spec.protocol.name, what, round), path)
 
     # -- exports -------------------------------------------------------------------
 

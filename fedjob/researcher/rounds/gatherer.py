@@ -37,7 +37,7 @@ from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
 from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord, Position, UnfinishedTask
-from fedjob.researcher.storage.replies import Arrival, keep_replies
+from fedjob.researcher.storage.replies import Arrival, keep_replies, keep_summed
 from fedjob.researcher.storage.spec import JobSpec
 
 ASIDE = (LEARN, LOSS)
@@ -225,6 +225,7 @@ class Gatherer:
         for node, reason in sorted(collected.left_out.items()):
             self.events.add("error", round_=place.round, node=node, reason=reason)
         keep_replies(self.folder, place.round, place.step, collected.arrivals)
+        keep_summed(self.folder, place.round, place.step, total.metrics)
         total, output_hash = self._spool_total(total, place, chosen.ask)
         gathered = Gathered(
             total=total,

@@ -60,6 +60,27 @@ def keep_replies(folder: JobFolder, round_: int, step: str, arrivals: Mapping[st
     os.replace(temporary, path)
 
 
+def keep_summed(folder: JobFolder, round_: int, step: str, metrics: Mapping[str, Any]) -> None:
+    """Keep the metrics of a secure sum, phase -> name -> state: no reply has them."""
+    if not metrics:
+        return
+    path = _summed(folder, round_, step)
+    make_folder(path.parent)
+    temporary = path.with_suffix(".new")
+    with open(temporary, "wb", opener=private) as file:
+        file.write(pack({phase: dict(states) for phase, states in metrics.items()}))
+    os.replace(temporary, path)
+
+
+def read_summed(folder: JobFolder, round_: int, step: str) -> dict[str, Any]:
+    """Return the metrics of a secure sum, phase -> name -> state; nothing where there was none."""
+    return read_reply(_summed(folder, round_, step))
+
+
+def _summed(folder: JobFolder, round_: int, step: str) -> Path:
+    return folder.reply(round_, step).with_suffix(".sum")
+
+
 def raw_replies(folder: JobFolder) -> dict[int, dict[str, Any]]:
     """Return round -> step -> node -> body."""
     found: dict[int, dict[str, Any]] = {}

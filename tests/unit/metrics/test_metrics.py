@@ -203,7 +203,7 @@ def test_labels_may_be_strings() -> None:
 
 def test_adding_is_in_any_order_and_grouping_the_same() -> None:
     for name in METRICS:
-        predictions, targets = (ESTIMATES, NUMBERS) if name in METRICS[5:] else (SCORES, BINARY)
+        predictions, targets = (ESTIMATES, NUMBERS) if name in METRICS[6:] else (SCORES, BINARY)
         parts = [
             measure([name], p, t)[name]
             for p, t in zip(np.split(predictions, 4), np.split(targets, 4), strict=True)
@@ -253,7 +253,9 @@ def _honest_states() -> list[dict[str, Any]]:
     several = rng.random((40, 3))
     return [
         mean_state(0.5, 10.0),
-        *measure(["accuracy", "f1", "precision", "recall", "roc_auc"], scores, truth).values(),
+        *measure(
+            ["accuracy", "f1", "precision", "recall", "roc_auc", "confusion_matrix"], scores, truth
+        ).values(),
         *measure(["f1"], np.array(["a", "b"] * 20), np.array(["a", "c"] * 20)).values(),
         *measure(["roc_auc"], several / several.sum(1, keepdims=True), rng.integers(0, 3, 40)).values(),
         *measure(["mse", "mae", "r2", "explained_variance"], numbers, numbers + 1).values(),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.results.plot_participation import (
+from fedjob.researcher.results.pictures.participation import (
     ANSWERED,
     COLOURS,
     LEFT_OUT,

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedjob.common.errors import SpecError
-from fedjob.common.files import by_users_umask
-from fedjob.researcher.results.plot import new_figure
+from fedjob.researcher.results.pictures.figure import BLUE, ORANGE, new_figure, paper, saved
 
 MAX_NODES = 60
 ANSWERED, LEFT_OUT, NOT_CHOSEN = "answered", "left out", "not chosen"
-COLOURS = {ANSWERED: "#1f6feb", LEFT_OUT: "#d1495b", NOT_CHOSEN: "#e3e7ee"}
+COLOURS = {ANSWERED: BLUE, LEFT_OUT: ORANGE, NOT_CHOSEN: "#c9ced6"}
 
 
 class RoundPart(NamedTuple):
@@ -57,20 +56,17 @@ def plot_participation(
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("round")
     for place in range(1, len(shown)):
-        axis.axhline(place - 0.5, color="white", linewidth=2)
+        axis.axhline(place - 0.5, color=paper(), linewidth=2)
     if len(numbers) <= 60:
         for number in numbers[1:]:
-            axis.axvline(number - 0.5, color="white", linewidth=1)
+            axis.axvline(number - 0.5, color=paper(), linewidth=1)
     for side in axis.spines.values():
         side.set_visible(False)
     axis.tick_params(length=0)
     found = {states[value] for row in grid for value in row}
     handles = [Patch(color=COLOURS[state], label=state) for state in states if state in found]
     axis.legend(handles=handles, fontsize=7, loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
-    if path is not None:
-        with by_users_umask():
-            figure.savefig(path, dpi=130)
-    return figure
+    return saved(figure, path)
 
 
 def _state(node: str, part: RoundPart | None) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
-from fedjob.common.files import by_users_umask
-from fedjob.researcher.results.plot import new_figure
+from fedjob.researcher.results.pictures.figure import BLUE, new_figure, paper
 from fedjob.researcher.results.result_summary import COEFFICIENTS, REGRESSIONS
 
 MAX_TERMS = 60
 MAX_PANELS = 12
-INK = "#1f6feb"
 
 
-def plot_tables(tables: Mapping[str, Any], protocol: str, path: str | Path | None) -> Any:
+def plot_tables(tables: Mapping[str, Any], protocol: str) -> Any:
     """Draw what can be drawn of an analysis; see `JobResult.plot`.
 
     Raises:
@@ -31,9 +28,6 @@ def plot_tables(tables: Mapping[str, Any], protocol: str, path: str | Path | Non
             "nothing to plot: there are pictures of training, of regressions with intervals, and of histograms; "
             f"this result has {', '.join(tables) or 'no tables'}"
         )
-    if path is not None:
-        with by_users_umask():
-            figure.savefig(path, dpi=130)
     return figure
 
 
@@ -50,8 +44,8 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     axis = figure.subplots()
     axis.axvline(1.0 if words.ratio else 0.0, color="0.5", linewidth=1, linestyle="--")
     for place, low, value, high in zip(places, frame["low"], middle, frame["high"], strict=True):
-        axis.plot([low, high], [place, place], color=INK, linewidth=1.6, solid_capstyle="butt")
-        axis.plot([value], [place], marker="s", markersize=6, color=INK)
+        axis.plot([low, high], [place, place], color=BLUE, linewidth=1.6, solid_capstyle="butt")
+        axis.plot([value], [place], marker="s", markersize=6, color=BLUE)
     axis.set_yticks(list(places), [str(term) for term in frame["term"]])
     axis.set_ylim(-0.6, len(frame) - 0.4)
     if words.ratio:
@@ -81,7 +75,7 @@ def _histograms(frame: Any) -> Any:
         inside = part[np.isfinite(part["low"]) & np.isfinite(part["high"])]
         outside = int(part["count"].sum() - inside["count"].sum())
         widths = inside["high"] - inside["low"]
-        axis.bar(inside["low"], inside["count"], width=widths, align="edge", color=INK, edgecolor="white")
+        axis.bar(inside["low"], inside["count"], width=widths, align="edge", color=BLUE, edgecolor=paper())
         groups = ", ".join(
             f"{key} {label}" for key, label in zip(keys, named, strict=True) if key != "column"
         )
