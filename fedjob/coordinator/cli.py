@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from fedjob.common.console import HomeFolder, json_option, print_json, show_rows, when
+from fedjob.common.console import HomeFolder, json_option, print_json, show_rows
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
+from fedjob.common.terminal.times import when
 from fedjob.coordinator.drafts import Wishes
 from fedjob.coordinator.exchange import (
     Exchange,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from fedjob.common.console import HomeFolder
+from fedjob.common.console import HomeFolder, show_fact, show_rows
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
 from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from fedjob.hub.config.home import HubHome, Running
     from fedjob.hub.storage.bucket import Bucket, BucketAddress
     from fedjob.hub.storage.database import HubDatabase
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 DEFAULT_URL = "http://127.0.0.1:8844"
 home_option = click.option(
@@ -52,19 +47,6 @@ def _complete_party(ctx: click.Context, param: click.Parameter, incomplete: str)
     except (FedjobError, OSError):  # a shell that completes has no place for errors
         return []
     return [name for name in names if name.startswith(incomplete)]
-
-
-def one_line(command: Callable[P, R]) -> Callable[P, R]:
-    """Show an error as one line without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except FedjobError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-
-    return guarded
 
 
 @click.group()
@@ -188,7 +170,6 @@ def hub() -> None:
     show_default=True,
     help="Old log files that are kept.",
 )
-@one_line
 def start(
     home: Path | None,
     storage: str | None,
@@ -305,7 +286,6 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 @home_option
 @click.option("--limits", "with_limits", is_flag=True, help="Show every limit, too.")
 @json_option
-@one_line
 def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
     from dataclasses import asdict
@@ -341,7 +321,8 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     else:
         changed = ", ".join(f"{name} = {value}" for name, value in limits.changed().items())
         facts["limits"] = changed or "the defaults (--limits shows them)"
-        click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in facts.items()))
+        for name, value in facts.items():
+            show_fact(name.replace("_", " "), str(value), 13)
         if with_limits:
             click.echo("\n".join(f"  {name:<26} {value}" for name, value in asdict(limits).items()))
     if running is None:
@@ -351,10 +332,8 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
 @hub.command()
 @home_option
 @json_option
-@one_line
 def doctor(home: Path | None, as_json: bool) -> None:
     """Check the hub's machine, process, ports, certificate and broker; print what to do about problems."""
-    from fedjob.common.console import show_rows
     from fedjob.doctor.findings import rows_of
     from fedjob.hub.doctor import examine
 
@@ -369,7 +348,6 @@ def doctor(home: Path | None, as_json: bool) -> None:
 @click.option("--storage", help="The folder, or s3://..., that the hub was started with.")
 @credentials_option
 @json_option
-@one_line
 def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_json: bool) -> None:
     """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
     from fedjob.hub.config.home import HubHome
@@ -411,7 +389,6 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Certificate of the hub's own authority, to travel in the invitation.  [default: that of `hub start --tls-ca`]",
 )
-@one_line
 def invite(
     party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
 ) -> None:
@@ -479,7 +456,6 @@ def invite(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
 @click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
-@one_line
 def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
     """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
     from fedjob.common.console import size
@@ -507,10 +483,9 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
 @home_option
 @click.option("--storage", help="The s3://... in which the hub's objects lie.")
 @credentials_option
-@one_line
 def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login: Path | None) -> None:
     """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
-    from fedjob.common.console import when
+    from fedjob.common.terminal.times import when
     from fedjob.identity.home_backup import restore
 
     bucket = _open_bucket(storage, bucket_login)
@@ -544,7 +519,6 @@ def party() -> None:
 @party.command("list")
 @home_option
 @json_option
-@one_line
 def party_list(home: Path | None, as_json: bool) -> None:
     """List all parties."""
     from fedjob.hub.config.limits import HubLimits
@@ -552,20 +526,24 @@ def party_list(home: Path | None, as_json: bool) -> None:
 
     with _ledger(_existing(home)) as ledger:
         members = Parties(ledger, HubLimits()).all()
-    if as_json:
-        rows = [{"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked} for m in members]
-        click.echo(json.dumps(rows, indent=2))
-        return
-    if not members:
-        click.echo("nobody has enrolled yet")
-    for m in members:
-        click.echo(f"{m.party:<24} {m.role:<10} {m.key[:16]}...{'  revoked' if m.revoked else ''}")
+    show_rows(
+        [
+            {
+                "party": m.party,
+                "role": m.role,
+                "key": m.key if as_json else f"{m.key[:16]}...",
+                **({"revoked": m.revoked} if as_json else {"status": "revoked" if m.revoked else "member"}),
+            }
+            for m in members
+        ],
+        as_json,
+        empty="nobody has enrolled yet: fedjob hub invite PARTY",
+    )
 
 
 @party.command("revoke")
 @click.argument("party", shell_complete=_complete_party)
 @home_option
-@one_line
 def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
     from fedjob.hub.config.limits import HubLimits

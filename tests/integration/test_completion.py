@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -64,5 +63,4 @@ def test_an_invitation_of_a_party_that_exists_says_that_it_takes_over(tmp_path: 
         assert done.exit_code == 0, done.output
         assert "takes that place over" in done.output
         done = CliRunner().invoke(cli, [*words, "--url", "https://0.0.0.0:8844"])
-        assert isinstance(done.exception, click.exceptions.Exit | SystemExit | click.ClickException)
-        assert "give --url https://NAME:8844" in done.output
+        assert "give --url https://NAME:8844" in str(done.exception)

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.console import json_option, print_json, table
 from fedjob.common.errors import AuditBroken, ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
+from fedjob.common.terminal.times import when
 from fedjob.common.types import check_given
 from fedjob.identity.audit_heads import HeldHead, read_held_head
 from fedjob.identity.keys import Identity

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from fedjob.common.console import size, when
+from fedjob.common.console import size
+from fedjob.common.terminal.times import when
 from fedjob.identity.home_backup import back_up, restore
 from fedjob.node.cli.home import home_option
 from fedjob.node.config.home import NodeHome

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.console import json_option, print_json, table
 from fedjob.common.errors import SpecError
+from fedjob.common.terminal.times import in_utc, when
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
@@ -140,7 +141,7 @@ def budget_history(dataset: str | None, home: NodeHome, job: str, as_json: bool)
     with open_database(home) as database:
         found = [one.to_plain() for one in PrivacyAccounts(database).charges(_given(dataset, database), job)]
     if as_json:
-        print_json(found)
+        print_json([in_utc(one) for one in found])
         return
     table(
         (

@@ -19,10 +19,11 @@ from typing import Any
 import click
 
 from fedjob.common.config import Scalar
-from fedjob.common.console import json_option, size, when
+from fedjob.common.console import json_option, size
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
 from fedjob.common.telemetry.logs import LOG_FORMATS
+from fedjob.common.terminal.times import when
 from fedjob.identity.client_certificate import own_certificate
 from fedjob.identity.membership import load_membership
 from fedjob.messaging.clock import clock_text

@@ -11,6 +11,7 @@ import click
 from fedjob.common.config import load_config
 from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import SpecError
+from fedjob.common.terminal.times import in_utc
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.config import NodeConfig
@@ -194,7 +195,7 @@ def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) ->
 
 def _show(decided: Decided, as_json: bool = False, **more: Any) -> None:
     if as_json:
-        print_json({**decided.grant.to_plain(), **more})
+        print_json({**in_utc(decided.grant.to_plain()), **more})
         return
     for line in decided.lines:
         click.echo(line)

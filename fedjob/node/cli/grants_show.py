@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fedjob.common.checks import printable
-from fedjob.common.console import json_option, print_json, show_rows, table, when
+from fedjob.common.console import json_option, print_json, show_fact, show_rows, table
+from fedjob.common.terminal.times import in_utc, utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.grants.decisions import Grants
@@ -24,7 +24,9 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
         found = store.all("pending" if pending else None)
         prices = {grant.id: price_for(store, grant, database) for grant in found if grant.status == "pending"}
     if as_json:
-        print_json([{**grant.to_plain(), "privacy": plain_price(prices.get(grant.id))} for grant in found])
+        print_json(
+            [in_utc({**grant.to_plain(), "privacy": plain_price(prices.get(grant.id))}) for grant in found]
+        )
         return
     table(
         (
@@ -56,6 +58,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
             )
             for g in found
         ],
+        ids=("id",),
         empty="no request waits for a decision" if pending else "no researcher has requested anything yet",
     )
 
@@ -70,13 +73,13 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
     with open_database(home) as database:
         review = review_of(database, grant_id)
     if as_json:
-        plain = review.to_plain()
+        plain = in_utc(review.to_plain())
         print_json({**plain, "code": review.text} if code else plain)
         return
     for key, value in review.lines:
-        click.echo(f"{key:<14}{printable(value) or '-'}")
+        show_fact(key, value or "-", 14)
     for number, line in enumerate(review.compared):
-        click.echo(f"{'' if number else 'differs':<14}{printable(line)}")
+        show_fact("" if number else "differs", line, 14)
     if not review.text:
         return
     from fedjob.training_plans.source.packages import imported_packages, missing_packages
@@ -107,7 +110,7 @@ def researchers(home: NodeHome, as_json: bool) -> None:
             "researcher": row["researcher"],
             "key": row["key_hex"],
             "org": row["org"],
-            "known": row["known"] if as_json else when(row["known"]),
+            "known": utc(row["known"]) if as_json else when(row["known"]),
             "by": row["known_by"],
         }
         for row in found

@@ -7,8 +7,9 @@ import json
 import click
 
 from fedjob.common.checks import printable
-from fedjob.common.console import json_option, table, when
+from fedjob.common.console import json_option, table
 from fedjob.common.lifecycle import State
+from fedjob.common.terminal.times import in_utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
 from fedjob.node.config.home import NodeHome
 from fedjob.node.owner.task_orders import end_task, release_log
@@ -27,7 +28,7 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
     with open_database(home) as database:
         found = TaskStore(database).list_tasks(state)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([in_utc(task) for task in found], indent=2))
         return
     table(
         ("task", "job", "round", "step", "dataset", "researcher", "state", "reason", "accepted", "took"),

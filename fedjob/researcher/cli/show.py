@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.checks import printable
-from fedjob.common.console import json_option, print_json, show_rows
+from fedjob.common.console import json_option, print_json, show_fact, show_rows
 from fedjob.common.lifecycle import HISTORY
+from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 from fedjob.researcher.storage.audit_heads import summaries
@@ -73,8 +73,14 @@ def list_jobs(
     for row in rows:
         if row.get("rounds") == ENDLESS:
             row["rounds"] = None
+    if not as_json:
+        for row in rows:
+            row["submitted"] = when_of_text(row["submitted"])
     show_rows(
-        rows, as_json, empty=f"no jobs of {where} match: another home is named by --home or FEDJOB_HOME"
+        rows,
+        as_json,
+        ids=("id",),
+        empty=f"no jobs of {where} match: another home is named by --home or FEDJOB_HOME",
     )
 
 
@@ -123,11 +129,11 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "detail": record.detail or "-",
         "took part": _took_part(folder, spec, record),
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
-        "created": record.created or "-",
-        "submitted": record.submitted or "-",
+        "created": when_of_text(record.created),
+        "submitted": when_of_text(record.submitted),
         "submitted from": record.submitted_from or "-",
-        "started": record.started or "-",
-        "finished": record.finished or "-",
+        "started": when_of_text(record.started),
+        "finished": when_of_text(record.finished),
         "elapsed": f"{took:.1f} s" if took is not None else "-",
         "attempts": record.attempt,
         "cloned from": ", ".join(chain) or "-",
@@ -137,7 +143,8 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "privacy": _privacy(record),
         "audit logs": _audit_logs(folder),
     }.items():
-        click.echo(f"{key:18} {printable(str(value))}")
+        if value != "-":
+            show_fact(key, str(value), 19)
 
 
 def _privacy(record: JobRecord) -> str:
