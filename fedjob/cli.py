@@ -45,7 +45,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of fedjob is shown as one line, never as a traceback."""
-    run_command_line(cli, args)
+    run_command_line(cli, args, prog_name="fedjob")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,23 +15,13 @@ from fedjob.common.console import HomeFolder, json_option, print_json, show_rows
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.terminal.times import when
-from fedjob.coordinator.drafts import Wishes
-from fedjob.coordinator.exchange import (
-    Exchange,
-    FileExchange,
-    ToSign,
-    exchange_of,
-    read_file,
-    write_file,
-)
-from fedjob.coordinator.new_keys import give_new_keys
-from fedjob.coordinator.signing import Proposal, SignerFolder, add_signatures, propose, rotated
-from fedjob.identity.membership import load_membership
-from fedjob.identity.pinned_roster import PinnedRoster, load_pin
-from fedjob.identity.statements.federation_keys import FederationKeys, fingerprint_of
-from fedjob.identity.statements.key_file import FederationKey
-from fedjob.identity.statements.pin import Pin
-from fedjob.identity.statements.roster_statement import DAY_S, MAX_VALID_S, RosterStatement
+
+if TYPE_CHECKING:
+    from fedjob.coordinator.drafts import Wishes
+    from fedjob.coordinator.exchange import Exchange
+    from fedjob.coordinator.signing import Proposal, SignerFolder
+    from fedjob.identity.statements.pin import Pin
+
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -62,7 +52,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--days",
-        type=click.IntRange(1, MAX_VALID_S // DAY_S),
+        type=click.IntRange(1, 400),
         default=90,
         show_default=True,
         help="For which the roster is valid.",
@@ -118,6 +108,10 @@ def create(
     passphrases: tuple[Path, ...],
 ) -> None:
     """Make the keys of federation NAME, each encrypted with a passphrase; keep them off the network."""
+
+    from fedjob.identity.statements.federation_keys import FederationKeys
+    from fedjob.identity.statements.key_file import FederationKey
+
     made = [FederationKey.generate() for _ in range(num_keys)]
     public = FederationKeys(
         federation_id or f"fed_{secrets.token_hex(8)}",
@@ -159,6 +153,9 @@ def create(
 )
 def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> None:
     """Show what is new, changed or gone at the hub, ask, and sign the next roster."""
+
+    from fedjob.coordinator.drafts import Wishes
+
     ends = dict(_end_of(each) for each in until)
     _sign(Wishes(readmit=frozenset(readmit), until=ends, days=options.pop("days")), **options)
 
@@ -168,6 +165,9 @@ def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> No
 @_signing
 def revoke(party: tuple[str, ...], **options: Any) -> None:
     """Sign a roster in which PARTY is revoked; its tasks, sessions and connections end within a minute."""
+
+    from fedjob.coordinator.drafts import Wishes
+
     _sign(Wishes(revoke=frozenset(party), days=options.pop("days")), **{**options, "anew": True})
 
 
@@ -186,6 +186,10 @@ def _sign(
     anew: bool,
     yes: bool,
 ) -> None:
+    from fedjob.coordinator.exchange import FileExchange, ToSign, exchange_of
+    from fedjob.coordinator.signing import SignerFolder, add_signatures, propose
+    from fedjob.identity.statements.key_file import FederationKey
+
     if source is not None and (hub or home):
         raise SpecError("expected --in FILE, or --hub URL, or --home FOLDER, found two of them")
     folder = SignerFolder.open(federation, keys[0] if keys else None)
@@ -212,6 +216,8 @@ def _sign(
 
 
 def _show_proposal(proposal: Proposal) -> None:
+    from fedjob.identity.statements.roster_statement import RosterStatement
+
     statement, pin = RosterStatement.of(proposal.signed), proposal.base
     click.echo(f"roster {statement.number} of {pin.keys.name}, valid until {_day(statement.valid_until)}:")
     if proposal.warning:
@@ -258,6 +264,11 @@ def rotate(
     passphrases: tuple[Path, ...],
 ) -> None:
     """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards."""
+
+    from fedjob.coordinator.exchange import exchange_of
+    from fedjob.coordinator.signing import SignerFolder, rotated
+    from fedjob.identity.statements.key_file import FederationKey
+
     folder = SignerFolder.open(federation, keys[0])
     known = folder.pin()
     number = known.keys.number + 1
@@ -288,6 +299,10 @@ def rotate(
 @click.option("--home", type=HomeFolder(), required=True, help="Home of the node or researcher.")
 def new_key(home: Path) -> None:
     """Give the party of a home new keys, signed with those before; the others accept them by that."""
+
+    from fedjob.coordinator.new_keys import give_new_keys
+    from fedjob.identity.statements.federation_keys import fingerprint_of
+
     party, before, after = give_new_keys(home)
     click.echo(f"{party} has key {fingerprint_of(after)} instead of {fingerprint_of(before)}")
     click.echo(
@@ -308,6 +323,9 @@ def roster() -> None:
 @json_option
 def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
     """Show the newest roster that a home, or a signer, has accepted."""
+
+    from fedjob.identity.statements.federation_keys import fingerprint_of
+
     pin = _pin_of(home, federation)
     rows = [
         {
@@ -347,6 +365,11 @@ def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
 @click.option("--in", "source", type=_FILE, help="File from `federation roster fetch` or a signer.")
 def verify(home: Path | None, federation: Path | None, source: Path | None) -> None:
     """Check the roster that the hub hands out, or that a file has, against the pinned keys."""
+
+    from fedjob.coordinator.exchange import ToSign, read_file
+    from fedjob.identity.membership import load_membership
+    from fedjob.identity.pinned_roster import PinnedRoster
+
     pin = _pin_of(home, federation)
     if source is not None:
         found = ToSign.of_plain(read_file(source))
@@ -378,6 +401,9 @@ def verify(home: Path | None, federation: Path | None, source: Path | None) -> N
 )
 def fetch(file: Path, home: Path) -> None:
     """Write what the hub has to be signed into FILE, for a signer without a network."""
+
+    from fedjob.coordinator.exchange import ToSign, exchange_of, write_file
+
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
     plain = way.fetch()
     ToSign.of_plain(plain)
@@ -397,6 +423,9 @@ def fetch(file: Path, home: Path) -> None:
 )
 def publish(file: Path, home: Path) -> None:
     """Bring the roster that was signed without a network to the hub."""
+
+    from fedjob.coordinator.exchange import ToSign, exchange_of, read_file
+
     found = ToSign.of_plain(read_file(file))
     if found.draft is None:
         raise ConfigError(
@@ -407,6 +436,11 @@ def publish(file: Path, home: Path) -> None:
 
 
 def _pin_of(home: Path | None, federation: Path | None) -> Pin:
+    from fedjob.coordinator.signing import SignerFolder
+    from fedjob.identity.membership import load_membership
+    from fedjob.identity.pinned_roster import load_pin
+    from fedjob.identity.statements.federation_keys import FederationKeys
+
     if home is None:
         return SignerFolder.open(federation, None).pin()
     membership = load_membership(home)

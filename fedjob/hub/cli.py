@@ -14,6 +14,7 @@ from fedjob.common.console import HomeFolder, show_fact, show_rows
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
 from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
+from fedjob.common.terminal.completion import CompletedText, rows_of
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
@@ -36,17 +37,14 @@ credentials_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _complete_party(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the parties of the hub's home whose names begin so, for a shell."""
-    from fedjob.hub.config.limits import HubLimits
-    from fedjob.hub.storage.parties import Parties
+def _parties(given: object) -> list[tuple[str, str]]:
+    """Return the parties of a hub's home, each with its role, for a shell."""
+    home = _home(None if given is None else Path(str(given)))
+    rows = rows_of(home / "hub.sqlite", "SELECT party, role FROM parties ORDER BY party")
+    return [(party, role) for party, role in rows]
 
-    try:
-        with _ledger(_existing(ctx.params.get("home"))) as ledger:
-            names = [member.party for member in Parties(ledger, HubLimits()).all()]
-    except (FedjobError, OSError):  # a shell that completes has no place for errors
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+
+_PARTY = CompletedText(_parties)
 
 
 @click.group()
@@ -375,7 +373,7 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 
 
 @hub.command()
-@click.argument("party", shell_complete=_complete_party)
+@click.argument("party", type=_PARTY)
 @home_option
 @click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
 @click.option(
@@ -542,7 +540,7 @@ def party_list(home: Path | None, as_json: bool) -> None:
 
 
 @party.command("revoke")
-@click.argument("party", shell_complete=_complete_party)
+@click.argument("party", type=_PARTY)
 @home_option
 def party_revoke(party: str, home: Path | None) -> None:
     """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""

@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.console import json_option, size, still_going_on, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
-from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.assets import RegisteredAsset, TypedAssets
-from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_cohort, describe_dataset
-from fedjob.node.data.redescription import describe_changed
-from fedjob.node.owner.datasets import reword_dataset
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.data.assets import RegisteredAsset, TypedAssets
+    from fedjob.node.data.datasets import Datasets, RegisteredDataset
+
 
 MAX_SHOWN_COLUMNS = 20
 
@@ -107,6 +107,9 @@ def data_add(
     PATH is a file, or a folder of images or of tables with the same columns, which are read as one. A dataset of
     several tables or files is given by --asset patients=patients.csv --asset visits=visits.csv instead.
     """
+
+    from fedjob.node.data.datasets import Datasets, describe_cohort, describe_dataset
+
     if (path is None) == (not assets):
         raise SpecError("a dataset is PATH, or one or more --asset ASSET=PATH")
     notes: list[str] = []
@@ -152,6 +155,9 @@ def typed_assets(
     Raises:
         SpecError: one is not in its form, or names an asset that there is not.
     """
+
+    from fedjob.node.data.assets import TypedAssets
+
     paths = {asset: Path(path) for asset, path in _pairs("--asset", assets, "ASSET=PATH").items()}
     mocked = {asset: Path(path) for asset, path in _pairs("--mock", mocks, "ASSET=PATH").items()}
     for_all = [reader for reader in readers if "=" not in reader]
@@ -198,6 +204,9 @@ def _show_reading(
     dataset: RegisteredDataset, notes: list[str], counted: list[str], options: Mapping[str, str]
 ) -> None:
     """Print what was registered and how it was read, so that the owner sees a mistake before researchers do."""
+
+    from fedjob.data.leftovers import leftovers_of
+
     click.echo(
         f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
@@ -254,6 +263,9 @@ def _is_number(text: str) -> bool:
 @json_option
 def data_list(home: NodeHome, as_json: bool) -> None:
     """List the datasets, as their data are now."""
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         _refresh(Datasets(database))
         found = Datasets(database).all()
@@ -286,6 +298,9 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 @json_option
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
     """Show a dataset, its columns and their types."""
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         _refresh(Datasets(database), name)
         dataset = Datasets(database).get(name)
@@ -327,6 +342,10 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
 
     `data list`, `data show` and the node do so by themselves.
     """
+
+    from fedjob.node.data.datasets import Datasets
+    from fedjob.node.data.redescription import describe_changed
+
     with open_database(home) as database, still_going_on("looking at the data"):
         found = describe_changed(Datasets(database), "" if name is None else check_given(name, "a dataset"))
     for one in found:
@@ -339,6 +358,9 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
 
 def _refresh(datasets: Datasets, name: str = "") -> None:
     """Describe what has changed anew, and say so beside the output."""
+
+    from fedjob.node.data.redescription import describe_changed
+
     for one in describe_changed(datasets, name):
         click.echo(f"note: {one}", err=True)
 
@@ -361,6 +383,9 @@ def data_set(
     contacts: tuple[str, ...],
 ) -> None:
     """Change tags, limits and words of dataset NAME; grants for its data stay as they are."""
+
+    from fedjob.node.owner.datasets import reword_dataset
+
     with open_database(home) as database:
         click.echo(
             reword_dataset(
@@ -380,6 +405,9 @@ def data_set(
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
     """Stop offering a dataset; the files stay where they are."""
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         Datasets(database).remove(name)
     click.echo(f"dataset {name} is no longer offered")

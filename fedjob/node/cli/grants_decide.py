@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,18 +14,12 @@ from fedjob.common.errors import SpecError
 from fedjob.common.terminal.times import in_utc
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.config import NodeConfig
-from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
-from fedjob.node.owner.approvals import (
-    Decided,
-    approve_request,
-    decider,
-    make_agreement,
-    reject_request,
-    revoke_grant,
-)
+from fedjob.node.config.limit_words import LOGS, PREDICTIONS
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.owner.approvals import Decided
+
 
 _LIMIT_OPTIONS = (
     click.option(
@@ -93,6 +87,10 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
     """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given."""
+
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.owner.approvals import approve_request
+
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         _show(approve_request(database, config, grant_id, by=by, note=note, **options), as_json)
@@ -105,6 +103,9 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
 @_by_option
 def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
     """Reject request ID, and send the reason to its researcher."""
+
+    from fedjob.node.owner.approvals import reject_request
+
     with open_database(home) as database:
         _show(reject_request(database, grant_id, by=by, reason=reason))
 
@@ -116,6 +117,9 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @_by_option
 def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
     """Withdraw the approval of grant ID; tasks that use it end within a second."""
+
+    from fedjob.node.owner.approvals import revoke_grant
+
     with open_database(home) as database:
         _show(revoke_grant(database, grant_id, by=by, reason=reason))
 
@@ -126,7 +130,7 @@ def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @click.option(
     "--plan", default=None, help="Plan: a hash, the class of an approved plan, FILE.py:CLASS, or fedjob.*."
 )
-@click.option("--data", default=None, help="Dataset: a name or a pattern.")
+@click.option("--data", default=None, type=KnownText("dataset"), help="Dataset: a name or a pattern.")
 @click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
 @click.option("--project", help="Only jobs of this project.")
 @click.option("--note", default="", help="Text that is sent to the researcher.")
@@ -146,6 +150,10 @@ def allow(
     **options: Any,
 ) -> None:
     """Make a standing agreement: jobs that match its patterns run without a request of their own."""
+
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.owner.approvals import make_agreement
+
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         decided = make_agreement(
@@ -164,12 +172,17 @@ def allow(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=KnownText("project"))
 @home_option
 @_by_option
 @_limited
 def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
     """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others."""
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.grants.limits import describe_limits, parse_limits
+    from fedjob.node.owner.approvals import decider
+
     check_given(name, "the name of a project")
     limits = parse_limits(**options)
     with open_database(home) as database:
@@ -185,6 +198,10 @@ def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
 @_by_option
 def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) -> None:
     """Record that you know a researcher's key, so that agreements for several researchers cover them."""
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.owner.approvals import decider
+
     if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")
     check_given(researcher, "the name of a researcher")

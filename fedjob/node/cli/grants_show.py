@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from fedjob.common.console import json_option, print_json, show_fact, show_rows, table
 from fedjob.common.terminal.times import in_utc, utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant
-from fedjob.node.owner.review import plain_price, price_for, review_of, short_price
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.grants.grant import Grant
 
 
 @click.command("list")
@@ -19,6 +21,10 @@ from fedjob.node.owner.review import plain_price, price_for, review_of, short_pr
 @json_option
 def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
     """List the requests of researchers, and the decisions on them."""
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.owner.review import plain_price, price_for, short_price
+
     with open_database(home) as database:
         store = Grants(database)
         found = store.all("pending" if pending else None)
@@ -70,6 +76,9 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
 @json_option
 def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
     """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks."""
+
+    from fedjob.node.owner.review import review_of
+
     with open_database(home) as database:
         review = review_of(database, grant_id)
     if as_json:
@@ -103,6 +112,9 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
 @json_option
 def researchers(home: NodeHome, as_json: bool) -> None:
     """List the researchers whose keys are known."""
+
+    from fedjob.node.grants.decisions import Grants
+
     with open_database(home) as database:
         found = Grants(database).known.all()
     rows = [

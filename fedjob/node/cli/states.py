@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,9 @@ from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.common.files import remove_folder
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.models import OwnModels
-from fedjob.node.queue.store import TaskStore
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.group()
@@ -26,6 +27,9 @@ def state() -> None:
 @json_option
 def state_list(home: NodeHome, as_json: bool) -> None:
     """List the jobs that keep node states here, and their sizes."""
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         kept = list(TaskStore(database).states())
     jobs: dict[str, list[int]] = {}
@@ -50,6 +54,9 @@ def state_list(home: NodeHome, as_json: bool) -> None:
 @home_option
 def state_drop(job: str, home: NodeHome) -> None:
     """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them."""
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         store = TaskStore(database)
         with database.transaction():
@@ -71,6 +78,9 @@ def model() -> None:
 @home_option
 def model_add(name: str, path: Path, home: NodeHome) -> None:
     """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is."""
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     added = OwnModels(home.models).add(name, path)
     click.echo(f"added {added.name}, {size(added.size_bytes)}, sha256 {added.sha256}")
@@ -81,6 +91,9 @@ def model_add(name: str, path: Path, home: NodeHome) -> None:
 @json_option
 def model_list(home: NodeHome, as_json: bool) -> None:
     """List the models with the sha256 that a plan asks for them by."""
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     found = OwnModels(home.models).all().values()
     rows = [
@@ -104,10 +117,13 @@ def model_list(home: NodeHome, as_json: bool) -> None:
 
 
 @model.command("remove")
-@click.argument("name")
+@click.argument("name", type=KnownText("model"))
 @home_option
 def model_remove(name: str, home: NodeHome) -> None:
     """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node."""
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     OwnModels(home.models).remove(name)
     click.echo(f"removed {name}; its file is where it was")

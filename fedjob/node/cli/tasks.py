@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +12,9 @@ from fedjob.common.console import json_option, table
 from fedjob.common.lifecycle import State
 from fedjob.common.terminal.times import in_utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.task_orders import end_task, release_log
-from fedjob.node.queue.store import TaskStore
-from fedjob.node.storage.logs import STREAMS, read_log
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.command()
@@ -25,6 +25,9 @@ from fedjob.node.storage.logs import STREAMS, read_log
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
     """List the tasks computed here, for whom, and how they ended."""
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         found = TaskStore(database).list_tasks(state)
     if as_json:
@@ -58,6 +61,11 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
 @json_option
 def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
     """Show the output and traceback of a task's user code; with --release, send it to the researcher."""
+
+    from fedjob.node.owner.task_orders import release_log
+    from fedjob.node.queue.store import TaskStore
+    from fedjob.node.storage.logs import STREAMS, read_log
+
     with open_database(home) as database:
         store = TaskStore(database)
         found = store.find_task(task)
@@ -78,5 +86,8 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 @home_option
 def kill(task: str, home: NodeHome) -> None:
     """End a task; its researcher is informed that the node's owner ended it."""
+
+    from fedjob.node.owner.task_orders import end_task
+
     with open_database(home) as database:
         click.echo(end_task(home, database, task))

@@ -13,7 +13,6 @@ from fedjob.common.lifecycle import HISTORY
 from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
-from fedjob.researcher.storage.audit_heads import summaries
 
 if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
@@ -97,7 +96,9 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
     """Show a job's spec and record."""
+
     from fedjob.researcher.runner.revival import look, runs
+    from fedjob.researcher.storage.audit_heads import summaries
     from fedjob.researcher.storage.spec import load_spec
 
     folder = folder_of(home, job_id)
@@ -156,6 +157,9 @@ def _privacy(record: JobRecord) -> str:
 
 def _audit_logs(folder: JobFolder) -> str:
     """Return what the replies showed of the nodes' audit logs, in words."""
+
+    from fedjob.researcher.storage.audit_heads import summaries
+
     found = [
         f"{chain.node} {'CONTRADICTS ITSELF: ' + chain.contradictions[0] if chain.contradictions else chain.seq}"
         for chain in summaries(folder.audit_heads)
