@@ -107,7 +107,12 @@ def create(
     folder: Path,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Make the keys of federation NAME, each encrypted with a passphrase; keep them off the network."""
+    """Make the keys of federation NAME, each encrypted with a passphrase; keep them off the network.
+
+    \b
+    fedjob federation create heart --contact 'Ann Lee, ann@clinic.example'
+    fedjob federation create heart --keys 3 --threshold 2 --folder /media/stick
+    """
 
     from fedjob.identity.statements.federation_keys import FederationKeys
     from fedjob.identity.statements.key_file import FederationKey
@@ -152,7 +157,12 @@ def create(
     help="Day from which a party does not count any more.",
 )
 def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> None:
-    """Show what is new, changed or gone at the hub, ask, and sign the next roster."""
+    """Show what is new, changed or gone at the hub, ask, and sign the next roster.
+
+    \b
+    fedjob federation sign --key heart.key --hub https://hub.example.org:8844
+    fedjob federation sign --in to-sign.json --out signed.json
+    """
 
     from fedjob.coordinator.drafts import Wishes
 
@@ -164,7 +174,11 @@ def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> No
 @click.argument("party", nargs=-1, required=True)
 @_signing
 def revoke(party: tuple[str, ...], **options: Any) -> None:
-    """Sign a roster in which PARTY is revoked; its tasks, sessions and connections end within a minute."""
+    """Sign a roster in which PARTY is revoked; its tasks, sessions and connections end within a minute.
+
+    \b
+    fedjob federation revoke clinic-1 --key heart.key --hub https://hub.example.org:8844
+    """
 
     from fedjob.coordinator.drafts import Wishes
 
@@ -263,7 +277,11 @@ def rotate(
     proxy: str,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards."""
+    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards.
+
+    \b
+    fedjob federation rotate --key heart.key --hub https://hub.example.org:8844
+    """
 
     from fedjob.coordinator.exchange import exchange_of
     from fedjob.coordinator.signing import SignerFolder, rotated
@@ -298,7 +316,11 @@ def rotate(
 @federation.command("new-key")
 @click.option("--home", type=HomeFolder(), required=True, help="Home of the node or researcher.")
 def new_key(home: Path) -> None:
-    """Give the party of a home new keys, signed with those before; the others accept them by that."""
+    """Give the party of a home new keys, signed with those before; the others accept them by that.
+
+    \b
+    fedjob federation new-key --home ~/.fedjob/node
+    """
 
     from fedjob.coordinator.new_keys import give_new_keys
     from fedjob.identity.statements.federation_keys import fingerprint_of
@@ -322,7 +344,11 @@ def roster() -> None:
 )
 @json_option
 def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
-    """Show the newest roster that a home, or a signer, has accepted."""
+    """Show the newest roster that a home, or a signer, has accepted.
+
+    \b
+    fedjob federation roster show --home ~/.fedjob/node
+    """
 
     from fedjob.identity.statements.federation_keys import fingerprint_of
 
@@ -364,7 +390,11 @@ def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
 @click.option("--federation", type=_FILE, help="The .federation file.  [default: the only one here]")
 @click.option("--in", "source", type=_FILE, help="File from `federation roster fetch` or a signer.")
 def verify(home: Path | None, federation: Path | None, source: Path | None) -> None:
-    """Check the roster that the hub hands out, or that a file has, against the pinned keys."""
+    """Check the roster that the hub hands out, or that a file has, against the pinned keys.
+
+    \b
+    fedjob federation roster verify --home ~/.fedjob/node
+    """
 
     from fedjob.coordinator.exchange import ToSign, read_file
     from fedjob.identity.membership import load_membership
@@ -400,7 +430,11 @@ def verify(home: Path | None, federation: Path | None, source: Path | None) -> N
     help="Home of a node or researcher, whose way to the hub is used.",
 )
 def fetch(file: Path, home: Path) -> None:
-    """Write what the hub has to be signed into FILE, for a signer without a network."""
+    """Write what the hub has to be signed into FILE, for a signer without a network.
+
+    \b
+    fedjob federation roster fetch to-sign.json --home ~/.fedjob/researcher
+    """
 
     from fedjob.coordinator.exchange import ToSign, exchange_of, write_file
 
@@ -422,7 +456,11 @@ def fetch(file: Path, home: Path) -> None:
     help="Home of a node or researcher, whose way to the hub is used.",
 )
 def publish(file: Path, home: Path) -> None:
-    """Bring the roster that was signed without a network to the hub."""
+    """Bring the roster that was signed without a network to the hub.
+
+    \b
+    fedjob federation roster publish signed.json --home ~/.fedjob/researcher
+    """
 
     from fedjob.coordinator.exchange import ToSign, exchange_of, read_file
 

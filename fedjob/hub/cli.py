@@ -180,7 +180,13 @@ def start(
     log_files: int,
     **rest: Any,
 ) -> None:
-    """Run the hub until Ctrl-C or SIGTERM."""
+    """Run the hub until Ctrl-C or SIGTERM.
+
+    \b
+    fedjob hub start
+    fedjob hub start --host 0.0.0.0 --tls-cert hub.pem --tls-key hub.key
+    fedjob hub start --storage 's3://fedjob/objects?endpoint=https://s3.example.org'
+    """
     import asyncio
     import signal
 
@@ -285,7 +291,12 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 @click.option("--limits", "with_limits", is_flag=True, help="Show every limit, too.")
 @json_option
 def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
-    """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
+    """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run.
+
+    \b
+    fedjob hub status
+    fedjob hub status --limits
+    """
     from dataclasses import asdict
 
     from fedjob.hub.config.limits import HubLimits
@@ -331,7 +342,11 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
 @home_option
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check the hub's machine, process, ports, certificate and broker; print what to do about problems."""
+    """Check the hub's machine, process, ports, certificate and broker; print what to do about problems.
+
+    \b
+    fedjob hub doctor
+    """
     from fedjob.doctor.findings import rows_of
     from fedjob.hub.doctor import examine
 
@@ -347,7 +362,11 @@ def doctor(home: Path | None, as_json: bool) -> None:
 @credentials_option
 @json_option
 def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_json: bool) -> None:
-    """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
+    """Remove the objects of jobs that expired without being ended, and files that a crash left behind.
+
+    \b
+    fedjob hub gc
+    """
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.objects import ObjectStore
@@ -390,7 +409,12 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 def invite(
     party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
 ) -> None:
-    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
+    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster.
+
+    \b
+    fedjob hub invite clinic-1
+    fedjob hub invite alice --role researcher --url https://hub.example.org:8844
+    """
     from fedjob.common.files import write_atomic
     from fedjob.common.http_client import check_http_url
     from fedjob.common.network.tls_trouble import check_authority
@@ -455,7 +479,11 @@ def invite(
 @home_option
 @click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
 def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
-    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
+    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe.
+
+    \b
+    fedjob hub backup hub.backup
+    """
     from fedjob.common.console import size
     from fedjob.identity.home_backup import back_up
     from fedjob.identity.loopback import SECRET_NAME
@@ -482,7 +510,11 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
 @click.option("--storage", help="The s3://... in which the hub's objects lie.")
 @credentials_option
 def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login: Path | None) -> None:
-    """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
+    """Make a hub's home of the backup FILE; the folder must be empty, or not be there.
+
+    \b
+    fedjob hub restore hub.backup --home ~/.fedjob/hub
+    """
     from fedjob.common.terminal.times import when
     from fedjob.identity.home_backup import restore
 
@@ -518,7 +550,12 @@ def party() -> None:
 @home_option
 @json_option
 def party_list(home: Path | None, as_json: bool) -> None:
-    """List all parties."""
+    """List all parties.
+
+    \b
+    fedjob hub party list
+    fedjob hub party list --json
+    """
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
 
@@ -543,7 +580,11 @@ def party_list(home: Path | None, as_json: bool) -> None:
 @click.argument("party", type=_PARTY)
 @home_option
 def party_revoke(party: str, home: Path | None) -> None:
-    """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
+    """Revoke PARTY at once: its token at the hub and its password at the broker stop working.
+
+    \b
+    fedjob hub party revoke clinic-1
+    """
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
     from fedjob.hub.storage.rosters import RosterBook

@@ -80,7 +80,12 @@ def _home_of(context: click.Context, home: NodeHome) -> NodeHome:
 def verify(
     context: click.Context, home: NodeHome, against: tuple[str, ...], chain: Path | None, as_json: bool
 ) -> None:
-    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold."""
+    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold.
+
+    \b
+    fedjob node audit verify
+    fedjob node audit verify --against heads.jsonl
+    """
 
     from fedjob.node.storage.audit import Audit, check_chain
 
@@ -111,7 +116,12 @@ def verify(
 @click.option("--force", is_flag=True, help="Replace the file that is there.")
 @click.pass_context
 def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> None:
-    """Verify the chain and write all records to FILE: .csv for a spreadsheet, else JSON lines."""
+    """Verify the chain and write all records to FILE: .csv for a spreadsheet, else JSON lines.
+
+    \b
+    fedjob node audit export audit.csv
+    fedjob node audit export audit.jsonl --force
+    """
 
     from fedjob.node.storage.audit import Audit
 

@@ -25,7 +25,11 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_FILE
 @home_option
 def backup_command(file: Path, home: NodeHome) -> None:
-    """Write the node's home into FILE, while it runs or not: keep it safe, it holds the node's keys."""
+    """Write the node's home into FILE, while it runs or not: keep it safe, it holds the node's keys.
+
+    \b
+    fedjob node backup node.backup
+    """
 
     from fedjob.identity.home_backup import back_up
 
@@ -40,7 +44,11 @@ def backup_command(file: Path, home: NodeHome) -> None:
 @_FILE
 @home_option
 def restore_command(file: Path, home: NodeHome) -> None:
-    """Make a node's home of the backup FILE; the folder must be empty, or not be there."""
+    """Make a node's home of the backup FILE; the folder must be empty, or not be there.
+
+    \b
+    fedjob node restore node.backup --home ~/.fedjob/node
+    """
 
     from fedjob.identity.home_backup import restore
 

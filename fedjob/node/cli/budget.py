@@ -107,7 +107,11 @@ def budget_set(
 @home_option
 @json_option
 def budget_show(dataset: str | None, home: NodeHome, as_json: bool) -> None:
-    """Show the privacy budgets, of DATASET or of all, what was spent of each, and what is left."""
+    """Show the privacy budgets, of DATASET or of all, what was spent of each, and what is left.
+
+    \b
+    fedjob node budget show
+    """
 
     from fedjob.node.owner.budgets import state_of
     from fedjob.node.protection.privacy_accounts import PrivacyAccounts
@@ -145,6 +149,9 @@ def budget_history(dataset: str | None, home: NodeHome, job: str, as_json: bool)
     """Show every charge, the newest first: for whom, what it costs alone, and whether it is spent.
 
     Costs of several charges are less than their sum: `budget show` has them together.
+
+    \b
+    fedjob node budget history heart
     """
 
     from fedjob.node.protection.privacy_accounts import PrivacyAccounts

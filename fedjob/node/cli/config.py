@@ -26,7 +26,11 @@ def config() -> None:
 @home_option
 @json_option
 def config_show(home: NodeHome, as_json: bool) -> None:
-    """Show every setting that is in force."""
+    """Show every setting that is in force.
+
+    \b
+    fedjob node config show
+    """
 
     from fedjob.node.owner.settings import shown_setting
 
@@ -42,7 +46,11 @@ def config_show(home: NodeHome, as_json: bool) -> None:
 @click.argument("key", type=KnownText("setting"))
 @home_option
 def config_get(key: str, home: NodeHome) -> None:
-    """Print one setting that is in force."""
+    """Print one setting that is in force.
+
+    \b
+    fedjob node config get approval
+    """
 
     from fedjob.node.owner.settings import check_setting, shown_setting
 
@@ -57,7 +65,12 @@ def config_get(key: str, home: NodeHome) -> None:
 )
 @home_option
 def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
-    """Change settings, those that belong together at once; a running node applies them within a second."""
+    """Change settings, those that belong together at once; a running node applies them within a second.
+
+    \b
+    fedjob node config set workers 2 approval on
+    fedjob node config set gpus 0,1
+    """
 
     from fedjob.node.owner.settings import set_settings
 
@@ -72,7 +85,11 @@ def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
 @click.argument("keys", type=KnownText("setting"), nargs=-1, required=True)
 @home_option
 def config_unset(keys: tuple[str, ...], home: NodeHome) -> None:
-    """Take settings out of the file, so that their defaults hold; also those that nobody knows."""
+    """Take settings out of the file, so that their defaults hold; also those that nobody knows.
+
+    \b
+    fedjob node config unset workers
+    """
 
     from fedjob.node.owner.settings import unset_settings
 

@@ -81,7 +81,12 @@ def init(
     proxy: str | None,
     key: Path | None,
 ) -> None:
-    """Make a node's home and join a federation."""
+    """Make a node's home and join a federation.
+
+    \b
+    fedjob node init --id clinic-1 --invite clinic-1.invitation
+    fedjob node init --id clinic-1 --hub http://127.0.0.1:8844
+    """
 
     from fedjob.identity.client_certificate import own_certificate
     from fedjob.node.startup import init_node
@@ -105,7 +110,12 @@ def init(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
 def start(home: NodeHome, workers: int | None, log_format: str | None, detach: bool) -> None:
-    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
+    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C.
+
+    \b
+    fedjob node start
+    fedjob node start --workers 2 --detach
+    """
 
     from fedjob.node.daemon.settings import Settings
 
@@ -256,7 +266,11 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
 @click.command()
 @home_option
 def stop(home: NodeHome) -> None:
-    """Stop the running node; unfinished tasks continue at the next start."""
+    """Stop the running node; unfinished tasks continue at the next start.
+
+    \b
+    fedjob node stop
+    """
 
     from fedjob.node.owner.node_state import stop_node
 
@@ -267,7 +281,12 @@ def stop(home: NodeHome) -> None:
 @home_option
 @json_option
 def status(home: NodeHome, as_json: bool) -> None:
-    """Show whether the node runs, its queue, its workers, and the messages it dropped."""
+    """Show whether the node runs, its queue, its workers, and the messages it dropped.
+
+    \b
+    fedjob node status
+    fedjob node status --json
+    """
 
     from fedjob.node.owner.node_state import node_facts
     from fedjob.node.owner.settings import settings_in_force

@@ -106,6 +106,11 @@ def data_add(
 
     PATH is a file, or a folder of images or of tables with the same columns, which are read as one. A dataset of
     several tables or files is given by --asset patients=patients.csv --asset visits=visits.csv instead.
+
+    \b
+    fedjob node data add heart heart.csv --tags heart,uci --min-rows 10
+    fedjob node data add scans images/ --tags chest --contact 'Ann Lee, data steward, ann@clinic.example'
+    fedjob node data add ward --asset patients=patients.csv --asset visits=visits.csv
     """
 
     from fedjob.node.data.datasets import Datasets, describe_cohort, describe_dataset
@@ -262,7 +267,11 @@ def _is_number(text: str) -> bool:
 @home_option
 @json_option
 def data_list(home: NodeHome, as_json: bool) -> None:
-    """List the datasets, as their data are now."""
+    """List the datasets, as their data are now.
+
+    \b
+    fedjob node data list
+    """
 
     from fedjob.node.data.datasets import Datasets
 
@@ -297,7 +306,11 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 @home_option
 @json_option
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
-    """Show a dataset, its columns and their types."""
+    """Show a dataset, its columns and their types.
+
+    \b
+    fedjob node data show heart
+    """
 
     from fedjob.node.data.datasets import Datasets
 
@@ -341,6 +354,10 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
     """Look at the data of NAME, or of all datasets, and describe those anew that have changed.
 
     `data list`, `data show` and the node do so by themselves.
+
+    \b
+    fedjob node data refresh
+    fedjob node data refresh heart
     """
 
     from fedjob.node.data.datasets import Datasets
@@ -382,7 +399,11 @@ def data_set(
     description: str | None,
     contacts: tuple[str, ...],
 ) -> None:
-    """Change tags, limits and words of dataset NAME; grants for its data stay as they are."""
+    """Change tags, limits and words of dataset NAME; grants for its data stay as they are.
+
+    \b
+    fedjob node data set heart --min-rows 20 --description 'Heart disease, 2019 to 2024'
+    """
 
     from fedjob.node.owner.datasets import reword_dataset
 
@@ -404,7 +425,11 @@ def data_set(
 @click.argument("name", type=KnownText("dataset"))
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
-    """Stop offering a dataset; the files stay where they are."""
+    """Stop offering a dataset; the files stay where they are.
+
+    \b
+    fedjob node data remove heart
+    """
 
     from fedjob.node.data.datasets import Datasets
 

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 )
 @json_option
 def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
-    """Check this machine, the way to the hub, the hub and the node; print what to do and who can do it."""
+    """Check this machine, the way to the hub, the hub and the node; print what to do and who can do it.
+
+    \b
+    fedjob node doctor
+    fedjob node doctor --for-it it.md
+    """
 
     from fedjob.doctor.it_page import page_for_it
     from fedjob.identity.membership import load_membership

@@ -86,7 +86,12 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @_limited
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
-    """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given."""
+    """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given.
+
+    \b
+    fedjob node grants approve 3f9a --until 30d --runs 5
+    fedjob node grants approve 3f9a --protection secagg:3 --arg lr=0.001..0.1 --logs none
+    """
 
     from fedjob.node.config.config import NodeConfig
     from fedjob.node.owner.approvals import approve_request
@@ -102,7 +107,11 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
 @click.option("--reason", required=True, help="Text that is sent to the researcher.")
 @_by_option
 def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Reject request ID, and send the reason to its researcher."""
+    """Reject request ID, and send the reason to its researcher.
+
+    \b
+    fedjob node grants reject 3f9a --reason 'no approval of the ethics board yet'
+    """
 
     from fedjob.node.owner.approvals import reject_request
 
@@ -116,7 +125,11 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @click.option("--reason", default="", help="Text that is sent to the researcher.")
 @_by_option
 def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Withdraw the approval of grant ID; tasks that use it end within a second."""
+    """Withdraw the approval of grant ID; tasks that use it end within a second.
+
+    \b
+    fedjob node grants revoke 3f9a --reason 'the study has ended'
+    """
 
     from fedjob.node.owner.approvals import revoke_grant
 
@@ -149,7 +162,12 @@ def allow(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a standing agreement: jobs that match its patterns run without a request of their own."""
+    """Make a standing agreement: jobs that match its patterns run without a request of their own.
+
+    \b
+    fedjob node grants allow --who alice --plan 'fedjob.*' --data heart --until 30d
+    fedjob node grants allow --who org:acme --use mock
+    """
 
     from fedjob.node.config.config import NodeConfig
     from fedjob.node.owner.approvals import make_agreement
@@ -177,7 +195,11 @@ def allow(
 @_by_option
 @_limited
 def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
-    """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others."""
+    """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others.
+
+    \b
+    fedjob node grants project trial-7 --runs 20 --min-rows 50
+    """
 
     from fedjob.node.grants.decisions import Grants
     from fedjob.node.grants.limits import describe_limits, parse_limits
@@ -197,7 +219,11 @@ def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
 @click.option("--org", default="", help="The organisation that they belong to.")
 @_by_option
 def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) -> None:
-    """Record that you know a researcher's key, so that agreements for several researchers cover them."""
+    """Record that you know a researcher's key, so that agreements for several researchers cover them.
+
+    \b
+    fedjob node grants know alice --key 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f --org acme
+    """
 
     from fedjob.node.grants.decisions import Grants
     from fedjob.node.owner.approvals import decider

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.option("--pending", is_flag=True, help="List only requests that wait for a decision.")
 @json_option
 def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
-    """List the requests of researchers, and the decisions on them."""
+    """List the requests of researchers, and the decisions on them.
+
+    \b
+    fedjob node grants list --pending
+    """
 
     from fedjob.node.grants.decisions import Grants
     from fedjob.node.owner.review import plain_price, price_for, short_price
@@ -75,7 +79,11 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
 @click.option("--code", is_flag=True, help="Print the plan's text too, exactly as it would run.")
 @json_option
 def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
-    """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks."""
+    """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks.
+
+    \b
+    fedjob node grants show 3f9a --code
+    """
 
     from fedjob.node.owner.review import review_of
 
@@ -111,7 +119,11 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
 @home_option
 @json_option
 def researchers(home: NodeHome, as_json: bool) -> None:
-    """List the researchers whose keys are known."""
+    """List the researchers whose keys are known.
+
+    \b
+    fedjob node grants researchers
+    """
 
     from fedjob.node.grants.decisions import Grants
 

@@ -57,6 +57,10 @@ def join(
     """Make a node of INVITATION: its home, its keys and its place in the federation; check it and start it.
 
     On a terminal it asks for what is missing (a certificate's authority, a proxy); elsewhere it asks nothing.
+
+    \b
+    fedjob node join clinic-1.invitation --detach
+    fedjob node join clinic-1.invitation --systemd --proxy http://proxy.clinic.example:3128
     """
 
     from fedjob.identity.client_certificate import own_certificate

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 @click.command()
 @home_option
 def notify(home: NodeHome) -> None:
-    """Send a notice as a test, by every way that `notify_mail`, `notify_webhook` and `notify_command` set."""
+    """Send a notice as a test, by every way that `notify_mail`, `notify_webhook` and `notify_command` set.
+
+    \b
+    fedjob node config set notify_mail owner@clinic.example
+    fedjob node notify
+    """
 
     from fedjob.identity.keys import Identity
     from fedjob.node.config.config import NodeConfig

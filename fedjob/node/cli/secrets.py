@@ -27,7 +27,11 @@ def secrets() -> None:
 @click.argument("name")
 @home_option
 def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
-    """Store secret NAME of DATASET; its value is prompted for, or read from standard input."""
+    """Store secret NAME of DATASET; its value is prompted for, or read from standard input.
+
+    \b
+    fedjob node secrets set heart password
+    """
 
     from fedjob.node.data.datasets import Datasets
     from fedjob.node.storage.secrets import Secrets
@@ -50,7 +54,11 @@ def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
 @home_option
 @json_option
 def secrets_list(home: NodeHome, as_json: bool) -> None:
-    """List the names of secrets, never their values."""
+    """List the names of secrets, never their values.
+
+    \b
+    fedjob node secrets list
+    """
 
     from fedjob.node.storage.secrets import Secrets
 
@@ -71,7 +79,11 @@ def secrets_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("name")
 @home_option
 def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:
-    """Remove secret NAME of DATASET."""
+    """Remove secret NAME of DATASET.
+
+    \b
+    fedjob node secrets remove heart password
+    """
 
     from fedjob.node.storage.secrets import Secrets
 

@@ -26,7 +26,11 @@ def state() -> None:
 @home_option
 @json_option
 def state_list(home: NodeHome, as_json: bool) -> None:
-    """List the jobs that keep node states here, and their sizes."""
+    """List the jobs that keep node states here, and their sizes.
+
+    \b
+    fedjob node state list
+    """
 
     from fedjob.node.queue.store import TaskStore
 
@@ -53,7 +57,11 @@ def state_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("job", type=KnownText("job"))
 @home_option
 def state_drop(job: str, home: NodeHome) -> None:
-    """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them."""
+    """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them.
+
+    \b
+    fedjob node state drop job_0191
+    """
 
     from fedjob.node.queue.store import TaskStore
 
@@ -77,7 +85,11 @@ def model() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @home_option
 def model_add(name: str, path: Path, home: NodeHome) -> None:
-    """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is."""
+    """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is.
+
+    \b
+    fedjob node model add bert-small /models/bert-small.safetensors
+    """
 
     from fedjob.node.data.models import OwnModels
 
@@ -90,7 +102,11 @@ def model_add(name: str, path: Path, home: NodeHome) -> None:
 @home_option
 @json_option
 def model_list(home: NodeHome, as_json: bool) -> None:
-    """List the models with the sha256 that a plan asks for them by."""
+    """List the models with the sha256 that a plan asks for them by.
+
+    \b
+    fedjob node model list
+    """
 
     from fedjob.node.data.models import OwnModels
 
@@ -120,7 +136,11 @@ def model_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("name", type=KnownText("model"))
 @home_option
 def model_remove(name: str, home: NodeHome) -> None:
-    """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node."""
+    """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node.
+
+    \b
+    fedjob node model remove bert-small
+    """
 
     from fedjob.node.data.models import OwnModels
 

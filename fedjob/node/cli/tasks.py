@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 )
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
-    """List the tasks computed here, for whom, and how they ended."""
+    """List the tasks computed here, for whom, and how they ended.
+
+    \b
+    fedjob node tasks --state running
+    """
 
     from fedjob.node.queue.store import TaskStore
 
@@ -60,7 +64,12 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
 @home_option
 @json_option
 def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
-    """Show the output and traceback of a task's user code; with --release, send it to the researcher."""
+    """Show the output and traceback of a task's user code; with --release, send it to the researcher.
+
+    \b
+    fedjob node logs 5b21
+    fedjob node logs 5b21 --release
+    """
 
     from fedjob.node.owner.task_orders import release_log
     from fedjob.node.queue.store import TaskStore
@@ -85,7 +94,11 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 @click.argument("task", type=KnownText("task"))
 @home_option
 def kill(task: str, home: NodeHome) -> None:
-    """End a task; its researcher is informed that the node's owner ended it."""
+    """End a task; its researcher is informed that the node's owner ended it.
+
+    \b
+    fedjob node kill 5b21
+    """
 
     from fedjob.node.owner.task_orders import end_task
 

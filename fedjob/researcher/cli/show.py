@@ -44,6 +44,10 @@ def list_jobs(
     """List the jobs of this home in order of submission, newest last.
 
     PREFIX is how a job's id begins. Drafts are listed with --state draft.
+
+    \b
+    fedjob job list --state active
+    fedjob job list --name 'heart*' --max 10 --reverse
     """
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.runner.revival import look
@@ -95,7 +99,12 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @HOME
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Show a job's spec and record."""
+    """Show a job's spec and record.
+
+    \b
+    fedjob job show heart
+    fedjob job show 0191 --json
+    """
 
     from fedjob.researcher.runner.revival import look, runs
     from fedjob.researcher.storage.audit_heads import summaries
@@ -226,7 +235,11 @@ def _waited_for(folder: JobFolder) -> list[str]:
 @HOME
 @json_option
 def why(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Explain why a job waits or has ended, and whom to ask."""
+    """Explain why a job waits or has ended, and whom to ask.
+
+    \b
+    fedjob job why heart
+    """
     from fedjob.researcher.monitoring.diagnosis import explain
     from fedjob.researcher.runner.revival import look, runs
     from fedjob.researcher.storage.event_log import read_events

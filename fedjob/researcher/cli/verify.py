@@ -33,6 +33,10 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
     Compare also what the replies said of their nodes' audit logs: whether one was rewritten or cut back meanwhile.
     The exit code is 0 if every round gave the same bytes and no audit log contradicts itself, 1 if not, or if a
     round could not be computed again; a secure sum never can be, and its total is compared alone.
+
+    \b
+    fedjob verify heart
+    fedjob verify job_0191 --heads heads.jsonl
     """
 
     from fedjob.researcher.rounds.verification import SECURE, verify_job
