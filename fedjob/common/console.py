@@ -29,7 +29,7 @@ from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, R
 from fedjob.common.files import private_process
 from fedjob.common.notebooks.short_traceback import VARIABLE, wants_whole
 from fedjob.common.terminal.colours import colour_of, has_colours, painted
-from fedjob.common.terminal.tables import table_lines, wrapped
+from fedjob.common.terminal.tables import table_lines, width_of, wrapped
 
 
 class LazyGroup(click.Group):
@@ -293,6 +293,22 @@ def show_fact(name: str, value: str, column: int) -> None:
     colour = colour_of(name, text) if has_colours(sys.stdout) else ""
     for number, line in enumerate([text] if room is None else wrapped(text, room) or [""]):
         click.echo(f"{'' if number else name:<{column}}{painted(line, colour)}")
+
+
+def show_step(text: str, command: str, column: int) -> None:
+    """Print what there is to do, and the command for it: beside it, or below it where a terminal is narrow.
+
+    Args:
+        column: in which the command begins.
+    """
+    line, command = f"  {printable(text)}", printable(command)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if room is not None and column + width_of(command) > room:
+        click.echo("\n".join(wrapped(line.strip(), room - 2)))
+        if command:
+            click.echo(f"      {command}")
+        return
+    click.echo(f"{line}{' ' * (column - width_of(line))}{command}".rstrip())
 
 
 def size(num_bytes: int) -> str:
