@@ -37,15 +37,28 @@ _COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, commands_of=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    commands_of=_COMMANDS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="fedjob")
-def cli() -> None:
-    """Federated learning jobs: train on data that never leaves its owners."""
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Federated learning jobs: train on data that never leaves its owners.
+
+    Without a command fedjob says what to do next in the homes of this user.
+    """
+    if context.invoked_subcommand is None:
+        from fedjob.first_screen import show_first_screen
+
+        show_first_screen()
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; an error of fedjob is shown as one line, never as a traceback."""
-    run_command_line(cli, args)
+    run_command_line(cli, args, prog_name="fedjob")
 
 
 if __name__ == "__main__":

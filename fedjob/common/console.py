@@ -8,24 +8,28 @@ import gc
 import json
 import os
 import re
+import shutil
 import sqlite3
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from fedjob.common.checks import printable
 from fedjob.common.errors import BrokerUnreachable, FedjobError, NotPermitted, RepositoryUnreachable
 from fedjob.common.files import private_process
 from fedjob.common.notebooks.short_traceback import VARIABLE, wants_whole
+from fedjob.common.terminal.colours import colour_of, has_colours, painted
+from fedjob.common.terminal.tables import table_lines, width_of, wrapped
 
 
 class LazyGroup(click.Group):
@@ -48,6 +52,26 @@ class LazyGroup(click.Group):
         module, attribute, _ = self._commands_of[cmd_name]
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=about)
+            for name, (_, _, about) in self._commands_of.items()
+            if name.startswith(incomplete)
+        ]
+        return [
+            *found,
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]  # a group's own imports them all
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self._commands_of and not args[0].startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(args[0], self._commands_of, n=1)
+            there = f"do you mean {near[0]}?" if near else f"there are {', '.join(self._commands_of)}"
+            ctx.fail(f"there is no command {args[0][:40]!r}: {there}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -76,12 +100,31 @@ def run_command_line(
     atexit.register(gc.freeze)  # what imports have made goes with the process: for torch that saves a second
     try:
         with private_process():
-            command(args, prog_name=prog_name)
+            code = command.main(args, prog_name=prog_name, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        _refuse(error)
+    except click.Abort:
+        click.echo("fedjob: interrupted", err=True)
+        sys.exit(1)
     except Exception as error:  # whatever it is: a command line shows no traceback
         if wants_whole():
             raise
         click.echo(f"fedjob: {explain(error, _role(sys.argv[1:] if args is None else args))}", err=True)
         sys.exit(2 if isinstance(error, (BrokerUnreachable, RepositoryUnreachable, NotPermitted)) else 1)
+
+
+def _refuse(error: click.ClickException) -> NoReturn:
+    """Print what is wrong with a command line, with the prefix that every error has, and how it is used."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    else:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        click.echo(f"fedjob: {printable(error.format_message())}", err=True)
+        if context is not None:
+            click.echo(context.get_usage(), err=True)
+            click.echo(f"Examples and options: {context.command_path} --help", err=True)
+    sys.exit(error.exit_code)
 
 
 def _role(words: Sequence[str]) -> str:
@@ -144,6 +187,8 @@ def how_to_install(package: str, role: str = "") -> str:
         package: the name by which it is imported.
         role: the extra to name if it is one of several that bring it.
     """
+    from importlib.metadata import requires  # here: it takes a third of the time of a command line's start
+
     names = {package.lower(), *_DISTRIBUTIONS.get(package, ())}
     needs = [_NEED.match(need) for need in requires("fedjob") or ()]
     found = [need for need in needs if need is not None and need["name"].lower() in names]
@@ -202,8 +247,14 @@ def still_going_on(what: str, *, every_s: float = 5.0) -> Iterator[None]:
         speaker.join()
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, *, empty: str = "nothing to show") -> None:
-    """Print rows that have the same keys: as JSON where it is asked for, else as a table."""
+def show_rows(
+    rows: Sequence[Mapping[str, Any]],
+    as_json: bool,
+    *,
+    empty: str = "nothing to show",
+    ids: Collection[str] = (),
+) -> None:
+    """Print rows that have the same keys: as JSON where it is asked for, else as a table, as `table` does."""
     if as_json:
         print_json(list(rows))
         return
@@ -211,26 +262,53 @@ def show_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, *, empty: str = 
         tuple(rows[0]) if rows else (),
         [tuple("yes" if v is True else "no" if v is False else str(v) for v in row.values()) for row in rows],
         empty=empty,
+        ids=ids,
     )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-    """Draw a table on a terminal; in a pipe, print tab-separated lines."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str, ids: Collection[str] = ()
+) -> None:
+    """Print a table: as wide as the terminal at most, with colours for states; in a pipe one line a row, without.
+
+    Args:
+        ids: columns of ids, whose beginnings are enough where the terminal is narrow.
+    """
     if not rows:
         click.echo(empty, err=not sys.stdout.isatty())
         return
-    if not sys.stdout.isatty():
-        for row in (header, *rows):
-            click.echo("\t".join(printable(cell) for cell in row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in table_lines(header, rows, width=width, colours=has_colours(sys.stdout), ids=ids):
+        click.echo(line)
 
-    drawn = Table(*header, box=None, header_style="bold")
-    for row in rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(drawn)
+
+def show_fact(name: str, value: str, column: int) -> None:
+    """Print a name and its value on a line; in a terminal a long value goes on below itself.
+
+    Args:
+        column: in which the value begins.
+    """
+    room = max(20, shutil.get_terminal_size().columns - column) if sys.stdout.isatty() else None
+    text = printable(value)
+    colour = colour_of(name, text) if has_colours(sys.stdout) else ""
+    for number, line in enumerate([text] if room is None else wrapped(text, room) or [""]):
+        click.echo(f"{'' if number else name:<{column}}{painted(line, colour)}")
+
+
+def show_step(text: str, command: str, column: int) -> None:
+    """Print what there is to do, and the command for it: beside it, or below it where a terminal is narrow.
+
+    Args:
+        column: in which the command begins.
+    """
+    line, command = f"  {printable(text)}", printable(command)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if room is not None and column + width_of(command) > room:
+        click.echo("\n".join(wrapped(line.strip(), room - 2)))
+        if command:
+            click.echo(f"      {command}")
+        return
+    click.echo(f"{line}{' ' * (column - width_of(line))}{command}".rstrip())
 
 
 def size(num_bytes: int) -> str:
@@ -240,8 +318,3 @@ def size(num_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-def when(at: float | None, never: str = "-") -> str:
-    """Return seconds since 1970 as local date and time; `never` for None and 0."""
-    return never if not at else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -7,30 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.console import HomeFolder, json_option, print_json, show_rows, when
+from fedjob.common.console import HomeFolder, json_option, print_json, show_rows
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
-from fedjob.coordinator.drafts import Wishes
-from fedjob.coordinator.exchange import (
-    Exchange,
-    FileExchange,
-    ToSign,
-    exchange_of,
-    read_file,
-    write_file,
-)
-from fedjob.coordinator.new_keys import give_new_keys
-from fedjob.coordinator.signing import Proposal, SignerFolder, add_signatures, propose, rotated
-from fedjob.identity.membership import load_membership
-from fedjob.identity.pinned_roster import PinnedRoster, load_pin
-from fedjob.identity.statements.federation_keys import FederationKeys, fingerprint_of
-from fedjob.identity.statements.key_file import FederationKey
-from fedjob.identity.statements.pin import Pin
-from fedjob.identity.statements.roster_statement import DAY_S, MAX_VALID_S, RosterStatement
+from fedjob.common.terminal.times import when
+
+if TYPE_CHECKING:
+    from fedjob.coordinator.drafts import Wishes
+    from fedjob.coordinator.exchange import Exchange
+    from fedjob.coordinator.signing import Proposal, SignerFolder
+    from fedjob.identity.statements.pin import Pin
+
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -61,7 +52,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--days",
-        type=click.IntRange(1, MAX_VALID_S // DAY_S),
+        type=click.IntRange(1, 400),
         default=90,
         show_default=True,
         help="For which the roster is valid.",
@@ -116,7 +107,16 @@ def create(
     folder: Path,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Make the keys of federation NAME, each encrypted with a passphrase; keep them off the network."""
+    """Make the keys of federation NAME, each encrypted with a passphrase; keep them off the network.
+
+    \b
+    fedjob federation create heart --contact 'Ann Lee, ann@clinic.example'
+    fedjob federation create heart --keys 3 --threshold 2 --folder /media/stick
+    """
+
+    from fedjob.identity.statements.federation_keys import FederationKeys
+    from fedjob.identity.statements.key_file import FederationKey
+
     made = [FederationKey.generate() for _ in range(num_keys)]
     public = FederationKeys(
         federation_id or f"fed_{secrets.token_hex(8)}",
@@ -157,7 +157,15 @@ def create(
     help="Day from which a party does not count any more.",
 )
 def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> None:
-    """Show what is new, changed or gone at the hub, ask, and sign the next roster."""
+    """Show what is new, changed or gone at the hub, ask, and sign the next roster.
+
+    \b
+    fedjob federation sign --key heart.key --hub https://hub.example.org:8844
+    fedjob federation sign --in to-sign.json --out signed.json
+    """
+
+    from fedjob.coordinator.drafts import Wishes
+
     ends = dict(_end_of(each) for each in until)
     _sign(Wishes(readmit=frozenset(readmit), until=ends, days=options.pop("days")), **options)
 
@@ -166,7 +174,14 @@ def sign(readmit: tuple[str, ...], until: tuple[str, ...], **options: Any) -> No
 @click.argument("party", nargs=-1, required=True)
 @_signing
 def revoke(party: tuple[str, ...], **options: Any) -> None:
-    """Sign a roster in which PARTY is revoked; its tasks, sessions and connections end within a minute."""
+    """Sign a roster in which PARTY is revoked; its tasks, sessions and connections end within a minute.
+
+    \b
+    fedjob federation revoke clinic-1 --key heart.key --hub https://hub.example.org:8844
+    """
+
+    from fedjob.coordinator.drafts import Wishes
+
     _sign(Wishes(revoke=frozenset(party), days=options.pop("days")), **{**options, "anew": True})
 
 
@@ -185,6 +200,10 @@ def _sign(
     anew: bool,
     yes: bool,
 ) -> None:
+    from fedjob.coordinator.exchange import FileExchange, ToSign, exchange_of
+    from fedjob.coordinator.signing import SignerFolder, add_signatures, propose
+    from fedjob.identity.statements.key_file import FederationKey
+
     if source is not None and (hub or home):
         raise SpecError("expected --in FILE, or --hub URL, or --home FOLDER, found two of them")
     folder = SignerFolder.open(federation, keys[0] if keys else None)
@@ -211,6 +230,8 @@ def _sign(
 
 
 def _show_proposal(proposal: Proposal) -> None:
+    from fedjob.identity.statements.roster_statement import RosterStatement
+
     statement, pin = RosterStatement.of(proposal.signed), proposal.base
     click.echo(f"roster {statement.number} of {pin.keys.name}, valid until {_day(statement.valid_until)}:")
     if proposal.warning:
@@ -256,7 +277,16 @@ def rotate(
     proxy: str,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards."""
+    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards.
+
+    \b
+    fedjob federation rotate --key heart.key --hub https://hub.example.org:8844
+    """
+
+    from fedjob.coordinator.exchange import exchange_of
+    from fedjob.coordinator.signing import SignerFolder, rotated
+    from fedjob.identity.statements.key_file import FederationKey
+
     folder = SignerFolder.open(federation, keys[0])
     known = folder.pin()
     number = known.keys.number + 1
@@ -286,7 +316,15 @@ def rotate(
 @federation.command("new-key")
 @click.option("--home", type=HomeFolder(), required=True, help="Home of the node or researcher.")
 def new_key(home: Path) -> None:
-    """Give the party of a home new keys, signed with those before; the others accept them by that."""
+    """Give the party of a home new keys, signed with those before; the others accept them by that.
+
+    \b
+    fedjob federation new-key --home ~/.fedjob/node
+    """
+
+    from fedjob.coordinator.new_keys import give_new_keys
+    from fedjob.identity.statements.federation_keys import fingerprint_of
+
     party, before, after = give_new_keys(home)
     click.echo(f"{party} has key {fingerprint_of(after)} instead of {fingerprint_of(before)}")
     click.echo(
@@ -306,7 +344,14 @@ def roster() -> None:
 )
 @json_option
 def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
-    """Show the newest roster that a home, or a signer, has accepted."""
+    """Show the newest roster that a home, or a signer, has accepted.
+
+    \b
+    fedjob federation roster show --home ~/.fedjob/node
+    """
+
+    from fedjob.identity.statements.federation_keys import fingerprint_of
+
     pin = _pin_of(home, federation)
     rows = [
         {
@@ -345,7 +390,16 @@ def show(home: Path | None, federation: Path | None, as_json: bool) -> None:
 @click.option("--federation", type=_FILE, help="The .federation file.  [default: the only one here]")
 @click.option("--in", "source", type=_FILE, help="File from `federation roster fetch` or a signer.")
 def verify(home: Path | None, federation: Path | None, source: Path | None) -> None:
-    """Check the roster that the hub hands out, or that a file has, against the pinned keys."""
+    """Check the roster that the hub hands out, or that a file has, against the pinned keys.
+
+    \b
+    fedjob federation roster verify --home ~/.fedjob/node
+    """
+
+    from fedjob.coordinator.exchange import ToSign, read_file
+    from fedjob.identity.membership import load_membership
+    from fedjob.identity.pinned_roster import PinnedRoster
+
     pin = _pin_of(home, federation)
     if source is not None:
         found = ToSign.of_plain(read_file(source))
@@ -376,7 +430,14 @@ def verify(home: Path | None, federation: Path | None, source: Path | None) -> N
     help="Home of a node or researcher, whose way to the hub is used.",
 )
 def fetch(file: Path, home: Path) -> None:
-    """Write what the hub has to be signed into FILE, for a signer without a network."""
+    """Write what the hub has to be signed into FILE, for a signer without a network.
+
+    \b
+    fedjob federation roster fetch to-sign.json --home ~/.fedjob/researcher
+    """
+
+    from fedjob.coordinator.exchange import ToSign, exchange_of, write_file
+
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
     plain = way.fetch()
     ToSign.of_plain(plain)
@@ -395,7 +456,14 @@ def fetch(file: Path, home: Path) -> None:
     help="Home of a node or researcher, whose way to the hub is used.",
 )
 def publish(file: Path, home: Path) -> None:
-    """Bring the roster that was signed without a network to the hub."""
+    """Bring the roster that was signed without a network to the hub.
+
+    \b
+    fedjob federation roster publish signed.json --home ~/.fedjob/researcher
+    """
+
+    from fedjob.coordinator.exchange import ToSign, exchange_of, read_file
+
     found = ToSign.of_plain(read_file(file))
     if found.draft is None:
         raise ConfigError(
@@ -406,6 +474,11 @@ def publish(file: Path, home: Path) -> None:
 
 
 def _pin_of(home: Path | None, federation: Path | None) -> Pin:
+    from fedjob.coordinator.signing import SignerFolder
+    from fedjob.identity.membership import load_membership
+    from fedjob.identity.pinned_roster import load_pin
+    from fedjob.identity.statements.federation_keys import FederationKeys
+
     if home is None:
         return SignerFolder.open(federation, None).pin()
     membership = load_membership(home)

@@ -102,6 +102,10 @@ def demo(
     The data are the handwritten digits that ship with scikit-learn; each node
     offers a table of patients as well. Nothing is downloaded, and nothing goes
     on running afterwards.
+
+    \b
+    fedjob demo
+    fedjob demo --keep
     """
     lacking = [name for name in _PACKAGES if find_spec(name) is None]
     if lacking:

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from fedjob.common.console import HomeFolder
+from fedjob.common.console import HomeFolder, show_fact, show_rows
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
 from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
+from fedjob.common.terminal.completion import CompletedText, rows_of
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
     from fedjob.hub.config.home import HubHome, Running
     from fedjob.hub.storage.bucket import Bucket, BucketAddress
     from fedjob.hub.storage.database import HubDatabase
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 DEFAULT_URL = "http://127.0.0.1:8844"
 home_option = click.option(
@@ -41,30 +37,14 @@ credentials_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _complete_party(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Return the parties of the hub's home whose names begin so, for a shell."""
-    from fedjob.hub.config.limits import HubLimits
-    from fedjob.hub.storage.parties import Parties
-
-    try:
-        with _ledger(_existing(ctx.params.get("home"))) as ledger:
-            names = [member.party for member in Parties(ledger, HubLimits()).all()]
-    except (FedjobError, OSError):  # a shell that completes has no place for errors
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+def _parties(given: object) -> list[tuple[str, str]]:
+    """Return the parties of a hub's home, each with its role, for a shell."""
+    home = _home(None if given is None else Path(str(given)))
+    rows = rows_of(home / "hub.sqlite", "SELECT party, role FROM parties ORDER BY party")
+    return [(party, role) for party, role in rows]
 
 
-def one_line(command: Callable[P, R]) -> Callable[P, R]:
-    """Show an error as one line without a traceback."""
-
-    @wraps(command)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except FedjobError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-
-    return guarded
+_PARTY = CompletedText(_parties)
 
 
 @click.group()
@@ -188,7 +168,6 @@ def hub() -> None:
     show_default=True,
     help="Old log files that are kept.",
 )
-@one_line
 def start(
     home: Path | None,
     storage: str | None,
@@ -201,7 +180,13 @@ def start(
     log_files: int,
     **rest: Any,
 ) -> None:
-    """Run the hub until Ctrl-C or SIGTERM."""
+    """Run the hub until Ctrl-C or SIGTERM.
+
+    \b
+    fedjob hub start
+    fedjob hub start --host 0.0.0.0 --tls-cert hub.pem --tls-key hub.key
+    fedjob hub start --storage 's3://fedjob/objects?endpoint=https://s3.example.org'
+    """
     import asyncio
     import signal
 
@@ -305,9 +290,13 @@ def _say_ready(running: Running, accounts: Accounts) -> None:
 @home_option
 @click.option("--limits", "with_limits", is_flag=True, help="Show every limit, too.")
 @json_option
-@one_line
 def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
-    """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run."""
+    """Show whether the hub runs, where, and what it stores. The exit code is 1 if it does not run.
+
+    \b
+    fedjob hub status
+    fedjob hub status --limits
+    """
     from dataclasses import asdict
 
     from fedjob.hub.config.limits import HubLimits
@@ -341,7 +330,8 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     else:
         changed = ", ".join(f"{name} = {value}" for name, value in limits.changed().items())
         facts["limits"] = changed or "the defaults (--limits shows them)"
-        click.echo("\n".join(f"{name.replace('_', ' '):<12} {value}" for name, value in facts.items()))
+        for name, value in facts.items():
+            show_fact(name.replace("_", " "), str(value), 13)
         if with_limits:
             click.echo("\n".join(f"  {name:<26} {value}" for name, value in asdict(limits).items()))
     if running is None:
@@ -351,10 +341,12 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
 @hub.command()
 @home_option
 @json_option
-@one_line
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check the hub's machine, process, ports, certificate and broker; print what to do about problems."""
-    from fedjob.common.console import show_rows
+    """Check the hub's machine, process, ports, certificate and broker; print what to do about problems.
+
+    \b
+    fedjob hub doctor
+    """
     from fedjob.doctor.findings import rows_of
     from fedjob.hub.doctor import examine
 
@@ -369,9 +361,12 @@ def doctor(home: Path | None, as_json: bool) -> None:
 @click.option("--storage", help="The folder, or s3://..., that the hub was started with.")
 @credentials_option
 @json_option
-@one_line
 def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_json: bool) -> None:
-    """Remove the objects of jobs that expired without being ended, and files that a crash left behind."""
+    """Remove the objects of jobs that expired without being ended, and files that a crash left behind.
+
+    \b
+    fedjob hub gc
+    """
     from fedjob.hub.config.home import HubHome
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.objects import ObjectStore
@@ -397,7 +392,7 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 
 
 @hub.command()
-@click.argument("party", shell_complete=_complete_party)
+@click.argument("party", type=_PARTY)
 @home_option
 @click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
 @click.option(
@@ -411,11 +406,15 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Certificate of the hub's own authority, to travel in the invitation.  [default: that of `hub start --tls-ca`]",
 )
-@one_line
 def invite(
     party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
 ) -> None:
-    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster."""
+    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster.
+
+    \b
+    fedjob hub invite clinic-1
+    fedjob hub invite alice --role researcher --url https://hub.example.org:8844
+    """
     from fedjob.common.files import write_atomic
     from fedjob.common.http_client import check_http_url
     from fedjob.common.network.tls_trouble import check_authority
@@ -479,9 +478,12 @@ def invite(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @home_option
 @click.option("--storage", type=click.Path(path_type=Path), help="The folder that the hub was started with.")
-@one_line
 def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
-    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe."""
+    """Write the hub's parties, objects and settings into FILE, while it runs or not; keep it safe.
+
+    \b
+    fedjob hub backup hub.backup
+    """
     from fedjob.common.console import size
     from fedjob.identity.home_backup import back_up
     from fedjob.identity.loopback import SECRET_NAME
@@ -507,10 +509,13 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
 @home_option
 @click.option("--storage", help="The s3://... in which the hub's objects lie.")
 @credentials_option
-@one_line
 def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login: Path | None) -> None:
-    """Make a hub's home of the backup FILE; the folder must be empty, or not be there."""
-    from fedjob.common.console import when
+    """Make a hub's home of the backup FILE; the folder must be empty, or not be there.
+
+    \b
+    fedjob hub restore hub.backup --home ~/.fedjob/hub
+    """
+    from fedjob.common.terminal.times import when
     from fedjob.identity.home_backup import restore
 
     bucket = _open_bucket(storage, bucket_login)
@@ -544,30 +549,42 @@ def party() -> None:
 @party.command("list")
 @home_option
 @json_option
-@one_line
 def party_list(home: Path | None, as_json: bool) -> None:
-    """List all parties."""
+    """List all parties.
+
+    \b
+    fedjob hub party list
+    fedjob hub party list --json
+    """
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
 
     with _ledger(_existing(home)) as ledger:
         members = Parties(ledger, HubLimits()).all()
-    if as_json:
-        rows = [{"party": m.party, "role": m.role, "key": m.key, "revoked": m.revoked} for m in members]
-        click.echo(json.dumps(rows, indent=2))
-        return
-    if not members:
-        click.echo("nobody has enrolled yet")
-    for m in members:
-        click.echo(f"{m.party:<24} {m.role:<10} {m.key[:16]}...{'  revoked' if m.revoked else ''}")
+    show_rows(
+        [
+            {
+                "party": m.party,
+                "role": m.role,
+                "key": m.key if as_json else f"{m.key[:16]}...",
+                **({"revoked": m.revoked} if as_json else {"status": "revoked" if m.revoked else "member"}),
+            }
+            for m in members
+        ],
+        as_json,
+        empty="nobody has enrolled yet: fedjob hub invite PARTY",
+    )
 
 
 @party.command("revoke")
-@click.argument("party", shell_complete=_complete_party)
+@click.argument("party", type=_PARTY)
 @home_option
-@one_line
 def party_revoke(party: str, home: Path | None) -> None:
-    """Revoke PARTY at once: its token at the hub and its password at the broker stop working."""
+    """Revoke PARTY at once: its token at the hub and its password at the broker stop working.
+
+    \b
+    fedjob hub party revoke clinic-1
+    """
     from fedjob.hub.config.limits import HubLimits
     from fedjob.hub.storage.parties import Parties
     from fedjob.hub.storage.rosters import RosterBook

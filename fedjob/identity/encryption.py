@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fedjob.identity.roster import Roster
+if TYPE_CHECKING:
+    from fedjob.identity.roster import Roster
 
 Encryption = Literal["auto", "on", "off"]
 CHOICES: tuple[Encryption, ...] = ("auto", "on", "off")

@@ -100,7 +100,9 @@ def test_nothing_is_overwritten(node: NodeHome, tmp_path: Path) -> None:
     assert "there already" in str(types("node", "backup", file, "--home", node.root).exception)
     assert "not empty" in str(types("node", "restore", file, "--home", node.root).exception)
     assert (file.read_bytes(), contents(node.root)) == before
-    assert "of a node, not of a hub" in types("hub", "restore", file, "--home", tmp_path / "other").output
+    assert "of a node, not of a hub" in str(
+        types("hub", "restore", file, "--home", tmp_path / "other").exception
+    )
     assert not (tmp_path / "other").exists()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 

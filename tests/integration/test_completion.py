@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -44,6 +47,77 @@ def test_grants_and_settings_are_completed(home: NodeHome) -> None:
     assert completed("node", "data", "show", "--home", str(home.root / "none")) == []
 
 
+LINES = (
+    ("node", "grants", "approve"), ("node", "data", "show"), ("node", "logs"), ("node", "config", "set"),
+    ("node", "budget", "set"), ("node", "state", "drop"), ("node", "model", "remove"), ("node", "start"), ("job", "show"),
+    ("job", "submit"), ("hub", "party", "revoke"), ("federation", "sign"), ("federation", "roster"), ("verify",), (),
+)  # fmt: skip
+
+_PROBE = """
+import json, sys, time
+from click.shell_completion import ShellComplete
+from fedjob.cli import cli
+began = time.process_time()
+complete = ShellComplete(cli, {}, "fedjob", "_FEDJOB_COMPLETE")
+for words in json.loads(sys.argv[1]):
+    for begin in ("", "--"):
+        complete.get_completions(words, begin)
+print(json.dumps([sorted(sys.modules), time.process_time() - began]))
+"""
+
+
+def test_a_tab_imports_nothing_that_takes_long(tmp_path: Path) -> None:
+    """All of the lines in one process: together they take no more than one Tab may."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, json.dumps(LINES)],
+        env={**os.environ, "FEDJOB_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    modules, cpu_s = json.loads(done.stdout)
+    slow = {
+        "requests",
+        "urllib3",
+        "cattrs",
+        "torch",
+        "numpy",
+        "pandas",
+        "rich",
+        "paho",
+        "asyncio",
+        "bandit",
+        "validators",
+    }
+    assert slow & set(modules) == set()
+    assert cpu_s < 1.0, "for thirty of them, on a busy machine"
+
+
+def test_jobs_of_a_home_are_completed_with_their_names(tmp_path: Path) -> None:
+    from fedjob.researcher.storage.index import open_index
+
+    id_ = "job_0191f000-0000-7000-8000-000000000001"
+    (tmp_path / "jobs" / id_).mkdir(parents=True)
+    with open_index(tmp_path) as index:
+        index.execute("INSERT INTO jobs (id, name, state) VALUES (?, 'heart', 'running')", (id_,))
+    complete = ShellComplete(cli, {}, "fedjob", "_FEDJOB_COMPLETE")
+    for command in ("show", "watch", "kill", "result"):
+        (found,) = complete.get_completions(["job", command, "--home", str(tmp_path)], "0191")
+        assert (found.value, found.help) == (id_, "heart running")
+    assert completed("job", "show", "--home", str(tmp_path / "none")) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"x" * 5000])
+def test_a_damaged_home_completes_nothing_and_says_nothing(content: bytes, tmp_path: Path) -> None:
+    for name in ("node.sqlite", "hub.sqlite", "jobs.sqlite", "models.json"):
+        (tmp_path / name).write_bytes(content)
+    for line in LINES[:7]:
+        if line[1] != "config":
+            assert completed(*line, "--home", str(tmp_path)) == []
+    assert completed("hub", "party", "revoke", "--home", str(tmp_path)) == []
+
+
 def test_parties_are_completed(tmp_path: Path) -> None:
     with HubThread(tmp_path) as hub:
         hub.join("clinic")
@@ -64,5 +138,4 @@ def test_an_invitation_of_a_party_that_exists_says_that_it_takes_over(tmp_path: 
         assert done.exit_code == 0, done.output
         assert "takes that place over" in done.output
         done = CliRunner().invoke(cli, [*words, "--url", "https://0.0.0.0:8844"])
-        assert isinstance(done.exception, click.exceptions.Exit | SystemExit | click.ClickException)
-        assert "give --url https://NAME:8844" in done.output
+        assert "give --url https://NAME:8844" in str(done.exception)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 import pytest
 
+from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import new_job_id
 from fedjob.identity.audit_heads import HeldHead
 from fedjob.messaging.messages import Answer, Found, Offer, Ping, Pong, Result, Search
@@ -122,7 +123,7 @@ origin        request
 who           ann (Ann Lee, acme, statistician)
 key           {ann.identity.public_key_hex}
 known         no: no request signed with this key was approved yet
-when          {time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(listed["requested"]))}
+when          {when_of_text(listed["requested"])}
 question      training of the model of plan AddOne by fedavg (Federated averaging, weighted by the number of examples), \
 15 rounds, lr 0.1: the trained parameters, the number of examples and metrics leave in every round
 plan          AddOne
@@ -226,7 +227,7 @@ def test_each_state_of_a_grant_comes_from_a_command_or_by_time(federation: Feder
     owner.types("grants", "revoke", second)
     assert states()[second] == "revoked"
     (shown,) = [line for line in owner.types("grants", "list").splitlines() if line.startswith(second)]
-    assert shown.split("\t")[1:7] == ["revoked", "request", "ann", "toy", "private", "AddOne"]
+    assert shown.split()[1:7] == ["revoked", "request", "ann", "toy", "private", "AddOne"]
 
 
 @pytest.mark.feature("TB-81")
@@ -347,7 +348,7 @@ def test_the_owner_is_told_that_only_form_differs_from_an_approved_plan(
         ADD_ONE.replace("lr=0.1)", "lr=0.1)  # as before").replace("import torch\n", "import torch\n\n\n", 1),
     )
     new = owner.pending()
-    decided = re.search(r"^decided +(\S+ \S+) by", owner.types("grants", "show", approved), re.MULTILINE)
+    decided = re.search(r"^decided +(\S+ \S+ \S+) by", owner.types("grants", "show", approved), re.MULTILINE)
     assert decided is not None
     assert (
         f"only comments or formatting differ from the plan approved on {decided[1]} (grant {approved})"

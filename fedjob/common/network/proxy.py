@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment
 
-import requests.utils
 import socks
 
 from fedjob.common.errors import ConfigError, SpecError
@@ -97,6 +96,8 @@ def proxy_for(url: str, setting: str = "") -> Proxy | None:
     parts = urlsplit(url)
     host = parts.hostname or ""
     found = _parse(setting, "proxy") if setting else _from_environment(_SCHEMES.get(parts.scheme, "https"))
+    import requests.utils  # here: it takes longer than all that reads settings
+
     if found is None or requests.utils.should_bypass_proxies(f"http://{parts.netloc}", None):
         return None
     return None if is_loopback(host) and not is_loopback(found.host) else found

@@ -8,20 +8,22 @@ import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.console import json_option, print_json, table
 from fedjob.common.errors import AuditBroken, ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
+from fedjob.common.terminal.times import when
 from fedjob.common.types import check_given
-from fedjob.identity.audit_heads import HeldHead, read_held_head
-from fedjob.identity.keys import Identity
 from fedjob.node.cli.home import home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.audit_words import summary_of
-from fedjob.node.storage.audit import Audit, AuditRecord, check_chain, check_head_hash, record_of
+
+if TYPE_CHECKING:
+    from fedjob.identity.audit_heads import HeldHead
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.storage.audit import AuditRecord
+
 
 _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", "use", "plan", "job", "by")
 
@@ -33,6 +35,10 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
 @click.pass_context
 def audit(context: click.Context, home: NodeHome, last: int, as_json: bool) -> None:
     """Show the audit log: one record for each change of a grant or of a task."""
+
+    from fedjob.node.owner.audit_words import summary_of
+    from fedjob.node.storage.audit import Audit
+
     context.obj = home
     if context.invoked_subcommand is not None:
         return
@@ -74,7 +80,15 @@ def _home_of(context: click.Context, home: NodeHome) -> NodeHome:
 def verify(
     context: click.Context, home: NodeHome, against: tuple[str, ...], chain: Path | None, as_json: bool
 ) -> None:
-    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold."""
+    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold.
+
+    \b
+    fedjob node audit verify
+    fedjob node audit verify --against heads.jsonl
+    """
+
+    from fedjob.node.storage.audit import Audit, check_chain
+
     home = _home_of(context, home)
     held, hashes = _held(against)
     with open_database(home) as database:
@@ -102,7 +116,15 @@ def verify(
 @click.option("--force", is_flag=True, help="Replace the file that is there.")
 @click.pass_context
 def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> None:
-    """Verify the chain and write all records to FILE: .csv for a spreadsheet, else JSON lines."""
+    """Verify the chain and write all records to FILE: .csv for a spreadsheet, else JSON lines.
+
+    \b
+    fedjob node audit export audit.csv
+    fedjob node audit export audit.jsonl --force
+    """
+
+    from fedjob.node.storage.audit import Audit
+
     with open_database(_home_of(context, home)) as database:
         chain = Audit(database)
         num_records = chain.verify()
@@ -115,6 +137,10 @@ def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> N
 
 def _held(against: tuple[str, ...]) -> tuple[list[HeldHead], list[str]]:
     """Return the heads in files, and the hashes, that were given."""
+
+    from fedjob.identity.audit_heads import read_held_head
+    from fedjob.node.storage.audit import check_head_hash
+
     heads: list[HeldHead] = []
     hashes: list[str] = []
     for given in against:
@@ -131,11 +157,15 @@ def _held(against: tuple[str, ...]) -> tuple[list[HeldHead], list[str]]:
 
 
 def _is_own(home: NodeHome, head: HeldHead) -> bool:
+    from fedjob.identity.keys import Identity
+
     own = Identity.load_or_create(home.keys)
     return (head.node, head.key) == (own.party, own.public_key_hex)
 
 
 def _read_export(path: Path) -> Iterator[AuditRecord]:
+    from fedjob.node.storage.audit import record_of
+
     try:
         with path.open("rb") as lines:
             for line in lines:

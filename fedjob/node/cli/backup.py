@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fedjob.common.console import size, when
-from fedjob.identity.home_backup import back_up, restore
+from fedjob.common.console import size
+from fedjob.common.terminal.times import when
 from fedjob.node.cli.home import home_option
-from fedjob.node.config.home import NodeHome
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+
 
 LEAVE_OUT = ("spool/objects", "spool/tasks", "scratch", "logs", "brought", "lock")
 """What the daemon makes again: fetched objects, unfinished work, logs."""
@@ -21,7 +25,14 @@ _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @_FILE
 @home_option
 def backup_command(file: Path, home: NodeHome) -> None:
-    """Write the node's home into FILE, while it runs or not: keep it safe, it holds the node's keys."""
+    """Write the node's home into FILE, while it runs or not: keep it safe, it holds the node's keys.
+
+    \b
+    fedjob node backup node.backup
+    """
+
+    from fedjob.identity.home_backup import back_up
+
     home.check()
     made = back_up(home.root, file, role="node", leave_out=LEAVE_OUT)
     click.echo(
@@ -33,7 +44,14 @@ def backup_command(file: Path, home: NodeHome) -> None:
 @_FILE
 @home_option
 def restore_command(file: Path, home: NodeHome) -> None:
-    """Make a node's home of the backup FILE; the folder must be empty, or not be there."""
+    """Make a node's home of the backup FILE; the folder must be empty, or not be there.
+
+    \b
+    fedjob node restore node.backup --home ~/.fedjob/node
+    """
+
+    from fedjob.identity.home_backup import restore
+
     made = restore(home.root, file, role="node")
     home.create()
     click.echo(

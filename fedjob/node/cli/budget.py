@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from fedjob.common.console import json_option, print_json, table, when
+from fedjob.common.console import json_option, print_json, table
 from fedjob.common.errors import SpecError
+from fedjob.common.terminal.times import in_utc, when
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.datasets import Datasets
-from fedjob.node.owner.budgets import DELTA, remove_budget, set_budget, state_of
-from fedjob.node.protection.privacy_accounts import PrivacyAccounts
-from fedjob.node.storage.database import Database
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.storage.database import Database
 
 
 @click.group()
@@ -40,7 +42,7 @@ def budget() -> None:
     "--delta",
     type=float,
     metavar="D",
-    help=f"The delta that it is for, far below one by the number of rows; default {DELTA:g}.",
+    help="The delta that it is for, far below one by the number of rows; default 1e-6.",
 )
 @click.option(
     "--project",
@@ -76,6 +78,9 @@ def budget_set(
     fedjob node budget set hearts --epsilon 3 --delta 1e-6
     fedjob node budget set hearts --remove
     """
+
+    from fedjob.node.owner.budgets import remove_budget, set_budget
+
     if remove != (epsilon is None) or (remove and delta is not None):
         raise SpecError("expected --epsilon E, with --delta D if you like, or --remove alone")
     with open_database(home) as database:
@@ -102,7 +107,15 @@ def budget_set(
 @home_option
 @json_option
 def budget_show(dataset: str | None, home: NodeHome, as_json: bool) -> None:
-    """Show the privacy budgets, of DATASET or of all, what was spent of each, and what is left."""
+    """Show the privacy budgets, of DATASET or of all, what was spent of each, and what is left.
+
+    \b
+    fedjob node budget show
+    """
+
+    from fedjob.node.owner.budgets import state_of
+    from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+
     with open_database(home) as database:
         accounts = PrivacyAccounts(database)
         found = [state_of(accounts, one) for one in accounts.budgets(_given(dataset, database))]
@@ -130,17 +143,23 @@ def budget_show(dataset: str | None, home: NodeHome, as_json: bool) -> None:
 @budget.command("history")
 @click.argument("dataset", required=False, type=KnownText("dataset"))
 @home_option
-@click.option("--job", default="", help="Only charges of the job whose id begins so.")
+@click.option("--job", default="", type=KnownText("job"), help="Only charges of the job whose id begins so.")
 @json_option
 def budget_history(dataset: str | None, home: NodeHome, job: str, as_json: bool) -> None:
     """Show every charge, the newest first: for whom, what it costs alone, and whether it is spent.
 
     Costs of several charges are less than their sum: `budget show` has them together.
+
+    \b
+    fedjob node budget history heart
     """
+
+    from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+
     with open_database(home) as database:
         found = [one.to_plain() for one in PrivacyAccounts(database).charges(_given(dataset, database), job)]
     if as_json:
-        print_json(found)
+        print_json([in_utc(one) for one in found])
         return
     table(
         (
@@ -178,6 +197,10 @@ def budget_history(dataset: str | None, home: NodeHome, job: str, as_json: bool)
 
 def _given(dataset: str | None, database: Database) -> str:
     """Return the dataset that is asked about, empty for all; one that was removed may have a ledger still."""
+
+    from fedjob.node.data.datasets import Datasets
+    from fedjob.node.protection.privacy_accounts import PrivacyAccounts
+
     if dataset is None:
         return ""
     accounts = PrivacyAccounts(database)

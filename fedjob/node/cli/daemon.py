@@ -14,37 +14,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.config import Scalar
-from fedjob.common.console import json_option, size, when
+from fedjob.common.console import json_option, size
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
 from fedjob.common.telemetry.logs import LOG_FORMATS
-from fedjob.identity.client_certificate import own_certificate
-from fedjob.identity.membership import load_membership
-from fedjob.messaging.clock import clock_text
-from fedjob.node.cli.home import home_option, name_of, open_database
-from fedjob.node.config.config import NodeConfig
-from fedjob.node.config.home import NodeHome
-from fedjob.node.daemon.connection_watch import TWIN_TEXT
-from fedjob.node.daemon.daemon import Daemon
-from fedjob.node.daemon.settings import Settings
-from fedjob.node.owner.node_state import SANDBOXES, node_facts, stop_node
-from fedjob.node.owner.settings import settings_in_force
-from fedjob.node.sandbox.support import REFUSED, find_support
-from fedjob.node.startup import (
-    clock_of_hub,
-    init_node,
-    locked,
-    log_to,
-    open_daemon,
-    running_pid,
-    served,
-    wait_for_hub,
-)
+from fedjob.common.terminal.times import when
+from fedjob.node.cli.home import home_option, open_database
+
+if TYPE_CHECKING:
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.daemon.daemon import Daemon
+
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +81,16 @@ def init(
     proxy: str | None,
     key: Path | None,
 ) -> None:
-    """Make a node's home and join a federation."""
+    """Make a node's home and join a federation.
+
+    \b
+    fedjob node init --id clinic-1 --invite clinic-1.invitation
+    fedjob node init --id clinic-1 --hub http://127.0.0.1:8844
+    """
+
+    from fedjob.identity.client_certificate import own_certificate
+    from fedjob.node.startup import init_node
+
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
     own = own_certificate(tls_cert, tls_key)
@@ -115,7 +110,15 @@ def init(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
 )
 def start(home: NodeHome, workers: int | None, log_format: str | None, detach: bool) -> None:
-    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C."""
+    """Run the node until `fedjob node stop`, SIGTERM or Ctrl-C.
+
+    \b
+    fedjob node start
+    fedjob node start --workers 2 --detach
+    """
+
+    from fedjob.node.daemon.settings import Settings
+
     home.check()
     options: dict[str, Scalar | None] = {"workers": workers, "log_format": log_format}
     for fault in Settings(home, options)().faults:
@@ -132,6 +135,13 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
     Args:
         options: settings that were given on the command line.
     """
+
+    from fedjob.identity.membership import load_membership
+    from fedjob.messaging.clock import clock_text
+    from fedjob.node.daemon.settings import Settings
+    from fedjob.node.sandbox.support import REFUSED, find_support
+    from fedjob.node.startup import clock_of_hub, locked, log_to, open_daemon, served, wait_for_hub
+
     opened = home.create()
     log_to(home, Settings(home, dict(options))().config)
     if text := str(opened):
@@ -170,6 +180,8 @@ def _logs_to_stderr() -> bool:
 
 def _print_ready(home: NodeHome, daemon: Daemon) -> None:
     """Print that the node is ready, or once that it waits for the broker."""
+    from fedjob.node.owner.node_state import name_of
+
     if not daemon.ready.wait(BROKER_WITHIN_S):
         click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
         sys.stderr.flush()
@@ -213,6 +225,9 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
     """Start the node in a process of its own; return when it is ready, or waits for its hub."""
+
+    from fedjob.node.startup import running_pid
+
     if (pid := running_pid(home)) is not None:
         raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")
     home.create()
@@ -225,6 +240,8 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+    from fedjob.node.owner.node_state import name_of
+
     deadline = time.monotonic() + START_WITHIN_S
     while time.monotonic() < deadline:
         printed = output.read_text(encoding="utf-8", errors="replace")
@@ -249,7 +266,14 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
 @click.command()
 @home_option
 def stop(home: NodeHome) -> None:
-    """Stop the running node; unfinished tasks continue at the next start."""
+    """Stop the running node; unfinished tasks continue at the next start.
+
+    \b
+    fedjob node stop
+    """
+
+    from fedjob.node.owner.node_state import stop_node
+
     click.echo("node stopped" if stop_node(home) else f"no node runs in {home.root}")
 
 
@@ -257,7 +281,16 @@ def stop(home: NodeHome) -> None:
 @home_option
 @json_option
 def status(home: NodeHome, as_json: bool) -> None:
-    """Show whether the node runs, its queue, its workers, and the messages it dropped."""
+    """Show whether the node runs, its queue, its workers, and the messages it dropped.
+
+    \b
+    fedjob node status
+    fedjob node status --json
+    """
+
+    from fedjob.node.owner.node_state import node_facts
+    from fedjob.node.owner.settings import settings_in_force
+
     with open_database(home):
         pass  # a folder that is no node's home is refused before anything is read of it
     settings = settings_in_force(home)
@@ -269,6 +302,9 @@ def status(home: NodeHome, as_json: bool) -> None:
 
 
 def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
+    from fedjob.node.daemon.connection_watch import TWIN_TEXT
+    from fedjob.node.owner.node_state import SANDBOXES
+
     state = "stopped"
     if facts["running"]:
         state = f"running (process {facts['pid']}), " + (

@@ -6,20 +6,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.console import json_option, size, still_going_on, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
-from fedjob.data.leftovers import leftovers_of
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.assets import RegisteredAsset, TypedAssets
-from fedjob.node.data.datasets import Datasets, RegisteredDataset, describe_cohort, describe_dataset
-from fedjob.node.data.redescription import describe_changed
-from fedjob.node.owner.datasets import reword_dataset
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.data.assets import RegisteredAsset, TypedAssets
+    from fedjob.node.data.datasets import Datasets, RegisteredDataset
+
 
 MAX_SHOWN_COLUMNS = 20
 
@@ -106,7 +106,15 @@ def data_add(
 
     PATH is a file, or a folder of images or of tables with the same columns, which are read as one. A dataset of
     several tables or files is given by --asset patients=patients.csv --asset visits=visits.csv instead.
+
+    \b
+    fedjob node data add heart heart.csv --tags heart,uci --min-rows 10
+    fedjob node data add scans images/ --tags chest --contact 'Ann Lee, data steward, ann@clinic.example'
+    fedjob node data add ward --asset patients=patients.csv --asset visits=visits.csv
     """
+
+    from fedjob.node.data.datasets import Datasets, describe_cohort, describe_dataset
+
     if (path is None) == (not assets):
         raise SpecError("a dataset is PATH, or one or more --asset ASSET=PATH")
     notes: list[str] = []
@@ -152,6 +160,9 @@ def typed_assets(
     Raises:
         SpecError: one is not in its form, or names an asset that there is not.
     """
+
+    from fedjob.node.data.assets import TypedAssets
+
     paths = {asset: Path(path) for asset, path in _pairs("--asset", assets, "ASSET=PATH").items()}
     mocked = {asset: Path(path) for asset, path in _pairs("--mock", mocks, "ASSET=PATH").items()}
     for_all = [reader for reader in readers if "=" not in reader]
@@ -198,6 +209,9 @@ def _show_reading(
     dataset: RegisteredDataset, notes: list[str], counted: list[str], options: Mapping[str, str]
 ) -> None:
     """Print what was registered and how it was read, so that the owner sees a mistake before researchers do."""
+
+    from fedjob.data.leftovers import leftovers_of
+
     click.echo(
         f"dataset {dataset.name}: {dataset.num_rows} rows, {len(dataset.columns)} columns, {size(dataset.size_bytes)}, "
         f"read as {dataset.reader}"
@@ -253,7 +267,14 @@ def _is_number(text: str) -> bool:
 @home_option
 @json_option
 def data_list(home: NodeHome, as_json: bool) -> None:
-    """List the datasets, as their data are now."""
+    """List the datasets, as their data are now.
+
+    \b
+    fedjob node data list
+    """
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         _refresh(Datasets(database))
         found = Datasets(database).all()
@@ -285,7 +306,14 @@ def data_list(home: NodeHome, as_json: bool) -> None:
 @home_option
 @json_option
 def data_show(name: str, home: NodeHome, as_json: bool) -> None:
-    """Show a dataset, its columns and their types."""
+    """Show a dataset, its columns and their types.
+
+    \b
+    fedjob node data show heart
+    """
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         _refresh(Datasets(database), name)
         dataset = Datasets(database).get(name)
@@ -326,7 +354,15 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
     """Look at the data of NAME, or of all datasets, and describe those anew that have changed.
 
     `data list`, `data show` and the node do so by themselves.
+
+    \b
+    fedjob node data refresh
+    fedjob node data refresh heart
     """
+
+    from fedjob.node.data.datasets import Datasets
+    from fedjob.node.data.redescription import describe_changed
+
     with open_database(home) as database, still_going_on("looking at the data"):
         found = describe_changed(Datasets(database), "" if name is None else check_given(name, "a dataset"))
     for one in found:
@@ -339,6 +375,9 @@ def data_refresh(name: str | None, home: NodeHome) -> None:
 
 def _refresh(datasets: Datasets, name: str = "") -> None:
     """Describe what has changed anew, and say so beside the output."""
+
+    from fedjob.node.data.redescription import describe_changed
+
     for one in describe_changed(datasets, name):
         click.echo(f"note: {one}", err=True)
 
@@ -360,7 +399,14 @@ def data_set(
     description: str | None,
     contacts: tuple[str, ...],
 ) -> None:
-    """Change tags, limits and words of dataset NAME; grants for its data stay as they are."""
+    """Change tags, limits and words of dataset NAME; grants for its data stay as they are.
+
+    \b
+    fedjob node data set heart --min-rows 20 --description 'Heart disease, 2019 to 2024'
+    """
+
+    from fedjob.node.owner.datasets import reword_dataset
+
     with open_database(home) as database:
         click.echo(
             reword_dataset(
@@ -379,7 +425,14 @@ def data_set(
 @click.argument("name", type=KnownText("dataset"))
 @home_option
 def data_remove(name: str, home: NodeHome) -> None:
-    """Stop offering a dataset; the files stay where they are."""
+    """Stop offering a dataset; the files stay where they are.
+
+    \b
+    fedjob node data remove heart
+    """
+
+    from fedjob.node.data.datasets import Datasets
+
     with open_database(home) as database:
         Datasets(database).remove(name)
     click.echo(f"dataset {name} is no longer offered")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import datetime
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedjob.common.console import json_option, show_rows
 from fedjob.common.errors import FedjobError
-from fedjob.doctor import machine
 from fedjob.doctor.findings import Finding, rows_of
-from fedjob.doctor.hub import examine_broker, examine_hub
-from fedjob.doctor.it_page import page_for_it
-from fedjob.doctor.way import examine_way
-from fedjob.identity.membership import load_membership
 from fedjob.node.cli.home import home_option
-from fedjob.node.config.home import NodeHome
-from fedjob.node.daemon.settings import Settings, live_facts
-from fedjob.node.startup import running_pid
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.command()
@@ -31,7 +27,16 @@ from fedjob.node.startup import running_pid
 )
 @json_option
 def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
-    """Check this machine, the way to the hub, the hub and the node; print what to do and who can do it."""
+    """Check this machine, the way to the hub, the hub and the node; print what to do and who can do it.
+
+    \b
+    fedjob node doctor
+    fedjob node doctor --for-it it.md
+    """
+
+    from fedjob.doctor.it_page import page_for_it
+    from fedjob.identity.membership import load_membership
+
     if for_it is not None:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         for_it.write_text(page_for_it(load_membership(home.root), today), encoding="utf-8")
@@ -45,6 +50,12 @@ def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
 
 def examine(home: NodeHome) -> list[Finding]:
     """Check everything that a node needs, in order; stop where nothing after can work."""
+
+    from fedjob.doctor import machine
+    from fedjob.doctor.hub import examine_broker, examine_hub
+    from fedjob.doctor.way import examine_way
+    from fedjob.identity.membership import load_membership
+
     findings = [
         machine.versions("node", "training"),
         machine.torch(),
@@ -71,6 +82,8 @@ def examine(home: NodeHome) -> list[Finding]:
 
 
 def _settings(home: NodeHome) -> Finding:
+    from fedjob.node.daemon.settings import Settings
+
     faults = Settings(home)().faults
     if faults:
         advice = "fedjob node config set or unset; until then the strictest settings hold"
@@ -80,6 +93,10 @@ def _settings(home: NodeHome) -> Finding:
 
 def _daemon(home: NodeHome) -> list[Finding]:
     """Check the node's process, where one runs."""
+
+    from fedjob.node.daemon.settings import live_facts
+    from fedjob.node.startup import running_pid
+
     pid = running_pid(home)
     if pid is None:
         return [Finding("node", True, "it does not run", "fedjob node start", "you")]

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.config import load_config
 from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import SpecError
+from fedjob.common.terminal.times import in_utc
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.config import NodeConfig
-from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.limits import LOGS, PREDICTIONS, describe_limits, parse_limits
-from fedjob.node.owner.approvals import (
-    Decided,
-    approve_request,
-    decider,
-    make_agreement,
-    reject_request,
-    revoke_grant,
-)
+from fedjob.node.config.limit_words import LOGS, PREDICTIONS
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.owner.approvals import Decided
+
 
 _LIMIT_OPTIONS = (
     click.option(
@@ -91,7 +86,16 @@ def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @_limited
 @json_option
 def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: bool, **options: Any) -> None:
-    """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given."""
+    """Approve request ID: this plan's text, for this researcher, on this dataset, within the limits given.
+
+    \b
+    fedjob node grants approve 3f9a --until 30d --runs 5
+    fedjob node grants approve 3f9a --protection secagg:3 --arg lr=0.001..0.1 --logs none
+    """
+
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.owner.approvals import approve_request
+
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         _show(approve_request(database, config, grant_id, by=by, note=note, **options), as_json)
@@ -103,7 +107,14 @@ def approve(grant_id: str, home: NodeHome, note: str, by: str | None, as_json: b
 @click.option("--reason", required=True, help="Text that is sent to the researcher.")
 @_by_option
 def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Reject request ID, and send the reason to its researcher."""
+    """Reject request ID, and send the reason to its researcher.
+
+    \b
+    fedjob node grants reject 3f9a --reason 'no approval of the ethics board yet'
+    """
+
+    from fedjob.node.owner.approvals import reject_request
+
     with open_database(home) as database:
         _show(reject_request(database, grant_id, by=by, reason=reason))
 
@@ -114,7 +125,14 @@ def reject(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @click.option("--reason", default="", help="Text that is sent to the researcher.")
 @_by_option
 def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
-    """Withdraw the approval of grant ID; tasks that use it end within a second."""
+    """Withdraw the approval of grant ID; tasks that use it end within a second.
+
+    \b
+    fedjob node grants revoke 3f9a --reason 'the study has ended'
+    """
+
+    from fedjob.node.owner.approvals import revoke_grant
+
     with open_database(home) as database:
         _show(revoke_grant(database, grant_id, by=by, reason=reason))
 
@@ -125,7 +143,7 @@ def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
 @click.option(
     "--plan", default=None, help="Plan: a hash, the class of an approved plan, FILE.py:CLASS, or fedjob.*."
 )
-@click.option("--data", default=None, help="Dataset: a name or a pattern.")
+@click.option("--data", default=None, type=KnownText("dataset"), help="Dataset: a name or a pattern.")
 @click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
 @click.option("--project", help="Only jobs of this project.")
 @click.option("--note", default="", help="Text that is sent to the researcher.")
@@ -144,7 +162,16 @@ def allow(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Make a standing agreement: jobs that match its patterns run without a request of their own."""
+    """Make a standing agreement: jobs that match its patterns run without a request of their own.
+
+    \b
+    fedjob node grants allow --who alice --plan 'fedjob.*' --data heart --until 30d
+    fedjob node grants allow --who org:acme --use mock
+    """
+
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.owner.approvals import make_agreement
+
     config = load_config(NodeConfig, home.root)
     with open_database(home) as database:
         decided = make_agreement(
@@ -163,12 +190,21 @@ def allow(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=KnownText("project"))
 @home_option
 @_by_option
 @_limited
 def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
-    """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others."""
+    """Set limits for all jobs of project NAME, beside each grant's own; `default` is for all others.
+
+    \b
+    fedjob node grants project trial-7 --runs 20 --min-rows 50
+    """
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.grants.limits import describe_limits, parse_limits
+    from fedjob.node.owner.approvals import decider
+
     check_given(name, "the name of a project")
     limits = parse_limits(**options)
     with open_database(home) as database:
@@ -183,7 +219,15 @@ def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
 @click.option("--org", default="", help="The organisation that they belong to.")
 @_by_option
 def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) -> None:
-    """Record that you know a researcher's key, so that agreements for several researchers cover them."""
+    """Record that you know a researcher's key, so that agreements for several researchers cover them.
+
+    \b
+    fedjob node grants know alice --key 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f --org acme
+    """
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.owner.approvals import decider
+
     if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")
     check_given(researcher, "the name of a researcher")
@@ -194,7 +238,7 @@ def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) ->
 
 def _show(decided: Decided, as_json: bool = False, **more: Any) -> None:
     if as_json:
-        print_json({**decided.grant.to_plain(), **more})
+        print_json({**in_utc(decided.grant.to_plain()), **more})
         return
     for line in decided.lines:
         click.echo(line)

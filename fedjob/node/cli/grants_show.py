@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from fedjob.common.checks import printable
-from fedjob.common.console import json_option, print_json, show_rows, table, when
+from fedjob.common.console import json_option, print_json, show_fact, show_rows, table
+from fedjob.common.terminal.times import in_utc, utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant
-from fedjob.node.owner.review import plain_price, price_for, review_of, short_price
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.grants.grant import Grant
 
 
 @click.command("list")
@@ -18,13 +20,23 @@ from fedjob.node.owner.review import plain_price, price_for, review_of, short_pr
 @click.option("--pending", is_flag=True, help="List only requests that wait for a decision.")
 @json_option
 def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
-    """List the requests of researchers, and the decisions on them."""
+    """List the requests of researchers, and the decisions on them.
+
+    \b
+    fedjob node grants list --pending
+    """
+
+    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.owner.review import plain_price, price_for, short_price
+
     with open_database(home) as database:
         store = Grants(database)
         found = store.all("pending" if pending else None)
         prices = {grant.id: price_for(store, grant, database) for grant in found if grant.status == "pending"}
     if as_json:
-        print_json([{**grant.to_plain(), "privacy": plain_price(prices.get(grant.id))} for grant in found])
+        print_json(
+            [in_utc({**grant.to_plain(), "privacy": plain_price(prices.get(grant.id))}) for grant in found]
+        )
         return
     table(
         (
@@ -56,6 +68,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
             )
             for g in found
         ],
+        ids=("id",),
         empty="no request waits for a decision" if pending else "no researcher has requested anything yet",
     )
 
@@ -66,17 +79,24 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
 @click.option("--code", is_flag=True, help="Print the plan's text too, exactly as it would run.")
 @json_option
 def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
-    """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks."""
+    """Show one request or grant: researcher, plan, dataset; with --code, the plan's text and its risks.
+
+    \b
+    fedjob node grants show 3f9a --code
+    """
+
+    from fedjob.node.owner.review import review_of
+
     with open_database(home) as database:
         review = review_of(database, grant_id)
     if as_json:
-        plain = review.to_plain()
+        plain = in_utc(review.to_plain())
         print_json({**plain, "code": review.text} if code else plain)
         return
     for key, value in review.lines:
-        click.echo(f"{key:<14}{printable(value) or '-'}")
+        show_fact(key, value or "-", 14)
     for number, line in enumerate(review.compared):
-        click.echo(f"{'' if number else 'differs':<14}{printable(line)}")
+        show_fact("" if number else "differs", line, 14)
     if not review.text:
         return
     from fedjob.training_plans.source.packages import imported_packages, missing_packages
@@ -99,7 +119,14 @@ def show(grant_id: str, home: NodeHome, code: bool, as_json: bool) -> None:
 @home_option
 @json_option
 def researchers(home: NodeHome, as_json: bool) -> None:
-    """List the researchers whose keys are known."""
+    """List the researchers whose keys are known.
+
+    \b
+    fedjob node grants researchers
+    """
+
+    from fedjob.node.grants.decisions import Grants
+
     with open_database(home) as database:
         found = Grants(database).known.all()
     rows = [
@@ -107,7 +134,7 @@ def researchers(home: NodeHome, as_json: bool) -> None:
             "researcher": row["researcher"],
             "key": row["key_hex"],
             "org": row["org"],
-            "known": row["known"] if as_json else when(row["known"]),
+            "known": utc(row["known"]) if as_json else when(row["known"]),
             "by": row["known_by"],
         }
         for row in found

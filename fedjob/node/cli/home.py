@@ -1,79 +1,94 @@
-"""The `--home` option of every node command, and the database of that home."""
+"""The `--home` option of every node command, the database of that home, and what a shell completes from it."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from fedjob.common.console import HomeFolder
-from fedjob.common.errors import FedjobError
-from fedjob.node.config.config import NodeConfig
-from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.node_state import name_of, open_database
+from fedjob.common.terminal.completion import CompletedText, rows_of
 
-__all__ = ["KnownText", "home_option", "name_of", "open_database"]
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
+    from fedjob.node.storage.database import Database
 
 
-def _default_home() -> Path:
+def default_home() -> Path:
+    """Return the folder of a node where no `--home` is given."""
     given = os.environ.get("FEDJOB_HOME")
     return Path(given) if given else Path.home() / ".fedjob" / "node"
 
 
 def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option `--home` to a command, which receives a `NodeHome`."""
+
+    def opened(ctx: click.Context, param: click.Parameter, value: Path | None) -> NodeHome | Path:
+        if ctx.resilient_parsing:  # for a shell that completes, which waits for every import
+            return value or default_home()
+        from fedjob.node.config.home import NodeHome
+
+        return NodeHome(value or default_home())
+
     return click.option(
         "--home",
         type=HomeFolder(),
-        callback=lambda ctx, param, value: NodeHome(value or _default_home()),
+        callback=opened,
         expose_value=True,
         help="The node's folder; default $FEDJOB_HOME, then ~/.fedjob/node.",
     )(command)
 
 
-class KnownText(click.ParamType):  # type: ignore[type-arg]
+def open_database(home: NodeHome) -> AbstractContextManager[Database]:
+    """Open the database of a node's home for a block.
+
+    Raises:
+        ConfigError: it is no node's home.
+    """
+    from fedjob.node.owner import node_state
+
+    return node_state.open_database(home)
+
+
+class KnownText(CompletedText):
     """A name or an id that a shell completes from the home.
 
     Args:
-        kind: `grant`, `task`, `dataset`, `job` or `setting`.
+        kind: `grant`, `task`, `dataset`, `job`, `model`, `project`, `researcher` or `setting`.
     """
 
-    name = "text"
-
     def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        home = ctx.params.get("home") or NodeHome(_default_home())
-        try:
-            found = list(_known(self._kind, home))
-        except (FedjobError, OSError):  # a shell that completes has no place for errors
-            return []
-        return [CompletionItem(value, help=text) for value, text in found if value.startswith(incomplete)]
+        super().__init__(
+            lambda home: _known(kind, Path(str(home or default_home()))),
+            before="job_" if kind == "job" else "",
+        )
 
 
-def _known(kind: str, home: NodeHome) -> Iterator[tuple[str, str]]:
+_QUERIES = {
+    "grant": "SELECT id, status || ' ' || researcher FROM grants ORDER BY requested DESC",
+    "dataset": "SELECT name, '' FROM datasets ORDER BY name",
+    "task": "SELECT key, state || ' ' || job_name FROM tasks UNION SELECT key, state || ' ' || job_name FROM history",
+    "job": "SELECT job, job_name FROM tasks UNION SELECT job, job_name FROM history",
+    "researcher": "SELECT researcher, org FROM researchers ORDER BY researcher",
+    "project": "SELECT DISTINCT project, '' FROM project_limits UNION SELECT 'default', 'all jobs without a project'",
+}
+
+
+def _known(kind: str, home: Path) -> Iterator[tuple[str, str]]:
     """Yield what there is of a kind, each with a few words about it."""
     if kind == "setting":
+        from dataclasses import fields
+
+        from fedjob.node.config.config import NodeConfig
+
         yield from ((field.name, "") for field in fields(NodeConfig))
-        return
-    with open_database(home) as database:
-        match kind:
-            case "grant":
-                for row in database.rows("SELECT id, status, researcher FROM grants ORDER BY requested DESC"):
-                    yield row["id"], f"{row['status']} {row['researcher']}"
-            case "dataset":
-                for row in database.rows("SELECT name FROM datasets ORDER BY name"):
-                    yield row["name"], ""
-            case "task" | "job":
-                column = {"task": "key", "job": "job"}[kind]
-                for table in ("tasks", "history"):
-                    for row in database.rows(f"SELECT DISTINCT {column} AS id FROM {table}"):
-                        yield row["id"], ""
+    elif kind == "model":
+        with suppress(OSError, ValueError, TypeError):
+            yield from ((str(name), "") for name in json.loads((home / "models.json").read_bytes()))
+    else:
+        yield from rows_of(home / "node.sqlite", _QUERIES[kind])

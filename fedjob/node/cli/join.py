@@ -6,22 +6,19 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import write_atomic
 from fedjob.doctor.findings import Finding
-from fedjob.doctor.way import examine_way
-from fedjob.identity.client_certificate import own_certificate
-from fedjob.identity.enrolment import check_role_of_home, keep_authority
-from fedjob.identity.membership import Invitation, Membership
-from fedjob.node.cli.daemon import start_detached, start_here
-from fedjob.node.cli.doctor import examine
 from fedjob.node.cli.home import home_option
-from fedjob.node.config.home import NodeHome
-from fedjob.node.startup import init_node, running_pid
+
+if TYPE_CHECKING:
+    from fedjob.identity.membership import Invitation
+    from fedjob.node.config.home import NodeHome
+
 
 T = TypeVar("T")
 
@@ -60,7 +57,19 @@ def join(
     """Make a node of INVITATION: its home, its keys and its place in the federation; check it and start it.
 
     On a terminal it asks for what is missing (a certificate's authority, a proxy); elsewhere it asks nothing.
+
+    \b
+    fedjob node join clinic-1.invitation --detach
+    fedjob node join clinic-1.invitation --systemd --proxy http://proxy.clinic.example:3128
     """
+
+    from fedjob.identity.client_certificate import own_certificate
+    from fedjob.identity.enrolment import check_role_of_home, keep_authority
+    from fedjob.identity.membership import Invitation
+    from fedjob.node.cli.daemon import start_detached, start_here
+    from fedjob.node.cli.doctor import examine
+    from fedjob.node.startup import init_node, running_pid
+
     if detach and systemd:
         raise click.UsageError("give --detach or --systemd, not both")
     invited = Invitation.load(invitation)
@@ -103,6 +112,10 @@ def _find_way(invited: Invitation, tls_ca: Path | None, proxy: str | None) -> tu
     Raises:
         FedjobError: there is no way, and nobody to ask.
     """
+
+    from fedjob.doctor.way import examine_way
+    from fedjob.identity.membership import Membership
+
     while True:
         findings = examine_way(
             Membership(

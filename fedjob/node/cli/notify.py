@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConfigError
-from fedjob.identity.keys import Identity
 from fedjob.node.cli.home import home_option
-from fedjob.node.config.config import NodeConfig
-from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.notifications import Notice, send_notice
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.command()
 @home_option
 def notify(home: NodeHome) -> None:
-    """Send a notice as a test, by every way that `notify_mail`, `notify_webhook` and `notify_command` set."""
+    """Send a notice as a test, by every way that `notify_mail`, `notify_webhook` and `notify_command` set.
+
+    \b
+    fedjob node config set notify_mail owner@clinic.example
+    fedjob node notify
+    """
+
+    from fedjob.identity.keys import Identity
+    from fedjob.node.config.config import NodeConfig
+    from fedjob.node.grants.notifications import Notice, send_notice
+
     home.check()
     party = Identity.load_or_create(home.keys).party
     outcomes = send_notice(Notice(party, (), 0, is_test=True), load_config(NodeConfig, home.root))

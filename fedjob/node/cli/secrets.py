@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,9 @@ from fedjob.common.console import json_option, table
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.datasets import Datasets
-from fedjob.node.storage.secrets import Secrets
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.group()
@@ -26,7 +27,15 @@ def secrets() -> None:
 @click.argument("name")
 @home_option
 def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
-    """Store secret NAME of DATASET; its value is prompted for, or read from standard input."""
+    """Store secret NAME of DATASET; its value is prompted for, or read from standard input.
+
+    \b
+    fedjob node secrets set heart password
+    """
+
+    from fedjob.node.data.datasets import Datasets
+    from fedjob.node.storage.secrets import Secrets
+
     check_given(name, "the name of a secret")
     with open_database(home) as database:
         if Datasets(database).find(dataset) is None:
@@ -45,7 +54,14 @@ def secrets_set(dataset: str, name: str, home: NodeHome) -> None:
 @home_option
 @json_option
 def secrets_list(home: NodeHome, as_json: bool) -> None:
-    """List the names of secrets, never their values."""
+    """List the names of secrets, never their values.
+
+    \b
+    fedjob node secrets list
+    """
+
+    from fedjob.node.storage.secrets import Secrets
+
     home.check()
     rows = [
         (dataset, name)
@@ -63,7 +79,14 @@ def secrets_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("name")
 @home_option
 def secrets_remove(dataset: str, name: str, home: NodeHome) -> None:
-    """Remove secret NAME of DATASET."""
+    """Remove secret NAME of DATASET.
+
+    \b
+    fedjob node secrets remove heart password
+    """
+
+    from fedjob.node.storage.secrets import Secrets
+
     home.check()
     Secrets(home.secrets).remove(dataset, name)
     click.echo(f"removed {name} of {dataset}")

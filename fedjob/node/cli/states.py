@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +12,9 @@ from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.common.files import remove_folder
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.data.models import OwnModels
-from fedjob.node.queue.store import TaskStore
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.group()
@@ -25,7 +26,14 @@ def state() -> None:
 @home_option
 @json_option
 def state_list(home: NodeHome, as_json: bool) -> None:
-    """List the jobs that keep node states here, and their sizes."""
+    """List the jobs that keep node states here, and their sizes.
+
+    \b
+    fedjob node state list
+    """
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         kept = list(TaskStore(database).states())
     jobs: dict[str, list[int]] = {}
@@ -49,7 +57,14 @@ def state_list(home: NodeHome, as_json: bool) -> None:
 @click.argument("job", type=KnownText("job"))
 @home_option
 def state_drop(job: str, home: NodeHome) -> None:
-    """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them."""
+    """Remove the node states of JOB; it continues with fresh ones, or fails if it requires one of them.
+
+    \b
+    fedjob node state drop job_0191
+    """
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         store = TaskStore(database)
         with database.transaction():
@@ -70,7 +85,14 @@ def model() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @home_option
 def model_add(name: str, path: Path, home: NodeHome) -> None:
-    """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is."""
+    """Let jobs use the safetensors file at PATH as NAME; it stays where it is and must stay as it is.
+
+    \b
+    fedjob node model add bert-small /models/bert-small.safetensors
+    """
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     added = OwnModels(home.models).add(name, path)
     click.echo(f"added {added.name}, {size(added.size_bytes)}, sha256 {added.sha256}")
@@ -80,7 +102,14 @@ def model_add(name: str, path: Path, home: NodeHome) -> None:
 @home_option
 @json_option
 def model_list(home: NodeHome, as_json: bool) -> None:
-    """List the models with the sha256 that a plan asks for them by."""
+    """List the models with the sha256 that a plan asks for them by.
+
+    \b
+    fedjob node model list
+    """
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     found = OwnModels(home.models).all().values()
     rows = [
@@ -104,10 +133,17 @@ def model_list(home: NodeHome, as_json: bool) -> None:
 
 
 @model.command("remove")
-@click.argument("name")
+@click.argument("name", type=KnownText("model"))
 @home_option
 def model_remove(name: str, home: NodeHome) -> None:
-    """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node."""
+    """Forget the model NAME; its file stays where it is. Jobs that use it go on without this node.
+
+    \b
+    fedjob node model remove bert-small
+    """
+
+    from fedjob.node.data.models import OwnModels
+
     home.check()
     OwnModels(home.models).remove(name)
     click.echo(f"removed {name}; its file is where it was")

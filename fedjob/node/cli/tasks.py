@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from fedjob.common.checks import printable
-from fedjob.common.console import json_option, table, when
+from fedjob.common.console import json_option, table
 from fedjob.common.lifecycle import State
+from fedjob.common.terminal.times import in_utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
-from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.task_orders import end_task, release_log
-from fedjob.node.queue.store import TaskStore
-from fedjob.node.storage.logs import STREAMS, read_log
+
+if TYPE_CHECKING:
+    from fedjob.node.config.home import NodeHome
 
 
 @click.command()
@@ -23,11 +24,18 @@ from fedjob.node.storage.logs import STREAMS, read_log
 )
 @json_option
 def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
-    """List the tasks computed here, for whom, and how they ended."""
+    """List the tasks computed here, for whom, and how they ended.
+
+    \b
+    fedjob node tasks --state running
+    """
+
+    from fedjob.node.queue.store import TaskStore
+
     with open_database(home) as database:
         found = TaskStore(database).list_tasks(state)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([in_utc(task) for task in found], indent=2))
         return
     table(
         ("task", "job", "round", "step", "dataset", "researcher", "state", "reason", "accepted", "took"),
@@ -56,7 +64,17 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
 @home_option
 @json_option
 def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
-    """Show the output and traceback of a task's user code; with --release, send it to the researcher."""
+    """Show the output and traceback of a task's user code; with --release, send it to the researcher.
+
+    \b
+    fedjob node logs 5b21
+    fedjob node logs 5b21 --release
+    """
+
+    from fedjob.node.owner.task_orders import release_log
+    from fedjob.node.queue.store import TaskStore
+    from fedjob.node.storage.logs import STREAMS, read_log
+
     with open_database(home) as database:
         store = TaskStore(database)
         found = store.find_task(task)
@@ -76,6 +94,13 @@ def logs(task: str, release: bool, home: NodeHome, as_json: bool) -> None:
 @click.argument("task", type=KnownText("task"))
 @home_option
 def kill(task: str, home: NodeHome) -> None:
-    """End a task; its researcher is informed that the node's owner ended it."""
+    """End a task; its researcher is informed that the node's owner ended it.
+
+    \b
+    fedjob node kill 5b21
+    """
+
+    from fedjob.node.owner.task_orders import end_task
+
     with open_database(home) as database:
         click.echo(end_task(home, database, task))

@@ -12,13 +12,8 @@ from typing import Any
 
 from fedjob.common.checks import is_number
 from fedjob.common.errors import SpecError
+from fedjob.node.config.limit_words import LOGS, PREDICTIONS
 from fedjob.privacy.protections import check_protections, demanded_by_both, in_words
-
-LOGS = ("none", "stdout", "all")
-"""The parts of a task's log that the researcher may see, the strictest first."""
-
-PREDICTIONS = ("leave", "stay")
-"""The ways to treat predictions for single rows, the laxest first."""
 
 _AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}

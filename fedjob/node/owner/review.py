@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.codec import to_plain
-from fedjob.common.console import when
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.items import Items
+from fedjob.common.terminal.times import when
 from fedjob.common.types import rounds_text
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.contract import deviations

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from fedjob.common.console import when
 from fedjob.common.errors import ConfigError
 from fedjob.common.lifecycle import GROUPS, HISTORY
+from fedjob.common.terminal.times import when
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants

@@ -17,7 +17,11 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @job_argument
 @HOME
 def cancel(job_id: str, home: Path | None) -> None:
-    """Withdraw a job that waits or is queued; a job that has begun continues, and the exit code is 1."""
+    """Withdraw a job that waits or is queued; a job that has begun continues, and the exit code is 1.
+
+    \b
+    fedjob job cancel heart
+    """
     from fedjob.researcher.runner.control import cancel
     from fedjob.researcher.storage.transitions import notice
 
@@ -35,7 +39,11 @@ def cancel(job_id: str, home: Path | None) -> None:
 @job_argument
 @HOME
 def stop(job_id: str, home: Path | None) -> None:
-    """End a running job after its current round; the parameters so far are its result."""
+    """End a running job after its current round; the parameters so far are its result.
+
+    \b
+    fedjob job stop heart
+    """
     from fedjob.researcher.runner.control import stop
     from fedjob.researcher.storage.transitions import notice
 
@@ -51,7 +59,11 @@ def stop(job_id: str, home: Path | None) -> None:
 @job_argument
 @HOME
 def kill(job_id: str, home: Path | None) -> None:
-    """End a job at once, in any state; if it has ended before, nothing changes and the exit code is 1."""
+    """End a job at once, in any state; if it has ended before, nothing changes and the exit code is 1.
+
+    \b
+    fedjob job kill heart
+    """
     from fedjob.researcher.runner.control import kill
     from fedjob.researcher.storage.transitions import notice
 
@@ -73,7 +85,12 @@ def kill(job_id: str, home: Path | None) -> None:
 )
 @click.option("--rounds", type=click.IntRange(1), help="New total number of rounds.")
 def restart(job_id: str, home: Path | None, breakpoint: str | None, rounds: int | None) -> None:
-    """Run a job that has ended again, as its next attempt, from its last breakpoint."""
+    """Run a job that has ended again, as its next attempt, from its last breakpoint.
+
+    \b
+    fedjob job restart heart
+    fedjob job restart heart --from 5 --rounds 20
+    """
     from fedjob.researcher.jobs.job import Job
 
     begin: str | int | None = breakpoint
@@ -95,6 +112,9 @@ def resume_all(home: Path | None, lost: bool, as_json: bool) -> None:
     Jobs that waited go on waiting; jobs that had begun continue from their last
     breakpoint, as their next attempt. Jobs of job.run() are reported only: they
     ended with their process.
+
+    \b
+    fedjob job resume-all
     """
     from dataclasses import asdict
 
@@ -120,7 +140,11 @@ def resume_all(home: Path | None, lost: bool, as_json: bool) -> None:
 )
 @click.option("--submit", "submit_it", is_flag=True, help="Submit it, too.")
 def clone(job_id: str, home: Path | None, changes: tuple[str, ...], submit_it: bool) -> None:
-    """Make a new draft with the fields of a job, except those changed with --set."""
+    """Make a new draft with the fields of a job, except those changed with --set.
+
+    \b
+    fedjob job clone heart --set rounds=20 --submit
+    """
     from fedjob.researcher.jobs.job import Job
 
     made = Job.open(folder_of(home, job_id).path).clone(**_parsed(changes))
@@ -154,7 +178,11 @@ def _connect(job: Any, home: Path | None) -> None:
 @job_argument
 @HOME
 def delete(job_id: str, home: Path | None) -> None:
-    """Delete a job that has ended, here, at the hub and at the nodes; its submission stays recorded."""
+    """Delete a job that has ended, here, at the hub and at the nodes; its submission stays recorded.
+
+    \b
+    fedjob job delete heart
+    """
     from fedjob.researcher.jobs.deletion import delete_job
     from fedjob.researcher.jobs.session import Session, connect
 

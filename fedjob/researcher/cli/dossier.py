@@ -28,6 +28,9 @@ def write(job_id: str, home: Path | None, output: Path | None) -> None:
     It says who asked what of whom and who allowed it, which data, which plan word for word, under which limits and
     protections, each round with hashes and participants, what left each node, what came out when every round was
     computed again, and what nobody has checked. It opens in any browser; `fedjob dossier verify` checks it.
+
+    \b
+    fedjob job dossier heart -o dossier.html
     """
     from fedjob.researcher.dossier.dossier import write_dossier
 
@@ -52,6 +55,9 @@ def verify(file: Path, signer: str | None, as_json: bool) -> None:
     The exit code is 0 if every byte is as the researcher signed it, the plan and the chain of rounds have the hashes
     that are named, and every head of an audit log is signed by its node; 1 if not. Who signed it is the key that is
     printed: compare it with the researcher's (`fedjob nodes` and owners' requests show it), or give it as --signer.
+
+    \b
+    fedjob dossier verify dossier_job_0191.html
     """
     from fedjob.researcher.dossier.signed_file import MAX_DOSSIER_BYTES, open_dossier
 

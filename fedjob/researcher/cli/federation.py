@@ -51,7 +51,12 @@ def init(
     key: str | None,
     strict: bool,
 ) -> None:
-    """Make a researcher's home, with a key pair, and join a federation."""
+    """Make a researcher's home, with a key pair, and join a federation.
+
+    \b
+    fedjob init --id alice --invite alice.invitation
+    fedjob init --id alice --hub http://127.0.0.1:8844
+    """
     from fedjob.common.config import set_config
     from fedjob.identity.client_certificate import own_certificate
     from fedjob.researcher.connection.home import ResearcherConfig, home_path
@@ -73,7 +78,12 @@ def init(
 @HOME
 @json_option
 def nodes(home: Path | None, as_json: bool) -> None:
-    """List the nodes of the federation and whether they answer."""
+    """List the nodes of the federation and whether they answer.
+
+    \b
+    fedjob nodes
+    fedjob nodes --json
+    """
     from fedjob.researcher.jobs.session import connect
 
     with connect(home=home) as session:
@@ -102,7 +112,12 @@ def nodes(home: Path | None, as_json: bool) -> None:
 @click.option("--tags", default="", help="Only datasets with all of these tags, comma separated.")
 @json_option
 def data(home: Path | None, tags: str, as_json: bool) -> None:
-    """List the datasets that nodes offer."""
+    """List the datasets that nodes offer.
+
+    \b
+    fedjob data
+    fedjob data --tags heart,uci
+    """
     from fedjob.researcher.jobs.session import connect
 
     with connect(home=home) as session:
@@ -123,7 +138,12 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
 @HOME
 @json_option
 def doctor(home: Path | None, as_json: bool) -> None:
-    """Check hub, broker rights, repository, clock and versions; print what to do about problems."""
+    """Check hub, broker rights, repository, clock and versions; print what to do about problems.
+
+    \b
+    fedjob doctor
+    fedjob doctor --json
+    """
     from fedjob.doctor.findings import rows_of
     from fedjob.researcher.connection.doctor import examine
     from fedjob.researcher.connection.home import home_path

@@ -22,7 +22,11 @@ from fedjob.researcher.cli.home import HOME
     help="Certificate of the provider's own authority, if it has one.",
 )
 def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) -> None:
-    """Log in at an OpenID provider, for nodes that require a login beside a signature."""
+    """Log in at an OpenID provider, for nodes that require a login beside a signature.
+
+    \b
+    fedjob login --issuer https://id.example.org/realms/research --client-id fedjob
+    """
     from fedjob.identity.keys import Identity
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.connection.login import login as log_in
@@ -45,7 +49,11 @@ def login(home: Path | None, issuer: str, client_id: str, tls_ca: str | None) ->
 @click.command()
 @HOME
 def logout(home: Path | None) -> None:
-    """Delete the login of this home; the session at the provider is not ended."""
+    """Delete the login of this home; the session at the provider is not ended.
+
+    \b
+    fedjob logout
+    """
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.connection.login import log_out
 

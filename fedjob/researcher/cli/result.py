@@ -22,7 +22,12 @@ from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 @click.option("--force", is_flag=True, help="Replace the files of an earlier download in it; others stay.")
 @json_option
 def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_json: bool) -> None:
-    """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs."""
+    """Show a completed job's result; with -o, write record, parameters, metrics, logs and outputs.
+
+    \b
+    fedjob job result heart
+    fedjob job result heart -o results/
+    """
     from fedjob.researcher.runner.revival import look
 
     folder = folder_of(home, job_id)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.checks import printable
-from fedjob.common.console import json_option, print_json, show_rows
+from fedjob.common.console import json_option, print_json, show_fact, show_rows
 from fedjob.common.lifecycle import HISTORY
+from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
-from fedjob.researcher.storage.audit_heads import summaries
 
 if TYPE_CHECKING:
     from fedjob.researcher.storage.folder import JobFolder
@@ -45,6 +44,10 @@ def list_jobs(
     """List the jobs of this home in order of submission, newest last.
 
     PREFIX is how a job's id begins. Drafts are listed with --state draft.
+
+    \b
+    fedjob job list --state active
+    fedjob job list --name 'heart*' --max 10 --reverse
     """
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.runner.revival import look
@@ -73,8 +76,14 @@ def list_jobs(
     for row in rows:
         if row.get("rounds") == ENDLESS:
             row["rounds"] = None
+    if not as_json:
+        for row in rows:
+            row["submitted"] = when_of_text(row["submitted"])
     show_rows(
-        rows, as_json, empty=f"no jobs of {where} match: another home is named by --home or FEDJOB_HOME"
+        rows,
+        as_json,
+        ids=("id",),
+        empty=f"no jobs of {where} match: another home is named by --home or FEDJOB_HOME",
     )
 
 
@@ -90,8 +99,15 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @HOME
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Show a job's spec and record."""
+    """Show a job's spec and record.
+
+    \b
+    fedjob job show heart
+    fedjob job show 0191 --json
+    """
+
     from fedjob.researcher.runner.revival import look, runs
+    from fedjob.researcher.storage.audit_heads import summaries
     from fedjob.researcher.storage.spec import load_spec
 
     folder = folder_of(home, job_id)
@@ -123,11 +139,11 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "detail": record.detail or "-",
         "took part": _took_part(folder, spec, record),
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
-        "created": record.created or "-",
-        "submitted": record.submitted or "-",
+        "created": when_of_text(record.created),
+        "submitted": when_of_text(record.submitted),
         "submitted from": record.submitted_from or "-",
-        "started": record.started or "-",
-        "finished": record.finished or "-",
+        "started": when_of_text(record.started),
+        "finished": when_of_text(record.finished),
         "elapsed": f"{took:.1f} s" if took is not None else "-",
         "attempts": record.attempt,
         "cloned from": ", ".join(chain) or "-",
@@ -137,7 +153,8 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "privacy": _privacy(record),
         "audit logs": _audit_logs(folder),
     }.items():
-        click.echo(f"{key:18} {printable(str(value))}")
+        if value != "-":
+            show_fact(key, str(value), 19)
 
 
 def _privacy(record: JobRecord) -> str:
@@ -149,6 +166,9 @@ def _privacy(record: JobRecord) -> str:
 
 def _audit_logs(folder: JobFolder) -> str:
     """Return what the replies showed of the nodes' audit logs, in words."""
+
+    from fedjob.researcher.storage.audit_heads import summaries
+
     found = [
         f"{chain.node} {'CONTRADICTS ITSELF: ' + chain.contradictions[0] if chain.contradictions else chain.seq}"
         for chain in summaries(folder.audit_heads)
@@ -215,7 +235,11 @@ def _waited_for(folder: JobFolder) -> list[str]:
 @HOME
 @json_option
 def why(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Explain why a job waits or has ended, and whom to ask."""
+    """Explain why a job waits or has ended, and whom to ask.
+
+    \b
+    fedjob job why heart
+    """
     from fedjob.researcher.monitoring.diagnosis import explain
     from fedjob.researcher.runner.revival import look, runs
     from fedjob.researcher.storage.event_log import read_events

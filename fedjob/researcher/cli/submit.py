@@ -46,6 +46,10 @@ def submit(
 
     FILE.py is a script with a line `job = Job(...)`; SPEC a folder or a zip with a
     job.json; ID a draft of this home.
+
+    \b
+    fedjob job submit heart.py
+    fedjob job submit heart.py --token heart-2026-11
     """
     if log_format is not None:
         os.environ["FEDJOB_LOG_FORMAT"] = log_format  # the runner inherits it
@@ -70,7 +74,12 @@ def submit(
 )
 @json_option
 def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: bool) -> None:
-    """Ask every node whether the job may run there, without a request. The exit code is 1 if one refuses."""
+    """Ask every node whether the job may run there, without a request. The exit code is 1 if one refuses.
+
+    \b
+    fedjob job check heart.py
+    fedjob job check heart.py --plan-only
+    """
     job = _job(what, home, strict)
     try:
         checks = job.check(plan_only=True) if plan_only else job.check()
@@ -99,7 +108,11 @@ def _row(check: NodeAnswer | PlanCheck) -> dict[str, object]:
 @_STRICT
 @json_option
 def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
-    """Print what a job would cost at each node and in all: bytes, time, memory, differential privacy."""
+    """Print what a job would cost at each node and in all: bytes, time, memory, differential privacy.
+
+    \b
+    fedjob job estimate heart.py
+    """
     job = _job(what, home, strict)
     try:
         found = job.estimate()
@@ -134,7 +147,11 @@ def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 @_STRICT
 @json_option
 def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
-    """Ask the nodes' owners to allow the job; it stays a draft, which you submit later by its ID."""
+    """Ask the nodes' owners to allow the job; it stays a draft, which you submit later by its ID.
+
+    \b
+    fedjob job request heart.py
+    """
     job = _job(what, home, strict)
     filed = job.request()
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +13,9 @@ from fedjob.common.console import json_option, show_rows
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
-from fedjob.researcher.storage.audit_heads import read_heads, summaries
-from fedjob.researcher.storage.folder import JobFolder
+
+if TYPE_CHECKING:
+    from fedjob.researcher.storage.folder import JobFolder
 
 
 @click.command()
@@ -31,8 +33,14 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
     Compare also what the replies said of their nodes' audit logs: whether one was rewritten or cut back meanwhile.
     The exit code is 0 if every round gave the same bytes and no audit log contradicts itself, 1 if not, or if a
     round could not be computed again; a secure sum never can be, and its total is compared alone.
+
+    \b
+    fedjob verify heart
+    fedjob verify job_0191 --heads heads.jsonl
     """
+
     from fedjob.researcher.rounds.verification import SECURE, verify_job
+    from fedjob.researcher.storage.audit_heads import summaries
 
     folder = folder_of(home, job_id)
     chains = summaries(folder.audit_heads)
@@ -62,6 +70,8 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
 
 
 def _write_heads(folder: JobFolder, path: Path) -> None:
+    from fedjob.researcher.storage.audit_heads import read_heads
+
     if path.exists():
         raise ConfigError(f"{path} exists already: choose another name")
     found = read_heads(folder.audit_heads)

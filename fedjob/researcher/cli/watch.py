@@ -54,6 +54,9 @@ def wait(
 
     Exit codes: 0 completed, 1 ended otherwise, 2 cannot connect or not allowed,
     3 time is up and the job goes on, 130 interrupted and the job goes on.
+
+    \b
+    fedjob job wait heart --timeout 600
     """
     from fedjob.common.errors import NoSuchJob
     from fedjob.researcher.runner.wait import wait_through
@@ -141,7 +144,12 @@ def _followed(job_id: str, home: Path | None, missing: Exception) -> Iterator[An
     "--json", "as_json", is_flag=True, help="Print one JSON object per line; the last has terminal: true."
 )
 def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as_json: bool) -> None:
-    """Follow a job's events to its end. The exit codes are those of `wait`."""
+    """Follow a job's events to its end. The exit codes are those of `wait`.
+
+    \b
+    fedjob job watch heart
+    fedjob job watch heart --json --type metrics
+    """
     from fedjob.common.errors import NoSuchJob, NotReady
     from fedjob.researcher.monitoring.stream import FolderSource, stream
     from fedjob.researcher.runner.revival import look
@@ -183,7 +191,11 @@ def _terminal(id_: str, state: str, reason: str, as_json: bool) -> None:
 @click.option("--node", help="Print only the logs of this node.")
 @json_option
 def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> None:
-    """Print the logs of a job's tasks that their nodes have released."""
+    """Print the logs of a job's tasks that their nodes have released.
+
+    \b
+    fedjob job logs heart --node clinic-1
+    """
     from fedjob.common.errors import NoSuchJob
     from fedjob.researcher.monitoring.logs import read_logs
     from fedjob.researcher.runner.revival import look
