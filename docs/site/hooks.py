@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,23 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     return html
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Lead to the first page by the name of its file: a folder that is opened as files shows a list."""
+    return re.sub(r'href="((?:\.\./)*)\.{1,2}/?"', _first_page, output)
+
+
+def _first_page(link: re.Match[str]) -> str:
+    path = link[0].removeprefix('href="').removesuffix('"').rstrip("/")
+    return f'href="{path}/index.html"' if path != "." else 'href="index.html"'
+
+
 def on_post_build(config: MkDocsConfig, **_: Any) -> None:
-    """Take addresses of other hosts out of the theme's scripts, which would load them on pages that this site has not."""
-    for script in Path(config.site_dir, "assets", "javascripts").rglob("*.js"):
+    """Take out of the theme's scripts what this site has no use for: other languages, and addresses of other hosts."""
+    scripts = Path(config.site_dir, "assets", "javascripts")
+    shutil.rmtree(scripts / "lunr", ignore_errors=True)
+    for script in scripts.rglob("*.js"):
         text = script.read_text(encoding="utf-8")
         if FOREIGN.search(text):
             script.write_text(FOREIGN.sub("about:blank", text), encoding="utf-8")
+    for source_map in Path(config.site_dir, "assets").rglob("*.map"):
+        source_map.unlink()

@@ -73,6 +73,7 @@ def _execute(path: Path) -> None:
             notebook,
             timeout=CELL_TIMEOUT_S,
             startup_timeout=120,
+            extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": folder}},
         )
         client.execute(env={**os.environ, **environment})

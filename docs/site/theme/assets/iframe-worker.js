@@ -15,15 +15,16 @@ if (location.protocol === "file:") {
         if (this.onmessage) this.onmessage(copy);
       });
       const inner = frame.contentWindow.document;
+      const source = String(url).replace(/&/g, "&amp;").replace(/"/g, "&quot;");
       inner.open();
-      inner.write("<!doctype html><script>postMessage = parent.postMessage.bind(parent)</scr" + "ipt>");
-      const script = inner.createElement("script");
+      inner.write(
+        "<!doctype html><body><script>postMessage = parent.postMessage.bind(parent)</scr" + "ipt>" +
+          `<script src="${source}"></scr` + "ipt>"
+      );
       this.ready = new Promise((resolve, reject) => {
-        script.onload = resolve;
-        script.onerror = reject;
+        frame.contentWindow.onload = resolve;
+        frame.contentWindow.onerror = reject;
       });
-      script.src = url;
-      inner.body.appendChild(script);
       inner.close();
     }
     postMessage(data) {
