@@ -7,6 +7,7 @@ PYTEST =
 TABLE =
 LINKS =
 PRIVACY =
+DOCS =
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -27,7 +28,8 @@ help:
 	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
 	@echo 'make cluster   jobs over three RabbitMQ nodes, one of which is killed, and over a real S3 store, installed for it'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
-	@echo 'make map       draw docs/architecture.svg from the imports of the code'
+	@echo 'make map       draw docs/architecture.svg and the pictures of concepts from the code'
+	@echo 'make docs      the site of the docs in build/docs, with executed notebooks    (DOCS="--no-notebooks")'
 	@echo 'make bench     every script in benchmarks/, one after the other'
 	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
 	@echo 'make privacy-table  the accuracy that differential privacy costs, beside Opacus   (PRIVACY="--seeds 2")'
@@ -83,6 +85,11 @@ features: $(STAMP_DEV)
 
 map: $(STAMP_DEV)
 	@$(BIN)/python docs/architecture.py
+	@$(BIN)/python -m docs.pictures
+
+docs: $(STAMP_DEV)
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m docs.site $(DOCS)
 
 bench: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto
@@ -132,4 +139,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak links cluster features map bench table privacy-table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links cluster features map docs bench table privacy-table lock wheel sbom try-install venv clean distclean

@@ -7,7 +7,7 @@ A fence says what a block is:
     python fedjob/.../loop.py   a file of this checkout: the lines stand in it
     console WHY                 commands that need what a test has not; WHY is one of `REASONS`. Their commands,
                                 arguments and options are compared with those that fedjob has
-    text json toml ini mermaid  nothing that is typed
+    text json toml ini          nothing that is typed
 
 A block without a fence, four spaces in, is `bash` if each line begins with a command, else `python`.
 """
@@ -33,7 +33,6 @@ NOT_TYPED = {
     "json": "a value that is shown",
     "toml": "a setting that is shown",
     "ini": "a setting that is shown",
-    "mermaid": "a drawing",
 }
 REASONS = {
     "several machines": "each line belongs to another party's machine, with names and certificates of its own",

@@ -73,13 +73,6 @@ def advance(state: State | str, to: State | str) -> State:
     return there
 
 
-def diagram() -> str:
-    """Return the table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", "    [*] --> draft"]
-    lines += [f"    {here} --> {there}" for here in State for there in State if there in TABLE[here]]
-    return "\n".join(lines) + "\n"
-
-
 STARTED = "task.started"
 FINISHED = "task.finished"
 BATCH = "batch.done"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedjob.common.errors import IllegalTransition
-from fedjob.common.lifecycle import ACTIVE, GROUPS, HISTORY, PENDING, TABLE, State, advance, diagram
+from fedjob.common.lifecycle import ACTIVE, GROUPS, HISTORY, PENDING, TABLE, State, advance
 
 
 @pytest.mark.parametrize("here", State)
@@ -39,8 +39,3 @@ def test_every_state_can_be_reached_from_a_draft() -> None:
 def test_a_state_compares_equal_to_its_name() -> None:
     assert State.QUEUED == "queued"
     assert State("queued") is State.QUEUED
-
-
-def test_the_diagram_draws_every_step_of_the_table_and_no_other() -> None:
-    drawn = {tuple(line.strip().split(" --> ")) for line in diagram().splitlines()[2:]}
-    assert drawn == {(str(here), str(there)) for here in State for there in TABLE[here]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fedjob.common.errors import IllegalTransition
-from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, TABLE, State, diagram
+from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, TABLE, State
 from fedjob.common.quorum import Quorum
 from fedjob.researcher.federation import collection_machine
 from fedjob.researcher.storage.record import JobRecord
@@ -20,7 +19,6 @@ from fedjob.researcher.storage.transitions import moved, route
 
 NODES = ("a", "b")
 ROUNDS = 3
-DOCS = Path(__file__).parents[4] / "docs" / "life.md"
 
 
 class Life(RuleBasedStateMachine):
@@ -259,7 +257,3 @@ def test_a_restart_keeps_how_the_attempt_before_ended() -> None:
     assert (before.state, before.reason, before.started, before.finished) == ("failed", "exception", "3", "4")
     assert again.submitted == record.submitted == "0"
     assert moved(replace(again, state="queued"), "waiting", now="10").attempt == 2
-
-
-def test_the_diagram_in_the_docs_is_the_tables_own() -> None:
-    assert f"```mermaid\n{diagram()}```" in DOCS.read_text(encoding="utf-8")
