@@ -10,7 +10,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.files import by_users_umask
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
-_PANELS = {
+PANELS = {
     "shared model": {"before": -1, "validate": 0},
     "local models, after training": {"after": 0},
     "personal models": {"personal": 0},
@@ -40,7 +40,7 @@ def plot_history(rows: tuple[Measurement, ...], metrics: list[str] | None, path:
     names = [n for n in dict.fromkeys(row.metric for row in rows) if metrics is None or n in metrics]
     panels = [
         (metric, title, shifts)
-        for title, shifts in _PANELS.items()
+        for title, shifts in PANELS.items()
         for metric in names
         if any(row.metric == metric and row.phase in shifts for row in rows)
     ]
