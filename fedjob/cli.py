@@ -33,6 +33,7 @@ _COMMANDS = {
         "Say who belongs to a federation: its keys, its roster, revocation.",
     ),
     "dossier": ("fedjob.researcher.cli.dossier", "dossier", "Check the dossier of a job, anywhere."),
+    "page": ("fedjob.researcher.cli.page", "page", "Show the jobs of a home in a browser."),
     "job": ("fedjob.researcher.cli.jobs", "job", "Submit, find, follow and end jobs."),
 }
 

@@ -101,6 +101,13 @@ class PageSessions:
             session.used = now
             return session
 
+    def is_open(self, id_: str) -> bool:
+        """Tell whether the session of this id goes on, without using it: what a page does by itself keeps none alive."""
+        now = self._clock()
+        with self._lock:
+            session = self._sessions.get(_hash(id_))
+            return session is not None and now - session.used <= IDLE_S and now - session.began <= SESSION_S
+
     def end(self, id_: str) -> None:
         """End a session; one that there is not is no error."""
         with self._lock:

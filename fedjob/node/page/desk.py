@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from fedjob.common.errors import ConfigError, FedjobError
+from fedjob.common.errors import ConfigError
+from fedjob.common.pages.orders import carry_out
 from fedjob.common.pages.rendering import NavLink, PageTemplates
 from fedjob.node.config.home import NodeHome
 from fedjob.node.owner.node_state import name_of, open_database
@@ -33,11 +34,7 @@ class OwnerDesk:
             back: path of that page.
             change: returns in words what was done.
         """
-        try:
-            request.state.session.note("good", change())
-        except FedjobError as error:
-            request.state.session.note("bad", str(error))
-        return RedirectResponse(back, status_code=303)
+        return carry_out(request, back, change)
 
 
 def open_desk(home: NodeHome) -> OwnerDesk:

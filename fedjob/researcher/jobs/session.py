@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.checks import checked, checked_methods
+from fedjob.common.errors import MissingPackage
 from fedjob.identity.client_certificate import own_certificate
 from fedjob.protocols.function import Function
 from fedjob.researcher.connection.catalogue import (
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
     from fedjob.researcher.jobs.followed import FollowedJob
     from fedjob.researcher.jobs.functions import AskedFunctions
     from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.page.desk import JobOrders
+    from fedjob.researcher.page.site import OpenPage
+    from fedjob.researcher.storage.folder import JobFolder
     from fedjob.researcher.storage.index import JobEntry
+
+_OF_THE_EXTRA = ("jinja2", "markupsafe", "starlette", "uvicorn", "h11")
 
 _COLUMNS = ("id", "name", "project", "state", "reason", "submitted")
 
@@ -109,6 +115,20 @@ class HomeJobs:
         ]
         return asked_functions(jobs, self if isinstance(self, Connection) else None, timeout_s)
 
+    def page(self, port: int = 0) -> OpenPage:
+        """Show the jobs of this home in a browser, from a thread of this process; return the page, with its link.
+
+        `fedjob page` does the same at a terminal.
+
+        Args:
+            port: of this machine's loopback; 0 for a free one.
+
+        Raises:
+            MissingPackage: the extra `page` is not installed.
+            ConfigError: the port is in use.
+        """
+        return page_site().OpenPage(self.home, job_orders(self.home), port)
+
     @property
     def active(self) -> Job | None:
         """The job that was submitted last and has not ended; None where there is none."""
@@ -172,6 +192,39 @@ class Session(Connection, HomeJobs):
             tell: is given what the person has to do, such as `print`.
         """
         return log_in(self.home, self.identity, issuer=issuer, client_id=client_id, tell=tell, tls_ca=tls_ca)
+
+
+def page_site() -> Any:
+    """Return the module of the researcher's page, which needs the extra `page`.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        from fedjob.researcher.page import site
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _OF_THE_EXTRA:
+            raise
+        raise MissingPackage(f"the page needs {error.name}: pip install 'fedjob[page]'") from error
+    return site
+
+
+def job_orders(home: Path) -> JobOrders:
+    """Return what the page of a home has done with its jobs: what it submits, it submits in a connection of its own."""
+    from fedjob.researcher.jobs.job import Job
+    from fedjob.researcher.page.desk import JobOrders
+
+    def open_job(folder: JobFolder) -> Job:
+        return Job.open(folder.path)
+
+    def submit(folder: JobFolder) -> str:
+        job = open_job(folder)
+        if job.spec.local:
+            return job.submit().id
+        with open_connection(Session, home=home) as session:
+            return Job.open(folder.path, session=session).submit().id
+
+    return JobOrders(open_job, submit)
 
 
 @checked

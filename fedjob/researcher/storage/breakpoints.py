@@ -346,6 +346,18 @@ def states_of(path: Path) -> dict[str, str]:
         return {}
 
 
+def history_of(path: Path) -> tuple[tuple[Measurement, ...], tuple[AggregationRecord, ...]]:
+    """Return what was measured and aggregated by a breakpoint, to be looked at: no file of tensors is read or checked.
+
+    Nothing for an unreadable one.
+    """
+    try:
+        record = from_plain(_BreakpointRecord, unpack((path / "record.mpk").read_bytes()))
+    except (OSError, DecodeError):
+        return (), ()
+    return tuple(record.rows), tuple(record.ledger)
+
+
 def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
     """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to."""
     party = party_of(node)

@@ -163,6 +163,25 @@ class EventFile:
             return events
 
 
+def read_last_events(path: Path, num_bytes: int) -> list[JobEvent]:
+    """Return the events in the last so many bytes of a log, whatever its length: none that is not there as a whole.
+
+    Raises:
+        LaterVersion: a newer fedjob wrote them.
+        OSError: the file can't be read.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return []
+    with file:
+        start = max(0, os.fstat(file.fileno()).st_size - num_bytes)
+        file.seek(start)
+        block = file.read(num_bytes)
+    begin = block.find(b"\n") + 1 if start else 0
+    return list(decode_lines(block[begin : block.rfind(b"\n") + 1]))
+
+
 def read_events(path: Path, since: int = 0) -> Iterator[JobEvent]:
     """Yield the events after number `since` that are there; a torn last line is left out."""
     file = EventFile(path, since)
