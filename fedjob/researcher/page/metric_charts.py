@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fedjob.common.checks import is_number
 from fedjob.researcher.page.charts import Line, legend, line_chart
-from fedjob.researcher.results.plot import PANELS
+from fedjob.researcher.results.pictures.history import PANELS
 from fedjob.researcher.storage.event import JobEvent
 from fedjob.researcher.storage.measurements import OVERALL, Measurement, series
 

@@ -16,7 +16,7 @@ from fedjob.researcher.results.pictures.figure import (
 )
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
-_PANELS = {
+PANELS = {
     "shared model": {"before": -1, "validate": 0},
     "local models, after training": {"after": 0},
     "personal models": {"personal": 0},
@@ -36,7 +36,7 @@ def plot_history(rows: Sequence[Measurement], metrics: Sequence[str] | None) -> 
     names = [name for name in measured if metrics is None or name in metrics]
     panels = [
         (metric, title, shifts)
-        for title, shifts in _PANELS.items()
+        for title, shifts in PANELS.items()
         for metric in names
         if any(row.metric == metric and row.phase in shifts for row in rows)
     ]
