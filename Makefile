@@ -7,6 +7,7 @@ PYTEST =
 TABLE =
 LINKS =
 PRIVACY =
+COMPARE =
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -29,6 +30,7 @@ help:
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg from the imports of the code'
 	@echo 'make bench     every script in benchmarks/, one after the other'
+	@echo 'make compare   Flower, NVFlare and pfl beside fedjob, into docs/figures.md (20 minutes) (COMPARE="--only flower --rounds 10")'
 	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
 	@echo 'make privacy-table  the accuracy that differential privacy costs, beside Opacus   (PRIVACY="--seeds 2")'
 	@echo 'make format    rewrite the sources as make check wants them'
@@ -90,6 +92,10 @@ bench: $(STAMP_DEV)
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
+compare: $(STAMP_DEV)
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m benchmarks.compare $(COMPARE)
+
 table: $(STAMP_DEMO)
 	@sh envs/programs.sh mosquitto
 	@$(BIN)/python examples/flamby_heart/table.py $(TABLE)
@@ -132,4 +138,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak links cluster features map bench table privacy-table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links cluster features map bench compare table privacy-table lock wheel sbom try-install venv clean distclean
