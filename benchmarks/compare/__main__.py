@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -77,13 +78,19 @@ def main() -> None:
     """Compare what was asked for."""
     args = _arguments(sys.argv[1:])
     works, peers = chosen(args.only)
+    if not works:
+        sys.exit(f"--only {' '.join(args.only)}: no peer that is named does a work that is named")
+    signal.signal(signal.SIGTERM, _leave)
     machine = this_machine(datetime.now(UTC).strftime("%Y-%m-%d"))
     session = Session(home(), args.minutes, machine.cores)
     failed = session.install(peers)
     compared = []
     for work in works:
         work = dataclasses.replace(
-            work, rounds=args.rounds or work.rounds, own_rounds=args.rounds or work.own_rounds
+            work,
+            rounds=args.rounds or work.rounds,
+            own_rounds=args.rounds or work.own_rounds,
+            deadline_s=work.deadline_s * args.patience,
         )
         print(f"{work.title}", flush=True)
         if work.images:
@@ -125,6 +132,11 @@ def chosen(only: Sequence[str]) -> tuple[list[Work], list[Peer]]:
     peers = [peer for peer in PEERS if peer.name in only] or list(PEERS)
     works = [work for work in works if any(peer.name in work.peers for peer in peers)]
     return works, [peer for peer in peers if any(peer.name in work.peers for work in works)]
+
+
+def _leave(*_: object) -> None:
+    """End as Ctrl-C does: what was started is ended on the way out."""
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:

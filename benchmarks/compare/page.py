@@ -151,7 +151,7 @@ def _settings(compared: Sequence[Compared]) -> str:
         "make compare",
         "```",
         "",
-        '`COMPARE="--only flower --rounds 10"` measures one peer or work, `--pairs 5` takes more pairs, `--no-page` leaves this page as it '
+        '`COMPARE="--only flower --rounds 10"` measures one peer or work, `--pairs 5` takes more pairs, `--patience 3` waits three times as long for a run, `--no-page` leaves this page as it '
         "is. The peers are installed below `COMPARE_HOME`.",
     ]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +23,6 @@ from children import Children, free_ports, wait_for_port
 
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
-START_S = 120.0
 QUICK = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -61,7 +61,7 @@ def main() -> None:
             try:
                 run(children, folder, work)
                 wait_for(out, work["deadline_s"])
-            except (TimeoutError, RuntimeError) as error:
+            except (TimeoutError, RuntimeError, subprocess.TimeoutExpired) as error:
                 sys.exit(f"{error}\n{children.what_failed()}")
         print(out.read_text())
 
@@ -85,14 +85,14 @@ def run(children: Children, folder: Path, work: dict[str, Any]) -> None:
     link = [BIN / "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port]
     link += ["--disable-runtime-dependency-installation"]
     children.start(*link, *(["--simulation"] if work["data"] else []), **place)
-    wait_for_port(port, START_S)
+    wait_for_port(port, work["deadline_s"])
     for number, own in enumerate(ports):
         children.start(
             BIN / "flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port", own,
             "--node-config", f"partition-id={number} num-partitions={work['nodes']}", **place,
         )  # fmt: skip
     for own in ports:
-        wait_for_port(own, START_S)
+        wait_for_port(own, work["deadline_s"])
     (home / "config.toml").write_text(
         f'[superlink]\ndefault = "compare"\n\n[superlink.compare]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
     )
@@ -103,7 +103,7 @@ def run(children: Children, folder: Path, work: dict[str, Any]) -> None:
             f"num-supernodes={work['nodes']} client-resources-num-cpus=1 init-args-num-cpus={work['workers']}",
         ]
     submitted = children.start(BIN / "flwr", "run", folder / "app", "compare", *settings, **place)
-    if submitted.wait(START_S):
+    if submitted.wait(work["deadline_s"]):
         raise RuntimeError(f"flwr run ended with {submitted.returncode}")
 
 
