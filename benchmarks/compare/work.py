@@ -38,8 +38,8 @@ PEERS = (
     ),
     Peer(
         "nvflare", "NVFlare 2.9.0", ("nvflare==2.9.0",), "on_nvflare.py",
-        "its simulator with one process for each client, all at a time, and the client's script inside of it; without TLS, "
-        "nothing kept between rounds",
+        "its simulator with one process for each client, all at a time, and the client's script inside of it, which asks for "
+        "tasks every 50 ms instead of every half second; without TLS",
     ),
     Peer(
         "pfl", "pfl 0.6.0", ("pfl==0.6.0",), "on_pfl.py",
