@@ -7,7 +7,11 @@ PYTEST =
 TABLE =
 LINKS =
 PRIVACY =
+<<<<<<< HEAD
 DOCS =
+=======
+COMPARE =
+>>>>>>> w-compare
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -31,6 +35,7 @@ help:
 	@echo 'make map       draw docs/architecture.svg and the pictures of concepts from the code'
 	@echo 'make docs      the site of the docs in build/docs, with executed notebooks    (DOCS="--no-notebooks")'
 	@echo 'make bench     every script in benchmarks/, one after the other'
+	@echo 'make compare   Flower, NVFlare and pfl beside fedjob, into docs/figures.md (20 minutes) (COMPARE="--only flower --rounds 10")'
 	@echo 'make table     the published accuracies of seven methods beside ours               (TABLE="--seeds 2")'
 	@echo 'make privacy-table  the accuracy that differential privacy costs, beside Opacus   (PRIVACY="--seeds 2")'
 	@echo 'make format    rewrite the sources as make check wants them'
@@ -97,6 +102,10 @@ bench: $(STAMP_DEV)
 	  echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
 	done
 
+compare: $(STAMP_DEV)
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m benchmarks.compare $(COMPARE)
+
 table: $(STAMP_DEMO)
 	@sh envs/programs.sh mosquitto
 	@$(BIN)/python examples/flamby_heart/table.py $(TABLE)
@@ -139,4 +148,8 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
+<<<<<<< HEAD
 .PHONY: help demo test quick check format soak links cluster features map docs bench table privacy-table lock wheel sbom try-install venv clean distclean
+=======
+.PHONY: help demo test quick check format soak links cluster features map bench compare table privacy-table lock wheel sbom try-install venv clean distclean
+>>>>>>> w-compare

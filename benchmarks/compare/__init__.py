@@ -1,0 +1,1 @@
+"""fedjob beside other frameworks on the same work."""

@@ -1,0 +1,155 @@
+"""A run of one framework as a process of its own, watched from outside in the same way for all."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.compare.work import Run
+
+LOOK_S = 0.25
+MEMORY_EVERY = 4
+STOP_S = 5.0
+PR_SET_CHILD_SUBREAPER = 36
+NOT_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class Watched:
+    """A process and all below it: processor seconds over time, and the most memory at a time."""
+
+    def __init__(self, root: psutil.Process) -> None:
+        self._root = root
+        self._known: dict[int, psutil.Process] = {}
+        self._ended_s: dict[int, float] = {}
+        self.history: list[tuple[float, float]] = []
+        self.most_mb = 0.0
+        self._looks = 0
+
+    def look(self) -> None:
+        """Note what all processes have used until now."""
+        with suppress(psutil.Error):
+            for each in (self._root, *self._root.children(recursive=True)):
+                self._known.setdefault(each.pid, each)
+        for pid, each in self._known.items():
+            # What is below a process and has ended counts as its own, once it has waited for it.
+            with suppress(psutil.Error):
+                times = each.cpu_times()
+                self._ended_s[pid] = times.user + times.system + times.children_user + times.children_system
+        alive = [each for each in self._known.values() if each.is_running()]
+        living = {each.pid for each in alive}
+        self.history.append((time.time(), sum(self._ended_s[pid] for pid in living if pid in self._ended_s)))
+        if self._looks % MEMORY_EVERY == 0:
+            self.most_mb = max(self.most_mb, sum(memory_mb(pid) for pid in living))
+        self._looks += 1
+
+    def cpu_between(self, begin: float, end: float) -> float:
+        """Return the processor seconds from one time to another, in seconds since 1970."""
+        return max(0.0, at(self.history, end) - at(self.history, begin))
+
+    def end(self) -> None:
+        """End what is left: each process by its id, and what was left by a parent that ended."""
+        with suppress(psutil.Error):
+            for each in psutil.Process().children(recursive=True):
+                if each.create_time() >= self._root.create_time() - 1:
+                    self._known.setdefault(each.pid, each)
+        left = [each for each in self._known.values() if each.is_running()]
+        for each in left:
+            with suppress(psutil.Error):
+                each.terminate()
+        _, stubborn = psutil.wait_procs(left, timeout=STOP_S)
+        for each in stubborn:
+            with suppress(psutil.Error):
+                each.kill()
+        psutil.wait_procs(stubborn, timeout=STOP_S)
+
+
+def at(history: Sequence[tuple[float, float]], when: float) -> float:
+    """Return the value at a time between two looks, on the line between them."""
+    if not history:
+        return 0.0
+    for (before, low), (after, high) in pairwise(history):
+        if before <= when <= after:
+            return low + (high - low) * (when - before) / (after - before or 1.0)
+    return history[0][1] if when < history[0][0] else history[-1][1]
+
+
+def memory_mb(pid: int) -> float:
+    """Return a process's memory in MB; of pages that several processes map each has its part."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (OSError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+def measure(python: Path | str, script: Path, orders: dict[str, Any], *, deadline_s: float) -> Run:
+    """Run a script with its orders, and return what was measured; a failure is a `Run` with an error."""
+    environment = {key: value for key, value in os.environ.items() if key not in NOT_OURS} | SETTINGS
+    with tempfile.TemporaryDirectory(prefix="cmp-") as name:
+        folder = Path(name)
+        began = time.time()
+        adopt(True)
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            child = subprocess.Popen(
+                [str(python), str(script), json.dumps(orders)],
+                stdout=out, stderr=err, cwd=folder, env=environment | {"TMPDIR": str(folder)},
+            )  # fmt: skip
+            watched = Watched(psutil.Process(child.pid))
+            try:
+                while child.poll() is None and time.time() - began < deadline_s:
+                    watched.look()
+                    time.sleep(LOOK_S)
+                late = child.poll() is None
+            finally:
+                watched.end()
+                child.wait()
+                adopt(False)
+        if late:
+            return Run(error=f"not done after {deadline_s:.0f} s")
+        if child.returncode:
+            return Run(
+                error=last_words((folder / "err").read_text(errors="replace")) or f"exit {child.returncode}"
+            )
+        return found(began, (folder / "out").read_text(errors="replace"), watched)
+
+
+def adopt(yes: bool) -> None:
+    """Let this process be the parent of what its children leave behind, so that it can end that, or no longer."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
+
+
+def found(began: float, output: str, watched: Watched) -> Run:
+    """Return the run that the last line of a script's output and the watching tell."""
+    try:
+        printed = json.loads(output.strip().splitlines()[-1])
+        ends, outcome = [float(each) for each in printed["ends"]], float(printed["outcome"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return Run(error=f"no figures in its output: {output[-200:]!r}")
+    if len(ends) < 2:
+        return Run(error=f"it ended after {len(ends)} round(s): at least 2 are needed")
+    return Run(
+        seconds=tuple(after - before for before, after in pairwise(ends)),
+        first_s=ends[0] - began,
+        cpu_s=watched.cpu_between(ends[0], ends[-1]) / (len(ends) - 1),
+        memory_mb=watched.most_mb,
+        outcome=outcome,
+    )
+
+
+def last_words(text: str) -> str:
+    """Return the last lines of an output, for a page: one line of at most 300 characters."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " / ".join(lines[-3:])[-300:]

@@ -1,0 +1,74 @@
+"""Rounds by fedjob: a hub, a broker and nodes as processes of their own, or a simulation."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from images import BATCH_SIZE, LEARNING_RATE, Images, cnn, loss_of
+
+BENCHMARKS = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(BENCHMARKS))
+
+
+def main() -> None:
+    """Run the work that the first argument has as JSON, and print what it found as JSON."""
+    work = json.loads(sys.argv[1])
+    print(json.dumps(simulated(work) if work["data"] else federated(work)))
+
+
+def federated(work: dict[str, Any]) -> dict[str, Any]:
+    """Run a job at real nodes; return when each round ended and the parameters' value."""
+    from _federation import federation
+
+    from fedjob import FedAvg, Job
+
+    with federation(work["nodes"]) as bench:
+        job = Job(
+            FedAvg(),
+            training_plan=f"{BENCHMARKS}/_plans.py:AddOne",
+            data={"tags": ["bench"]},
+            model_args={"num_params": work["params"], "num_tensors": work["tensors"]},
+            rounds=work["rounds"],
+            breakpoint_every=1 if work["params"] < 1_000_000 else 5,
+            session=bench.session,
+            seed=1,
+        )
+        result = job.run(progress=False)
+        value = torch.as_tensor(next(iter(result.state_dict().values()))).mean()
+        return {"ends": ends_of(job), "outcome": float(value)}
+
+
+def simulated(work: dict[str, Any]) -> dict[str, Any]:
+    """Run a job at simulated nodes; return when each round ended and the loss at the end."""
+    from fedjob import IID, Fraction, Job, simulate
+
+    with tempfile.TemporaryDirectory(prefix="compare-fedjob-") as home:
+        job = Job(
+            "fedavg",
+            training_plan=f"{BENCHMARKS}/_plans.py:Images",
+            data={"path": work["data"], "reader": "npy"},
+            nodes=simulate(work["nodes"], split=IID(), workers=work["workers"]),
+            selector=Fraction(work["cohort"] / work["nodes"]),
+            training_args={"lr": LEARNING_RATE, "epochs": 1, "batch_size": BATCH_SIZE},
+            rounds=work["rounds"],
+            seed=1,
+            home=home,
+        )
+        result = job.run(progress=False)
+        model = cnn()
+        model.load_state_dict({name: torch.as_tensor(value) for name, value in result.state_dict().items()})
+        return {"ends": ends_of(job), "outcome": loss_of(model, Images(work["data"]))}
+
+
+def ends_of(job: Any) -> list[float]:
+    """Return when each round ended, in seconds since 1970."""
+    return [event.time for event in job.events() if event.type == "round"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The work that every framework does here, the frameworks, and what is measured of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A framework beside fedjob.
+
+    Attributes:
+        packages: What pip installs, with versions: figures are of one version.
+        script: The module of `peers` that runs a work in the peer's environment.
+        setting: What of its documented settings is taken, in words.
+    """
+
+    name: str
+    title: str
+    packages: tuple[str, ...]
+    script: str
+    setting: str
+
+
+FEDJOB = Peer(
+    "fedjob", "fedjob", (), "on_fedjob.py",
+    "hub, broker and nodes are processes; messages are signed and encrypted, plans run in the sandbox, a breakpoint is made "
+    "durable after every round (every 5 of the large model); a simulation has a worker for each core",
+)  # fmt: skip
+PEERS = (
+    Peer(
+        "flower", "Flower 1.42.0", ("flwr[simulation]==1.42.0",), "on_flower.py",
+        "a SuperLink and SuperNodes as processes, without TLS and authentication, nothing kept on disk, tasks looked for "
+        "every 10 ms instead of every second; its simulation runs on Ray with one core for each node",
+    ),
+    Peer(
+        "nvflare", "NVFlare 2.9.0", ("nvflare==2.9.0",), "on_nvflare.py",
+        "its simulator with one process for each client, all at a time, and the client's script inside of it, which asks for "
+        "tasks every 50 ms instead of every half second; without TLS",
+    ),
+    Peer(
+        "pfl", "pfl 0.6.0", ("pfl==0.6.0",), "on_pfl.py",
+        "one process of one thread for each core, joined by torch.distributed, as its guide to fast simulations has it; nothing "
+        "kept on disk",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Rounds to run.
+
+    Attributes:
+        peers: Names of the frameworks that can do it, in the order in which they are run.
+        rounds: Rounds of a peer; the first is not counted.
+        own_rounds: Rounds of fedjob, where more are needed for a steady figure.
+        images: Whether nodes train a CNN on images; otherwise each adds a number to its parameters.
+        deadline_s: Seconds after which a run is ended and counted as failed.
+    """
+
+    name: str
+    title: str
+    peers: tuple[str, ...]
+    nodes: int
+    cohort: int
+    rounds: int
+    own_rounds: int
+    deadline_s: float
+    params: int = 0
+    tensors: int = 10
+    images: bool = False
+
+
+WORKS = (
+    Work(
+        "small", "A round in which nodes compute nothing: four nodes, 10,000 parameters", ("flower", "nvflare"),
+        nodes=4, cohort=4, rounds=9, own_rounds=41, deadline_s=240, params=10_000,
+    ),
+    Work(
+        "large", "Moving a model: four nodes, 25 million parameters (100 MB)", ("flower", "nvflare"),
+        nodes=4, cohort=4, rounds=5, own_rounds=6, deadline_s=300, params=25_000_000,
+    ),
+    Work(
+        "simulation",
+        "A simulation: a CNN of two convolutions, 1,000 nodes of 50 images, cohorts of 50, one epoch in batches of 10",
+        ("flower", "pfl"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images=True,
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was measured of one run of one framework, or why there is nothing.
+
+    Attributes:
+        seconds: Of each round but the first.
+        first_s: From the start of the first process to the end of the first round.
+        cpu_s: Processor seconds of all processes for each round but the first.
+        memory_mb: The most memory of all processes at a time; what several share is counted once.
+        outcome: The value of the parameters, or the loss at the end: whether the work was done.
+        error: Empty, or the last words of a run that failed.
+    """
+
+    seconds: tuple[float, ...] = ()
+    first_s: float = 0.0
+    cpu_s: float = 0.0
+    memory_mb: float = 0.0
+    outcome: float = 0.0
+    error: str = ""
+
+    @property
+    def round_s(self) -> float:
+        """The median of the rounds' seconds."""
+        return median(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A run of a peer and the run of fedjob beside it."""
+
+    peer: Run
+    own: Run
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long as fedjob's a round of the peer takes; None where one of the two failed."""
+        if self.peer.error or self.own.error:
+            return None
+        return self.peer.round_s / self.own.round_s
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """All pairs of one work, by peer, and the load of the machine before and after."""
+
+    work: Work
+    pairs: Mapping[str, list[Pair]]
+    loads: tuple[float, float]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def own_runs(self) -> list[Run]:
+        return [pair.own for pairs in self.pairs.values() for pair in pairs]
+
+
+def orders(work: Work, peer: Peer, *, data: str, cores: int) -> dict[str, Any]:
+    """Return what a script of `peers` is given."""
+    own = peer is FEDJOB
+    return {
+        "nodes": work.nodes,
+        "cohort": work.cohort,
+        "rounds": work.own_rounds if own else work.rounds,
+        "params": work.params,
+        "tensors": work.tensors,
+        "data": data if work.images else "",
+        "workers": cores,
+        "threads": cores,
+        "deadline_s": work.deadline_s,
+    }

@@ -1,0 +1,200 @@
+"""The page that `make compare` writes: ratios of pairs, failures as such, and what a peer does better."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compare.__main__ import chosen, turns
+from benchmarks.compare.environments import torch_pin
+from benchmarks.compare.machine import Machine, processor
+from benchmarks.compare.measured import Watched, at, found, last_words
+from benchmarks.compare.page import page, seconds, section
+from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Pair, Run, orders
+
+ROOT = Path(__file__).parents[3]
+MACHINE = Machine("a processor", 2, 24.0, "Linux 6.1", "3.11.7", "0123456789ab", "2026-01-02")
+SMALL, LARGE, SIMULATION = WORKS
+OWN = Run(seconds=(0.1, 0.1, 0.2), first_s=4.0, cpu_s=0.2, memory_mb=900.0, outcome=9.135)
+SLOW = Run(seconds=(1.0, 0.9, 1.1), first_s=2.0, cpu_s=0.5, memory_mb=1200.0, outcome=9.135)
+FAILED = Run(error="Traceback | of <something>")
+
+
+def compared(*pairs: Pair, loads: tuple[float, float] = (0.5, 1.0)) -> Compared:
+    return Compared(SMALL, {"flower": list(pairs)}, loads)
+
+
+def test_a_ratio_is_that_of_the_medians_of_one_pair() -> None:
+    assert Pair(SLOW, OWN).ratio == pytest.approx(10.0)
+
+
+def test_the_ratio_of_a_work_is_the_middle_of_its_pairs_with_their_range() -> None:
+    pairs = [Pair(dataclasses.replace(SLOW, seconds=(each,)), OWN) for each in (0.8, 1.0, 1.3)]
+    assert "| Flower 1.42.0 | **10.00 times as long** (8.00 to 13.00) | 3 of 3 |" in section(
+        compared(*pairs), MACHINE
+    )
+
+
+def test_a_peer_that_is_faster_is_shown_as_faster_and_named_as_better() -> None:
+    text = section(compared(Pair(dataclasses.replace(SLOW, seconds=(0.05,)), OWN)), MACHINE)
+    assert "**0.50 times as long**" in text
+    assert "Flower 1.42.0 needs less for a round (50 ms, fedjob 100 ms)" in text
+
+
+def test_what_a_slower_peer_does_better_is_on_the_page() -> None:
+    text = section(compared(Pair(SLOW, OWN)), MACHINE)
+    assert "needs less for until the first round" not in text
+    assert (
+        "Flower 1.42.0 needs less for the start, until the first round has ended (2.00 s, fedjob 4.00 s)"
+        in text
+    )
+    assert "memory" not in text.rpartition("What a peer does better")[2]
+
+
+def test_figures_that_hardly_differ_are_not_called_better() -> None:
+    near = dataclasses.replace(OWN, seconds=(0.098,))
+    assert "What a peer does better: nothing of what is measured here." in section(
+        compared(Pair(near, OWN)), MACHINE
+    )
+
+
+def test_a_run_that_failed_is_shown_as_failed_and_makes_no_ratio() -> None:
+    text = section(compared(Pair(SLOW, OWN), Pair(FAILED, OWN)), MACHINE)
+    assert "(1 of 2 runs failed: Traceback / of (something))" in text
+    assert "| 1 of 2 |" in text
+
+
+def test_a_peer_all_of_whose_runs_failed_has_a_row_and_no_pair() -> None:
+    text = section(compared(Pair(FAILED, OWN)), MACHINE)
+    assert "| Flower 1.42.0 | failed (1 of 1): Traceback / of (something) | | | | |" in text
+    assert "| Flower 1.42.0 | no pair | 0 of 1 |" in text
+    assert "What a peer does better: nothing" in text
+
+
+def test_a_run_of_fedjob_that_failed_makes_no_ratio_either() -> None:
+    text = section(compared(Pair(SLOW, FAILED)), MACHINE)
+    assert "| fedjob | failed (1 of 1)" in text
+    assert "no pair" in text
+
+
+def test_a_peer_that_could_not_be_installed_is_named() -> None:
+    text = section(Compared(SMALL, {}, (0, 0), {"nvflare": "it could not be installed: no route"}), MACHINE)
+    assert "| NVFlare 2.9.0 | not measured: it could not be installed: no route |" in text
+
+
+@pytest.mark.parametrize(("load", "disturbed"), [(2.9, False), (3.1, True)])
+def test_figures_of_a_busy_machine_say_so(load: float, disturbed: bool) -> None:
+    assert ("Other work was running" in section(compared(loads=(0.1, load)), MACHINE)) == disturbed
+
+
+def test_the_page_has_the_date_the_commit_and_the_machine() -> None:
+    text = page([compared(Pair(SLOW, OWN))], MACHINE)
+    for each in ("2026-01-02", "commit 0123456789ab", "a processor, 2 cores, 24 GB of memory, Linux 6.1"):
+        assert each in text
+
+
+def test_every_table_of_the_page_has_rows_of_one_length() -> None:
+    every = [
+        Compared(work, {name: [Pair(SLOW, OWN), Pair(FAILED, OWN)] for name in work.peers}, (9, 9))
+        for work in WORKS
+    ]
+    for block in re.findall(r"(?:^\|.*\n)+", page(every, MACHINE), re.MULTILINE):
+        assert len({line.count("|") for line in block.splitlines()}) == 1, block
+
+
+def test_the_settings_of_every_framework_on_the_page_are_told() -> None:
+    text = page([Compared(SIMULATION, {"pfl": [Pair(SLOW, OWN)]}, (0, 0))], MACHINE)
+    assert "- pfl 0.6.0: " in text
+    assert "- fedjob: " in text
+    assert "- NVFlare" not in text
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0851, "85 ms"), (1.234, "1.23 s"), (12.34, "12.3 s")])
+def test_seconds_are_shown_as_one_reads_them(value: float, shown: str) -> None:
+    assert seconds(value) == shown
+
+
+def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
+    flower, nvflare, _ = PEERS
+    assert list(turns([flower, nvflare], 2)) == [
+        (flower, True), (nvflare, True), (flower, False), (nvflare, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("only", "works", "peers"),
+    [
+        ([], ["small", "large", "simulation"], ["flower", "nvflare", "pfl"]),
+        (["flower"], ["small", "large", "simulation"], ["flower"]),
+        (["pfl"], ["simulation"], ["pfl"]),
+        (["simulation"], ["simulation"], ["flower", "pfl"]),
+        (["small", "nvflare"], ["small"], ["nvflare"]),
+        (["small", "pfl"], [], []),
+    ],
+)
+def test_what_is_named_is_run(only: list[str], works: list[str], peers: list[str]) -> None:
+    found_works, found_peers = chosen(only)
+    assert ([each.name for each in found_works], [each.name for each in found_peers]) == (works, peers)
+
+
+def test_all_frameworks_get_the_same_orders_but_for_the_number_of_rounds() -> None:
+    for work in WORKS:
+        own = orders(work, FEDJOB, data="images", cores=2)
+        for peer in PEERS:
+            assert orders(work, peer, data="images", cores=2) | {"rounds": own["rounds"]} == own
+
+
+def test_every_script_of_a_peer_exists_and_every_version_is_fixed() -> None:
+    for peer in (FEDJOB, *PEERS):
+        assert (ROOT / "benchmarks" / "compare" / "peers" / peer.script).is_file()
+        assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", package) for package in peer.packages)
+        assert all(package.rpartition("==")[2] in peer.title for package in peer.packages)
+
+
+def test_peers_get_the_torch_that_this_checkout_locks() -> None:
+    lock = (ROOT / "envs" / "locks" / "cpu.txt").read_text(encoding="utf-8")
+    assert torch_pin(lock) in lock
+    assert torch_pin(lock).startswith("torch==")
+    assert torch_pin(lock).endswith("+cpu")
+
+
+def test_a_lock_without_torch_is_refused_with_what_to_do() -> None:
+    with pytest.raises(ValueError, match="make lock"):
+        torch_pin("numpy==2.0\n")
+
+
+def test_the_processor_is_read_from_the_system_s_table() -> None:
+    assert (
+        processor("processor : 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name : Other\n") == "Some CPU @ 2 GHz"
+    )
+
+
+def test_processor_time_between_two_looks_is_on_the_line_between_them() -> None:
+    history = [(10.0, 1.0), (12.0, 3.0), (13.0, 3.0)]
+    assert [at(history, when) for when in (9.0, 10.0, 11.0, 12.5, 20.0)] == [1.0, 1.0, 2.0, 3.0, 3.0]
+    assert at([], 1.0) == 0.0
+
+
+def test_a_run_s_figures_are_its_rounds_without_the_first() -> None:
+    watched = Watched.__new__(Watched)
+    watched.history, watched.most_mb = [(100.0, 0.0), (110.0, 20.0)], 50.0
+    run = found(100.0, 'a line\n{"ends": [104.0, 105.0, 107.0], "outcome": 2.5}\n', watched)
+    assert run == Run(seconds=(1.0, 2.0), first_s=4.0, cpu_s=3.0, memory_mb=50.0, outcome=2.5)
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["", "no JSON", '{"ends": [1.0, 2.0]}', '{"ends": "x", "outcome": 1}', '{"ends": [1.0], "outcome": 1}'],
+)
+def test_an_output_without_figures_is_a_failed_run(output: str) -> None:
+    watched = Watched.__new__(Watched)
+    watched.history, watched.most_mb = [], 0.0
+    assert found(0.0, output, watched).error
+
+
+def test_the_last_words_of_an_output_are_one_line() -> None:
+    assert last_words("one\n\n  two\nthree\nfour\n") == "two / three / four"
+    assert len(last_words("x" * 1000)) == 300
