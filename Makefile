@@ -7,11 +7,8 @@ PYTEST =
 TABLE =
 LINKS =
 PRIVACY =
-<<<<<<< HEAD
 DOCS =
-=======
 COMPARE =
->>>>>>> w-compare
 SCHEDULES = 100000
 SUMS = 10000
 
@@ -148,8 +145,5 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-<<<<<<< HEAD
 .PHONY: help demo test quick check format soak links cluster features map docs bench table privacy-table lock wheel sbom try-install venv clean distclean
-=======
 .PHONY: help demo test quick check format soak links cluster features map bench compare table privacy-table lock wheel sbom try-install venv clean distclean
->>>>>>> w-compare

@@ -427,12 +427,7 @@ def invite(
     where = _existing(home)
     running = where.running()
     url = check_http_url(url or (DEFAULT_URL if running is None else running.url))
-    if urlsplit(url).hostname in EVERY_ADDRESS:
-        port = urlsplit(url).port
-        raise SpecError(
-            f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
-            f"{urlsplit(url).scheme}://NAME:{port}"
-        )
+    _check_reachable(url)
     limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
         known = {member.party: member for member in Parties(ledger, limits).all()}.get(party)
@@ -471,6 +466,14 @@ def invite(
     if pin is not None:
         click.echo(
             f"then: {pin.keys.signer} runs `fedjob federation sign`; the key to compare is {pin.keys.fingerprint}"
+        )
+
+
+def _check_reachable(url: str) -> None:
+    if urlsplit(url).hostname in EVERY_ADDRESS:
+        raise SpecError(
+            f"{url} is no address that a party could reach, the hub listens on all of this machine's: give --url "
+            f"{urlsplit(url).scheme}://NAME:{urlsplit(url).port}"
         )
 
 

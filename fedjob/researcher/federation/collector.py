@@ -317,12 +317,12 @@ class Collector:
         params = None
         if result.params is not None:
             path = self._place.spool / f"{self._place.step}_{node}.safetensors"
-            content = result.attached.get(result.params.sha256)
-            if content is None:
+            attached = result.attached.get(result.params.sha256)
+            if attached is None:
                 self._repository.get(result.params, path)
                 self._channel.count("in", result.params)
             else:
-                _place(content, path)
+                _place(attached, path)
             params = FileParams(path)
         return Arrival(node=node, result=keyless_result(result), params=params)
 
