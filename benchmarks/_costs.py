@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,9 +35,15 @@ class Cost:
 
 
 class Costs:
-    """Sums up what the federation's processes use, those among them that end meanwhile."""
+    """Sums up what the federation's processes use, those among them that end meanwhile.
 
-    def __init__(self, bench: BenchFederation) -> None:
+    Args:
+        watching_s: returns the processor seconds that other measuring threads of this process have used. Neither they
+            nor what it takes to look are counted as the researcher's.
+    """
+
+    def __init__(self, bench: BenchFederation, watching_s: Callable[[], float] = lambda: 0.0) -> None:
+        self._watching_s, self._looking_s = watching_s, 0.0
         self._roots = {os.getpid(): "researcher", bench.hub.pid: "hub"}
         self._roots |= {node.pid: "nodes" for node in bench.nodes}
         self._history: list[tuple[float, dict[int, Cost]]] = []
@@ -78,6 +85,7 @@ class Costs:
             self._look()
 
     def _look(self) -> None:
+        began = time.thread_time()
         for root, kind in self._roots.items():
             with suppress(psutil.Error):
                 process = psutil.Process(root)
@@ -86,11 +94,14 @@ class Costs:
                 for each in process.children(recursive=True):
                     self._note(each, below)
         self._history.append((time.time(), dict(self._last)))
+        self._looking_s += time.thread_time() - began
 
     def _note(self, process: psutil.Process, kind: str) -> None:
         with suppress(psutil.Error):
             times = process.cpu_times()
-            self._last[process.pid] = Cost(times.user + times.system, process.io_counters().write_bytes)
+            own_s = self._looking_s + self._watching_s() if process.pid == os.getpid() else 0.0
+            seconds = times.user + times.system - own_s
+            self._last[process.pid] = Cost(seconds, process.io_counters().write_bytes)
             self._kinds[process.pid] = kind
 
 

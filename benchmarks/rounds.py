@@ -36,6 +36,8 @@ class Peak:
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.watching_s = 0.0
+        """Processor seconds that the sampling itself has used."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -50,6 +52,7 @@ class Peak:
     def _watch(self) -> None:
         while not self._stop.wait(0.005):
             self.bytes = max(self.bytes, anonymous_bytes())
+            self.watching_s = time.thread_time()
 
 
 def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> None:
@@ -68,7 +71,7 @@ def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> Non
         seed=1,
     )
     started = time.time()
-    with Peak() as peak, Costs(bench) as costs:
+    with Peak() as peak, Costs(bench, lambda: peak.watching_s) as costs:
         job.run(progress=False)
     seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
     asked = next(event.time for event in job.events() if event.type == "ask")

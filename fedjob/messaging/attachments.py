@@ -69,11 +69,9 @@ class Attachments:
                 stored.append(source.stored)
         return stored
 
-    def without_room(self, task: Task) -> list[tuple[Ref, Path, str | None]]:
-        """Return what a task can't take along and is in no repository yet: ref, file, and the node that gets it."""
+    def not_stored(self, task: Task) -> list[tuple[Ref, Path, str | None]]:
+        """Return what a task names and is in no repository: ref, file, and the node that gets it."""
         named = [ref for ref in named_params(task).values() if ref in self._sources]
-        if may_attach(task):
-            return []
         sources = {ref: self._sources[ref] for ref in named}
         return [(ref, source.path, source.node) for ref, source in sources.items() if source.stored is None]
 
@@ -81,16 +79,21 @@ class Attachments:
         """Take note that a file was put into the repository after all."""
         self._sources[ref] = replace(self._sources[ref], stored=stored)
 
-    def attach(self, task: Task) -> Task:
-        """Return a task with the bytes of its files, or with their names in the repository where it has no room.
+    def attach(self, task: Task) -> Task | None:
+        """Return a task with the bytes of its files; None where it has no room for them.
 
         Raises:
             ObjectCorrupt: a file is not what it was.
         """
+        if not may_attach(task):
+            return None
         named = {sha256: ref for sha256, ref in named_params(task).items() if ref in self._sources}
-        if may_attach(task):
-            return replace(task, attached={sha256: self._content(ref) for sha256, ref in named.items()})
-        stored = {ref: self._sources[ref].stored or ref for ref in named.values()}
+        return replace(task, attached={sha256: self._content(ref) for sha256, ref in named.items()})
+
+    def refer(self, task: Task) -> Task:
+        """Return a task with the names of its files in the repository, for those that are there."""
+        named = [ref for ref in task.params.values() if ref in self._sources]
+        stored = {ref: self._sources[ref].stored or ref for ref in named}
         return replace(task, params={name: stored.get(ref, ref) for name, ref in task.params.items()})
 
     def _content(self, ref: Ref) -> bytes:

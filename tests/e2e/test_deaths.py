@@ -24,7 +24,7 @@ from fedjob.researcher.jobs.session import Session
 from tests.data import TRAINING
 from tests.e2e.conftest import SITES
 from tests.e2e.federation import PATIENCE_S, Federation, Node, background, digest
-from tests.e2e.plans import Counting, Points
+from tests.e2e.plans import Counting, Large, Points
 from tests.e2e.proxy import FaultyProxy
 from tests.processes import wait_until
 
@@ -250,7 +250,7 @@ def test_a_reply_that_can_not_be_fetched_costs_its_node_and_not_the_round(
         return 500 if method == "GET" and path in bad else 0
 
     with unlucky(rough, proxy) as session:
-        job = make_job(rough, session=session, rounds=1)
+        job = make_job(rough, Large, session=session, rounds=1)
         proxy.fault = fault
         job.run(progress=False)
     assert len(job.rounds[1].replied) == 2
@@ -264,7 +264,7 @@ def test_a_repository_that_is_down_at_aggregation_fails_the_job_which_can_be_res
     rough: Federation, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     with unlucky(rough, proxy) as session:
-        job = make_job(rough, session=session)
+        job = make_job(rough, Large, session=session)
         down = lambda method, path: 503 if in_round(job, 2) and method == "PUT" else 0  # noqa: E731
         proxy.fault = down
         with pytest.raises(JobFailed, match=r"Job\.resume") as caught:
@@ -275,7 +275,7 @@ def test_a_repository_that_is_down_at_aggregation_fails_the_job_which_can_be_res
         rest = Job.resume(job.breakpoints[-1], session=session)
         rest.run(progress=False)
     assert rest.id == job.id
-    assert digest(rest) == simulated(rough, tmp_path)
+    assert digest(rest) == simulated(rough, tmp_path, Large)
 
 
 @pytest.mark.feature("FB-59")

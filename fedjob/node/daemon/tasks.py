@@ -85,7 +85,7 @@ class TaskHandler:
 
     def has(self, turn: Turn, message: Message, wanted: Offer | Task) -> bool:
         """Return whether a message repeats a task that was taken before."""
-        return isinstance(wanted, Task) and self._arrived(message, wanted).key in turn.book.tasks
+        return isinstance(wanted, Task) and self._key_of(message, wanted) in turn.book.tasks
 
     def refuse(self, turn: Turn, message: Message, task: Task, reason: str, detail: str) -> None:
         """Refuse a task without judging it."""
@@ -177,13 +177,15 @@ class TaskHandler:
             self.sums.end_job(turn, message.job)
         turn.settled.append(message)
 
-    def _arrived(self, message: Message, task: Task) -> events.TaskArrived:
+    def _key_of(self, message: Message, task: Task) -> str:
         check_job_id(message.job)
-        key = work_key(
+        return work_key(
             job=message.job, round_=message.round, step=message.step, node=self._context.node, task=task
         )
+
+    def _arrived(self, message: Message, task: Task) -> events.TaskArrived:
         return events.TaskArrived(
-            key=key,
+            key=self._key_of(message, task),
             job=message.job,
             researcher=message.sender,
             dataset=task.dataset,

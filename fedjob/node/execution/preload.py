@@ -42,8 +42,18 @@ def lacking_libraries(launcher: str) -> str:
     Args:
         launcher: how workers are started; with another than `process` they have libraries of their own.
     """
-    missing = [name for name in LIBRARIES if find_spec(name) is None] if launcher == "process" else []
+    missing = [name for name in LIBRARIES if not _is_there(name)] if launcher == "process" else []
     return f"this node lacks {', '.join(missing)}: pip install 'fedjob[training]'" if missing else ""
+
+
+_found: set[str] = set()
+
+
+def _is_there(library: str) -> bool:
+    """Return whether a library is installed; one that was found is not looked for again, which takes milliseconds a task."""
+    if library not in _found and find_spec(library) is not None:
+        _found.add(library)
+    return library in _found
 
 
 def preload() -> None:

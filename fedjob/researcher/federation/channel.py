@@ -117,9 +117,11 @@ class Channel:
         """Return a task with the bytes of its small files; where it has no room for them they are published."""
         if task.sum:  # a step of a sum names what its node has had with the task
             return task
-        for ref, path, node in self.attachments.without_room(task):
+        if (attached := self.attachments.attach(task)) is not None:
+            return attached
+        for ref, path, node in self.attachments.not_stored(task):
             self.attachments.note_stored(ref, self.publish(path, node))
-        return self.attachments.attach(task)
+        return self.attachments.refer(task)
 
     def now(self) -> float:
         """Return seconds of a clock that stands still while this side is not connected."""

@@ -52,8 +52,9 @@ def test_a_task_takes_its_small_files_along_and_they_arrive_as_they_were(tmp_pat
     assert ref is not None
     assert ref in attachments
     task = task_with(ref)
-    assert attachments.without_room(task) == []
-    arrived = sent(attachments.attach(task))
+    given = attachments.attach(task)
+    assert given is not None
+    arrived = sent(given)
     assert arrived.attached == {ref.sha256: b"x" * 40_000}
     assert attached_bytes(arrived) == 40_000
     assert replace(arrived, attached={}) == task
@@ -84,16 +85,19 @@ def test_a_task_without_room_for_all_of_them_takes_none_and_names_them_in_the_re
     refs = [attachments.add(written(tmp_path / n, 30_000, n.encode()), "clinic", 1) for n in "ab"]
     one, two = (ref for ref in refs if ref is not None)
     task = task_with(one, two)
-    found = attachments.without_room(task)
+    assert attachments.attach(task) is None
+    found = attachments.not_stored(task)
     assert found == [(one, tmp_path / "a", "clinic"), (two, tmp_path / "b", "clinic")]
     stored = {ref: replace(ref, cipher="c" * 64, key="d" * 64) for ref, _, _ in found}
     for ref, name in stored.items():
         attachments.note_stored(ref, name)
-    assert attachments.without_room(task) == []
-    given = attachments.attach(task)
+    assert attachments.not_stored(task) == []
+    given = attachments.refer(task)
     assert given.attached == {}
     assert [ref.cipher for ref in given.params.values()] == ["c" * 64] * 2
-    assert attachments.attach(task_with(one)).attached == {one.sha256: b"a" * 30_000}, "another task has room"
+    other = attachments.attach(task_with(one))
+    assert other is not None
+    assert other.attached == {one.sha256: b"a" * 30_000}, "another task has room"
     taken_back = attachments.take_back([one, two])
     assert [ref.key for ref in taken_back] == ["d" * 64] * 2
     assert one not in attachments
@@ -112,8 +116,8 @@ def test_a_task_full_of_values_has_no_room_and_a_frame_holds_what_has(tmp_path: 
     assert ref is not None
     for length in range(0, 20_000, 500):
         task = task_with(ref, values={"text": "v" * length})
-        if may_attach(task):
-            assert len(encode_payload(message(attachments.attach(task)))) < MAX_PAYLOAD_BYTES
+        if (given := attachments.attach(task)) is not None:
+            assert len(encode_payload(message(given))) < MAX_PAYLOAD_BYTES
     assert may_attach(task_with(ref))
     assert not may_attach(task_with(ref, values={"text": "v" * 20_000}))
     assert not may_attach(task_with(replace(ref, parts=True)))
@@ -126,7 +130,9 @@ def test_a_file_that_was_changed_is_not_sent_and_one_that_moved_is(tmp_path: Pat
     assert ref is not None
     path.rename(tmp_path / "b")
     attachments.move(ref, tmp_path / "b")
-    assert attachments.attach(task_with(ref)).attached == {ref.sha256: b"x" * 50}
+    given = attachments.attach(task_with(ref))
+    assert given is not None
+    assert given.attached == {ref.sha256: b"x" * 50}
     other = attachments.add(written(tmp_path / "c", 60), None, 1)
     assert other is not None
     written(tmp_path / "c", 60, b"y")
