@@ -52,11 +52,12 @@ class SurvivalCurve:
 
 def curve_of(counts: Counts) -> SurvivalCurve:
     """Return the curve that follows from counts."""
-    events, censored = (np.asarray(counts[name], dtype=np.float64) for name in ("events", "censored"))
+    events: Floats = np.asarray(counts["events"], dtype=np.float64)
+    censored: Floats = np.asarray(counts["censored"], dtype=np.float64)
     gone = events + censored
-    at_risk = gone.sum() - np.cumsum(gone) + gone
+    at_risk: Floats = gone.sum() - np.cumsum(gone) + gone
     with np.errstate(divide="ignore", invalid="ignore"):
-        survival = np.cumprod(np.where(at_risk > 0, 1 - events / at_risk, 1.0))
+        survival: Floats = np.cumprod(np.where(at_risk > 0, 1 - events / at_risk, 1.0))
         parts = np.where(events > 0, events / (at_risk * (at_risk - events)), 0.0)
         spread = np.sqrt(np.cumsum(parts))
         inside = (survival > 0) & (survival < 1)

@@ -45,7 +45,7 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     middle = frame[words.ratio.replace(" ", "_")] if words.ratio else frame["estimate"]
     places = range(len(frame) - 1, -1, -1)
     figure = new_figure(8.6, 1.3 + 0.34 * len(frame))
-    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 2]})
+    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1.7]})
     axis.axvline(1.0 if words.ratio else 0.0, color="0.5", linewidth=1, linestyle="--")
     shown = zip(places, frame["low"], middle, frame["high"], frame["p_value"], strict=True)
     for place, low, value, high, p_value in shown:
