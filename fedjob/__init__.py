@@ -62,6 +62,7 @@ _NAMES = {
     "Job": "fedjob.researcher.jobs.job",
     "JobFailed": "fedjob.common.errors",
     "KMeans": "fedjob.protocols.analytics.kmeans",
+    "KaplanMeier": "fedjob.protocols.analytics.survival.kaplan_meier",
     "KeepBest": "fedjob.researcher.hooks.best_round",
     "Krum": "fedjob.aggregation.robust.krum",
     "LinearDecay": "fedjob.training_plans.schedules",
@@ -174,6 +175,7 @@ if TYPE_CHECKING:
     from fedjob.protocols.analytics.outliers import Outliers as Outliers
     from fedjob.protocols.analytics.pca import PCA as PCA
     from fedjob.protocols.analytics.statistics import Statistics as Statistics
+    from fedjob.protocols.analytics.survival.kaplan_meier import KaplanMeier as KaplanMeier
     from fedjob.protocols.evaluation import Evaluation as Evaluation
     from fedjob.protocols.inference import Inference as Inference
     from fedjob.protocols.psi import PrivateSetIntersection as PrivateSetIntersection

@@ -53,6 +53,7 @@ _NOT_PRIVATE: Mapping[str, str] = {
     "logistic_regression": _CLASSES,
     "poisson_regression": "its sums have no noise: train the model with a plan and FedAvg",
     "cox_regression": "its sums over who is at risk have no bound for one record: ask Statistics for histograms of times by groups",
+    "kaplan_meier": "its counts have no noise: ask Statistics for histograms of times by the groups and the event",
     "kmeans": "its sums have no noise: ask Statistics for histograms, or train a model with a plan and FedAvg",
     "outliers": f"{_ROWS}: ask Statistics for quantiles with bounds",
     "psi": _ROWS,

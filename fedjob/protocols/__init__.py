@@ -24,6 +24,7 @@ PROTOCOLS: Registry[FederatedProtocol] = Registry(
         "flora": "fedjob.protocols.training.adapters.flora:FLoRA",
         "function": "fedjob.protocols.function:Function",
         "inference": "fedjob.protocols.inference:Inference",
+        "kaplan_meier": "fedjob.protocols.analytics.survival.kaplan_meier:KaplanMeier",
         "kmeans": "fedjob.protocols.analytics.kmeans:KMeans",
         "linear_regression": "fedjob.protocols.analytics.linear:LinearRegression",
         "logistic_regression": "fedjob.protocols.analytics.glm:LogisticRegression",

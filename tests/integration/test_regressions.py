@@ -15,6 +15,7 @@ from fedjob import (
     CoxRegression,
     Job,
     JobFailed,
+    KaplanMeier,
     KMeans,
     LinearRegression,
     LogisticRegression,
@@ -176,6 +177,40 @@ def test_cox_regression_is_that_of_lifelines(
     ratios = tables_of(found, "cox_regression")["hazard_ratios"]
     bounds = fitted.summary[["exp(coef)", "exp(coef) lower 95%", "exp(coef) upper 95%"]]
     np.testing.assert_allclose(ratios[["hazard_ratio", "low", "high"]], bounds, rtol=1e-6)
+
+
+@pytest.mark.parametrize("times", [(), (6, 12, 24, 60, 400)], ids=["whole months", "five times"])
+def test_survival_is_that_of_lifelines(
+    pooled: pd.DataFrame, data: dict[str, str], tmp_path: Path, times: tuple[int, ...]
+) -> None:
+    from lifelines import KaplanMeierFitter
+    from lifelines.statistics import logrank_test
+
+    asked = KaplanMeier(duration="months", event="died", by="sex", times=times, bins=256)
+    result = Job(asked, data=data, nodes="local", home=tmp_path).run(progress=False)
+    grid = np.array(times or [result.value["survival"]["time"].max()])
+    rows = pooled.assign(
+        months=pooled["months"] if not times else grid[np.searchsorted(grid, pooled["months"])]
+    )
+    for sex, curve in result.value["survival"].groupby("sex"):
+        part = rows[rows["sex"] == sex]
+        fitted = KaplanMeierFitter().fit(part["months"], part["died"])
+        assert curve["survival"].to_numpy() == pytest.approx(
+            fitted.survival_function_at_times(curve["time"]).to_numpy()
+        )
+        bounds = fitted.confidence_interval_.loc[curve["time"].iloc[1:-1]]
+        np.testing.assert_allclose(curve[["low", "high"]].iloc[1:-1], bounds, rtol=1e-9)
+        medians = result.value["medians"].set_index("sex").loc[sex]
+        assert (medians["rows"], medians["events"]) == (len(part), part["died"].sum())
+        assert medians["median"] == fitted.median_survival_time_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lifelines' own
+        women, men = (rows[rows["sex"] == sex] for sex in (0, 1))
+        exact = logrank_test(women["months"], men["months"], women["died"], men["died"])
+    assert result.value["logrank"]["p_value"][0] == pytest.approx(exact.p_value)
+    assert set(result.value["withheld"].values()) == set(result.value["joined"].values()) == {0}
+    assert "Survival (Kaplan-Meier)" in str(result)
+    assert result.plot(path=tmp_path / "survival.png").axes[0].get_xlabel() == "months"
 
 
 def test_k_means_ends_where_pooled_rows_end(

@@ -198,6 +198,15 @@ def _cox(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> st
     )
 
 
+def _kaplan_meier(protocol: str, entry: str, asked: Request, of: Mapping[str, Any]) -> str:
+    grid = f"{len(of['times'])} given times" if of["times"] else f"{of['bins']} times of equal distance"
+    groups = f", grouped by {columns(of['by'])}" if of["by"] else ""
+    return (
+        f"survival curve of the time {columns([of['duration']])} to the event {columns([of['event']])}{groups}: how many "
+        f"rows have the event, and how many are last observed, at each of {grid}"
+    )
+
+
 def _terms(of: Mapping[str, Any]) -> str:
     plain = [name for name in of["features"] if name not in of["categorical"]]
     parts = ([columns(plain)] if plain else []) + (
@@ -291,6 +300,7 @@ _OF_PROTOCOL: dict[str, _Words] = {
     "pca": _pca,
     **dict.fromkeys(("linear_regression", "logistic_regression", "poisson_regression", "ridge"), _regression),
     "cox_regression": _cox,
+    "kaplan_meier": _kaplan_meier,
     "psi": _psi,
     "evaluation": _evaluation,
     "inference": _inference,

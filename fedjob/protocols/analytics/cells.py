@@ -156,7 +156,7 @@ def quantile_counts(
             if not table.admit([Release(rows, (name,), present, ungrouped)])[0]:
                 continue
             counts = [
-                _bounds(table, values, present, excused, edges_within(low, high)) for low, high in wanted
+                bounds_below(table, values, present, excused, edges_within(low, high)) for low, high in wanted
             ]
             released.setdefault(group, {})[name] = {"count": len(present), "brackets": counts}
     return {"quantiles": released}
@@ -267,7 +267,7 @@ def _binned(values: Floats, rows: Rows, edges: Sequence[float]) -> dict[str, Row
     return {name: rows[places == place] for name, place in named.items() if (places == place).any()}
 
 
-def _bounds(
+def bounds_below(
     table: AuditedTable, values: Floats, present: Rows, excused: Rows, edges: Sequence[float]
 ) -> list[list[int]]:
     """Return at least and at most how many values lie below each edge, exactly where that may be released."""

@@ -176,7 +176,7 @@ class JobResult(ResultFolder):
         from fedjob.researcher.results.pictures.figure import saved
         from fedjob.researcher.results.pictures.of_result import picture_of
 
-        return saved(picture_of(self, self._folder, self._spec.protocol.name, what, round), path)
+        return saved(picture_of(self, self._folder, self._spec.protocol, what, round), path)
 
     # -- exports -------------------------------------------------------------------
 

@@ -14,6 +14,9 @@ from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
 COEFFICIENTS = "coefficients"
+SURVIVAL = "survival"
+"""The curves of a `KaplanMeier`: drawn by `plot()`, and too long for a report."""
+
 MAX_COLUMNS = 12
 MAX_ROWS = 5000
 """Most rows of a table that a report holds: `result.table` and `result.tables` have all."""
@@ -53,6 +56,7 @@ _TITLES = {
     "statistics": "Statistics",
     "pca": "Principal components",
     "kmeans": "Clusters (k-means)",
+    "kaplan_meier": "Survival (Kaplan-Meier)",
     "outliers": "Outliers",
     "evaluation": "Evaluation",
     "function": "Result",
@@ -124,7 +128,7 @@ def report_of(value: Any, protocol: str, config: Mapping[str, Any], about: str) 
     for name, frame in tables.items():
         if frame.shape == (1, 1):
             facts[name] = figure(frame.iat[0, 0])
-        elif name not in _BESIDE:
+        elif name not in _BESIDE and not (protocol == "kaplan_meier" and name == SURVIVAL):
             drawn.append(named_table(name.replace("_", " "), frame))
     for name, item in value.items():
         if str(name) in tables or str(name) in _BESIDE or _is_empty(item) or _is_nothing_withheld(name, item):
@@ -209,7 +213,7 @@ def named_table(name: str, frame: Any) -> ShownTable:
         frame = frame.head(MAX_ROWS)
     columns = [str(column) for column in frame.columns]
     rows = [
-        tuple(None if _is_missing(cell) else figure(cell) for cell in row)
+        tuple(_cell(column, cell) for column, cell in zip(columns, row, strict=True))
         for row in frame.itertuples(index=False, name=None)
     ]
     if len(columns) > MAX_COLUMNS:
@@ -217,6 +221,12 @@ def named_table(name: str, frame: Any) -> ShownTable:
         columns = [*columns[:MAX_COLUMNS], more]
         rows = [(*row[:MAX_COLUMNS], None) for row in rows]
     return ShownTable(name=name, header=tuple(columns), rows=tuple(rows))
+
+
+def _cell(column: str, value: Any) -> Any:
+    if _is_missing(value):
+        return None
+    return p_text(value) if column == "p_value" else figure(value)
 
 
 def _table_of_map(value: Mapping[Any, Any]) -> ShownTable | None:
@@ -252,7 +262,7 @@ def _is_empty(value: Any) -> bool:
 
 def _is_nothing_withheld(name: Any, value: Any) -> bool:
     counts = value.values() if isinstance(value, Mapping) else [value]
-    return str(name) == "withheld" and not any(counts)
+    return str(name) in ("withheld", "joined") and not any(counts)
 
 
 def _is_missing(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The plots of analyses: a forest plot of coefficients or ratios with their intervals, and histograms."""
+"""The pictures of analyses: a forest of coefficients or ratios with their intervals, and histograms."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.results.pictures.figure import BLUE, new_figure, paper
-from fedjob.researcher.results.result_summary import COEFFICIENTS, REGRESSIONS
+from fedjob.common.notebooks.plain_tables import number_text
+from fedjob.researcher.results.pictures.figure import BLUE, bare, grid, new_figure, paper
+from fedjob.researcher.results.pictures.survival import draw_survival
+from fedjob.researcher.results.result_summary import COEFFICIENTS, REGRESSIONS, SURVIVAL, p_text
 
 MAX_TERMS = 60
 MAX_PANELS = 12
 
 
-def plot_tables(tables: Mapping[str, Any], protocol: str) -> Any:
+def plot_tables(tables: Mapping[str, Any], protocol: str, config: Mapping[str, Any]) -> Any:
     """Draw what can be drawn of an analysis; see `JobResult.plot`.
 
     Raises:
@@ -21,11 +23,13 @@ def plot_tables(tables: Mapping[str, Any], protocol: str) -> Any:
     """
     if protocol in REGRESSIONS and COEFFICIENTS in tables and "low" in tables[COEFFICIENTS]:
         figure = _forest(tables, protocol)
+    elif SURVIVAL in tables:
+        figure = draw_survival(tables, config)
     elif "histogram" in tables and len(tables["histogram"]):
         figure = _histograms(tables["histogram"])
     else:
         raise SpecError(
-            "nothing to plot: there are pictures of training, of regressions with intervals, and of histograms; "
+            "nothing to plot: there are pictures of training, of regressions with intervals, of survival and of histograms; "
             f"this result has {', '.join(tables) or 'no tables'}"
         )
     return figure
@@ -40,12 +44,19 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     frame = frame[frame["term"] != "intercept"].head(MAX_TERMS)
     middle = frame[words.ratio.replace(" ", "_")] if words.ratio else frame["estimate"]
     places = range(len(frame) - 1, -1, -1)
-    figure = new_figure(6.4, 1.2 + 0.34 * len(frame))
-    axis = figure.subplots()
+    figure = new_figure(8.6, 1.3 + 0.34 * len(frame))
+    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1.7]})
     axis.axvline(1.0 if words.ratio else 0.0, color="0.5", linewidth=1, linestyle="--")
-    for place, low, value, high in zip(places, frame["low"], middle, frame["high"], strict=True):
-        axis.plot([low, high], [place, place], color=BLUE, linewidth=1.6, solid_capstyle="butt")
+    shown = zip(places, frame["low"], middle, frame["high"], frame["p_value"], strict=True)
+    for place, low, value, high, p_value in shown:
+        axis.plot([low, high], [place, place], color=BLUE, linewidth=1.8, solid_capstyle="butt")
         axis.plot([value], [place], marker="s", markersize=6, color=BLUE)
+        interval = f"{number_text(value)} ({number_text(low)} to {number_text(high)})"
+        beside.text(0.0, place, interval, va="center", fontsize=9)
+        beside.text(1.0, place, str(p_text(p_value)), va="center", ha="right", fontsize=9)
+    beside.text(0.0, len(frame) - 0.35, "with 95 % interval", va="bottom", fontsize=9, fontweight="bold")
+    beside.text(1.0, len(frame) - 0.35, "p", va="bottom", ha="right", fontsize=9, fontweight="bold")
+    beside.set_axis_off()
     axis.set_yticks(list(places), [str(term) for term in frame["term"]])
     axis.set_ylim(-0.6, len(frame) - 0.4)
     if words.ratio:
@@ -54,9 +65,9 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
         axis.xaxis.set_major_formatter(ScalarFormatter())
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_xlabel(f"{words.ratio or 'coefficient'} with 95 % interval")
-    axis.grid(axis="x", alpha=0.3)
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
+    axis.set_title(words.title, fontsize=11, loc="left")
+    grid(axis, "x")
+    bare(axis, "left")
     axis.tick_params(axis="y", length=0)
     return figure
 
@@ -64,28 +75,30 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
 def _histograms(frame: Any) -> Any:
     """Draw the bins of each column, and of each group where there are some; what lies outside is named in the title."""
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
-    keys = [name for name in frame.columns if name not in ("low", "high", "count")]
-    panels = list(frame.groupby(keys, sort=False, dropna=False))[:MAX_PANELS]
+    keys = ["column", *(name for name in frame.columns if name not in ("low", "high", "count", "column"))]
+    found = list(frame.groupby(keys, sort=False, dropna=False))
+    names = list(dict.fromkeys(str(labels[0]) for labels, _ in found))
+    panels = sorted(found, key=lambda panel: names.index(str(panel[0][0])))[:MAX_PANELS]
     wide, high = min(len(panels), 3), -(-len(panels) // 3)
-    figure = new_figure(4.2 * wide, 3.0 * high)
+    figure = new_figure(4.0 * wide, 3.0 * high)
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for axis, (labels, part) in zip(axes, panels, strict=False):
-        named = labels if isinstance(labels, tuple) else (labels,)
         inside = part[np.isfinite(part["low"]) & np.isfinite(part["high"])]
         outside = int(part["count"].sum() - inside["count"].sum())
         widths = inside["high"] - inside["low"]
         axis.bar(inside["low"], inside["count"], width=widths, align="edge", color=BLUE, edgecolor=paper())
-        groups = ", ".join(
-            f"{key} {label}" for key, label in zip(keys, named, strict=True) if key != "column"
-        )
-        title = str(dict(zip(keys, named, strict=True)).get("column", ""))
+        if len(inside):
+            axis.set_xlim(inside["low"].min(), inside["high"].max())
+        groups = ", ".join(f"{key} {label}" for key, label in zip(keys[1:], labels[1:], strict=True))
         axis.set_title(
-            ", ".join(filter(None, (title, groups, f"{outside} outside" if outside else ""))), fontsize=10
+            ", ".join(filter(None, (groups, f"{outside} outside" if outside else ""))), fontsize=10
         )
-        axis.set_ylabel("rows")
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
+        axis.set(xlabel=str(labels[0]), ylabel="rows")
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+        grid(axis, "y")
+        bare(axis)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     return figure

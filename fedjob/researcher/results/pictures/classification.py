@@ -24,6 +24,7 @@ from fedjob.researcher.results.pictures.figure import (
     MAX_LEGEND,
     SKY,
     bare,
+    grid,
     ink,
     legend_beside,
     line_of,
@@ -65,17 +66,17 @@ def draw_roc(measured: MeasuredStates) -> Any:
         curve = roc_of(measured.overall["sketches"][place], scale)
         if curve is not None:
             drawn += 1
-            grid = np.linspace(0, 1, 400)
-            low, high = _lowest(curve.low, grid), _highest(curve.high, grid)
+            rates = np.linspace(0, 1, 400)
+            low, high = _lowest(curve.low, rates), _highest(curve.high, rates)
             if (high - low).max() > VISIBLE:
                 axis.fill_between(
-                    grid, low, high, color=SKY, alpha=0.18, linewidth=0, label="all nodes: what is possible"
+                    rates, low, high, color=SKY, alpha=0.18, linewidth=0, label="all nodes: what is possible"
                 )
             label = f"all nodes: {_area(measured.overall)}"
             axis.plot(curve.false_positives, curve.true_positives, color=ink(), linewidth=2.4, label=label)
         axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
         axis.set(xlabel="false positive rate", ylabel="true positive rate")
-        axis.grid(alpha=0.25)
+        grid(axis)
         bare(axis)
     if not drawn:
         raise SpecError("there is no ROC curve: the test data hold one class alone")
@@ -108,7 +109,7 @@ def draw_calibration(measured: MeasuredStates) -> Any:
         _reliability(axis, counts, reliability_of(measured.overall["sketches"][place], scale))
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="fraction of positives")
         axis.tick_params(labelbottom=False)
-        axis.grid(alpha=0.25)
+        grid(axis)
         bare(axis)
         words = "predicted probability"
         counts.set(
@@ -266,11 +267,11 @@ def _wilson(share: Any, number: Any) -> tuple[Any, Any]:
     return (middle - reach) / factor, (middle + reach) / factor
 
 
-def _highest(points: Any, grid: Any) -> Any:
+def _highest(points: Any, rates: Any) -> Any:
     """Return the height of the highest curve at each place: of points above each other the upper one."""
-    return np.maximum.accumulate(np.interp(grid, points[:, 0], np.maximum.accumulate(points[:, 1])))
+    return np.maximum.accumulate(np.interp(rates, points[:, 0], np.maximum.accumulate(points[:, 1])))
 
 
-def _lowest(points: Any, grid: Any) -> Any:
+def _lowest(points: Any, rates: Any) -> Any:
     order = np.lexsort((points[:, 1], points[:, 0]))
-    return np.interp(grid, points[order, 0], points[order, 1])
+    return np.interp(rates, points[order, 0], points[order, 1])

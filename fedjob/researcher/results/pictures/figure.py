@@ -63,6 +63,12 @@ def bare(axis: Any, *sides: str) -> None:
         axis.spines[side].set_visible(False)
 
 
+def grid(axis: Any, which: str = "both") -> None:
+    """Draw lines at the ticks that are pale on light and on dark, behind everything else."""
+    axis.grid(axis=which, color="0.5", alpha=0.22, linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
 def legend_beside(figure: Any, axis: Any, *, title: str = "") -> None:
     """Put the names of the lines of a panel to the right of all panels, where they hide nothing."""
     handles, labels = axis.get_legend_handles_labels()

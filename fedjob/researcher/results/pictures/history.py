@@ -9,6 +9,7 @@ from fedjob.common.errors import SpecError
 from fedjob.researcher.results.pictures.figure import (
     MAX_LEGEND,
     bare,
+    grid,
     ink,
     legend_beside,
     line_of,
@@ -64,7 +65,7 @@ def plot_history(rows: Sequence[Measurement], metrics: Sequence[str] | None) -> 
         axis.set_title(title, fontsize=10)
         axis.set_ylabel(metric)
         axis.set_xlabel("rounds of training")
-        axis.grid(alpha=0.25)
+        grid(axis)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         bare(axis)
     for axis in axes[len(panels) :]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fedjob.researcher.storage.folder import JobFolder
     from fedjob.researcher.storage.measurements import Measurement
+    from fedjob.researcher.storage.spec import Component
 
     class Measured(Protocol):
         """A result, as far as it is drawn."""
@@ -39,7 +40,11 @@ OF_STATES = {
 
 
 def picture_of(
-    result: Measured, folder: JobFolder, protocol: str, what: str | Sequence[str] | None, round_: int | None
+    result: Measured,
+    folder: JobFolder,
+    protocol: Component,
+    what: str | Sequence[str] | None,
+    round_: int | None,
 ) -> Any:
     """Return the figure; see `JobResult.plot`."""
     if isinstance(what, str) and what in OF_STATES:
@@ -56,4 +61,4 @@ def picture_of(
         raise SpecError(
             f"nothing was measured in rounds: this result has one picture, plot() without {what!r}"
         )
-    return plot_tables(result.tables, protocol)
+    return plot_tables(result.tables, protocol.name, protocol.config)

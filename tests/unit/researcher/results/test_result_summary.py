@@ -147,7 +147,7 @@ def test_the_last_metrics_have_a_row_for_each_node_and_all_nodes_last() -> None:
 
 
 def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> None:
-    figure = plot_tables(tables_of(VALUE, "logistic_regression"), "logistic_regression")
+    figure = plot_tables(tables_of(VALUE, "logistic_regression"), "logistic_regression", {})
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["age", "sex"]
     assert axis.get_xscale() == "log"
@@ -160,8 +160,9 @@ def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> Non
             "count": [4, 5, 6],
         }
     )
-    panels = plot_tables({"histogram": bins}, "statistics").axes
-    assert [panel.get_title() for panel in panels] == ["age, sex 0", "age, sex 1, 6 outside"]
+    panels = plot_tables({"histogram": bins}, "statistics", {}).axes
+    assert [panel.get_title() for panel in panels] == ["sex 0", "sex 1, 6 outside"]
+    assert [panel.get_xlabel() for panel in panels] == ["age", "age"]
     assert [patch.get_height() for patch in panels[0].patches] == [4, 5]
     with pytest.raises(SpecError, match="nothing to plot"):
-        plot_tables({}, "function")
+        plot_tables({}, "function", {})

@@ -1,0 +1,1 @@
+"""Survival: curves of the time to an event."""
