@@ -11,11 +11,8 @@ import re
 import shutil
 import sqlite3
 import sys
-import threading
-import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -222,29 +219,6 @@ def json_option(command: Any) -> Any:
 def print_json(value: Any) -> None:
     """Print plain data as JSON."""
     click.echo(json.dumps(value, indent=2, default=str))
-
-
-@contextmanager
-def still_going_on(what: str, *, every_s: float = 5.0) -> Iterator[None]:
-    """Say on stderr, every few seconds, that something that takes long still goes on.
-
-    Args:
-        what: goes on, such as `reading images/`.
-    """
-    ended = threading.Event()
-    began = time.monotonic()
-
-    def speak() -> None:
-        while not ended.wait(every_s):
-            click.echo(f"fedjob: {what}: {time.monotonic() - began:.0f} s so far", err=True)
-
-    speaker = threading.Thread(target=speak, name="still going on", daemon=True)
-    speaker.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        speaker.join()
 
 
 def show_rows(

@@ -15,6 +15,7 @@ from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
 from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
 from fedjob.common.terminal.completion import CompletedText, rows_of
+from fedjob.common.terminal.going_on import still_going_on
 
 if TYPE_CHECKING:
     from fedjob.hub.broker.child import Accounts
@@ -350,7 +351,8 @@ def doctor(home: Path | None, as_json: bool) -> None:
     from fedjob.doctor.findings import rows_of
     from fedjob.hub.doctor import examine
 
-    findings = examine(_existing(home))
+    with still_going_on("checking the hub"):
+        findings = examine(_existing(home))
     show_rows(rows_of(findings), as_json)
     if not all(finding.ok for finding in findings):
         raise click.exceptions.Exit(1)
@@ -498,7 +500,8 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
     inside = where.folder / "storage"
     beside = {} if elsewhere is None or elsewhere.absolute() == inside else {"storage": elsewhere}
     leave_out = ("running.json", "hub.lock", "broker.log", SECRET_NAME, *(("storage",) if beside else ()))
-    made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
+    with still_going_on(f"writing {file}"):
+        made = back_up(where.folder, file, role="hub", leave_out=leave_out, beside=beside)
     click.echo(f"{file}: {made.num_files} files, {size(made.size_bytes)}; its mode is 0600")
     if in_bucket:
         click.echo(
@@ -527,7 +530,8 @@ def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login
     elif storage is not None:
         raise SpecError("--storage of restore is for s3://...: a folder's objects are in the backup")
     folder = _home(home)
-    made = restore(folder, file, role="hub")
+    with still_going_on(f"reading {file}"):
+        made = restore(folder, file, role="hub")
     num_lost = _drop_lost_objects(folder, bucket)
     lost = f"; {num_lost} objects that it did not hold are forgotten" if num_lost else ""
     click.echo(f"{folder}: the hub as of {when(made.created)}{lost}. Next: fedjob hub start --home {folder}")

@@ -46,14 +46,14 @@ def table_lines(
         ids: columns of ids that commands know by their beginnings: where a terminal is narrow these are shown.
     """
     names = [printable(name) for name in header]
-    cells = [[printable(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) if cell.strip() else "-" for cell in row] for row in rows]
     if width is not None:
         kept = [n for n in range(len(names)) if any(row[n].strip() not in ("", "-") for row in cells)]
         names, cells = [names[n] for n in kept], [[row[n] for n in kept] for row in cells]
     widths = [max(map(width_of, column)) for column in zip(names, *cells, strict=True)]
     if width is not None:
         narrow = _narrowed(names, cells, widths, width)
-        if narrow is None and set(ids) & set(names):
+        if narrow != widths and set(ids) & set(names):
             cells = _with_short_ids(names, cells, ids)
             widths = [max(map(width_of, column)) for column in zip(names, *cells, strict=True)]
             narrow = _narrowed(names, cells, widths, width)

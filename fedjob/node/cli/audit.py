@@ -15,6 +15,7 @@ import click
 from fedjob.common.console import json_option, print_json, table
 from fedjob.common.errors import AuditBroken, ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import home_option, open_database
@@ -91,7 +92,7 @@ def verify(
 
     home = _home_of(context, home)
     held, hashes = _held(against)
-    with open_database(home) as database:
+    with open_database(home) as database, still_going_on("verifying the audit log"):
         heads = [head for head in held if head.is_signed and _is_own(home, head)]
         if chain is None:
             num_records = Audit(database).verify(heads=heads, hashes=hashes)
@@ -127,7 +128,8 @@ def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> N
 
     with open_database(_home_of(context, home)) as database:
         chain = Audit(database)
-        num_records = chain.verify()
+        with still_going_on("verifying the audit log"):
+            num_records = chain.verify()
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already: choose another name, or --force to replace it")
         with by_users_umask():

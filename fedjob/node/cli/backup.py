@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedjob.common.console import size
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when
 from fedjob.node.cli.home import home_option
 
@@ -34,7 +35,8 @@ def backup_command(file: Path, home: NodeHome) -> None:
     from fedjob.identity.home_backup import back_up
 
     home.check()
-    made = back_up(home.root, file, role="node", leave_out=LEAVE_OUT)
+    with still_going_on(f"writing {file}"):
+        made = back_up(home.root, file, role="node", leave_out=LEAVE_OUT)
     click.echo(
         f"{file}: node {made.party}, {made.num_files} files, {size(made.size_bytes)}; its mode is 0600"
     )
@@ -52,7 +54,8 @@ def restore_command(file: Path, home: NodeHome) -> None:
 
     from fedjob.identity.home_backup import restore
 
-    made = restore(home.root, file, role="node")
+    with still_going_on(f"reading {file}"):
+        made = restore(home.root, file, role="node")
     home.create()
     click.echo(
         f"{home.root}: node {made.party} as of {when(made.created)}. Start it only where no other copy of it runs: "

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from fedjob.common.console import json_option, size
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.files import private
 from fedjob.common.telemetry.logs import LOG_FORMATS
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when
 from fedjob.node.cli.home import home_option, open_database
 
@@ -182,7 +183,10 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
     """Print that the node is ready, or once that it waits for the broker."""
     from fedjob.node.owner.node_state import name_of
 
-    if not daemon.ready.wait(BROKER_WITHIN_S):
+    in_terminal = sys.stderr.isatty() and not _logs_to_stderr()
+    with still_going_on("connecting to the broker") if in_terminal else nullcontext():
+        is_ready = daemon.ready.wait(BROKER_WITHIN_S)
+    if not is_ready:
         click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
         sys.stderr.flush()
         daemon.ready.wait()

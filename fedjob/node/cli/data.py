@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedjob.common.console import json_option, size, still_going_on, table
+from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.types import check_given
 from fedjob.node.cli.home import KnownText, home_option, open_database
 
@@ -125,11 +126,11 @@ def data_add(
         "max_weight": max_weight,
         "description": description,
         "contact": ";".join(contacts),
-        "warn": lambda text: click.echo(f"warning: {text}", err=True),
         "note": notes.append,
     }
     looked_at = path or ", ".join(assets)
-    with open_database(home) as database, still_going_on(f"reading {looked_at}"):
+    with open_database(home) as database, still_going_on(f"reading {looked_at}") as sign:
+        about["warn"] = lambda text: sign.say(f"warning: {text}")
         if path is None:
             if loading_plan is not None:
                 raise SpecError("--loading-plan names columns of one table: a dataset of assets has none")

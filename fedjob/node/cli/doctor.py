@@ -11,6 +11,7 @@ import click
 
 from fedjob.common.console import json_option, show_rows
 from fedjob.common.errors import FedjobError
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.doctor.findings import Finding, rows_of
 from fedjob.node.cli.home import home_option
 
@@ -42,7 +43,8 @@ def doctor(home: NodeHome, for_it: Path | None, as_json: bool) -> None:
         for_it.write_text(page_for_it(load_membership(home.root), today), encoding="utf-8")
         click.echo(f"{for_it}: the page for your IT")
         return
-    findings = examine(home)
+    with still_going_on("checking this machine and the way to the hub"):
+        findings = examine(home)
     show_rows(rows_of(findings), as_json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fedjob.common.console import json_option, show_rows
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -192,5 +193,6 @@ def delete(job_id: str, home: Path | None) -> None:
         return session
 
     folder = folder_of(home, job_id)
-    delete_job(folder, reach)
+    with still_going_on("deleting the job here, at the hub and at the nodes"):
+        delete_job(folder, reach)
     click.echo(f"{folder.path.name} deleted")

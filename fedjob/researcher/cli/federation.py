@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fedjob.common.console import json_option, show_rows
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME
 
 
@@ -86,7 +87,7 @@ def nodes(home: Path | None, as_json: bool) -> None:
     """
     from fedjob.researcher.jobs.session import connect
 
-    with connect(home=home) as session:
+    with still_going_on("asking the nodes"), connect(home=home) as session:
         found = session.nodes()
     show_rows(
         [
@@ -120,7 +121,7 @@ def data(home: Path | None, tags: str, as_json: bool) -> None:
     """
     from fedjob.researcher.jobs.session import connect
 
-    with connect(home=home) as session:
+    with still_going_on("asking the nodes"), connect(home=home) as session:
         found = session.datasets(tags=[tag.strip() for tag in tags.split(",") if tag.strip()])
     show_rows(
         [
@@ -148,7 +149,8 @@ def doctor(home: Path | None, as_json: bool) -> None:
     from fedjob.researcher.connection.doctor import examine
     from fedjob.researcher.connection.home import home_path
 
-    findings = examine(home_path(home))
+    with still_going_on("checking the way to the hub"):
+        findings = examine(home_path(home))
     show_rows(rows_of(findings), as_json)
     if not all(finding.ok for finding in findings):
         sys.exit(1)

@@ -14,6 +14,7 @@ import click
 
 from fedjob.common.console import json_option, print_json, show_rows
 from fedjob.common.telemetry.logs import LOG_FORMATS
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.types import check_given
 from fedjob.researcher.cli.home import HOME, folder_of
 
@@ -54,7 +55,8 @@ def submit(
     if log_format is not None:
         os.environ["FEDJOB_LOG_FORMAT"] = log_format  # the runner inherits it
     job = _job(what, home, strict)
-    made = job.submit(token=token)
+    with still_going_on("starting the job's process"):
+        made = job.submit(token=token)
     if made.id != job.id:
         job.delete()  # the token belongs to an earlier job, so this draft is not needed
     if as_json:
@@ -82,8 +84,9 @@ def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: 
     """
     job = _job(what, home, strict)
     try:
-        checks = job.check(plan_only=True) if plan_only else job.check()
-        cost = "" if as_json or plan_only else job.estimate().about
+        with still_going_on("asking the nodes" if not plan_only else "running a batch of the plan"):
+            checks = job.check(plan_only=True) if plan_only else job.check()
+            cost = "" if as_json or plan_only else job.estimate().about
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
@@ -115,7 +118,8 @@ def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
     """
     job = _job(what, home, strict)
     try:
-        found = job.estimate()
+        with still_going_on("asking the nodes"):
+            found = job.estimate()
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the estimate only
@@ -153,7 +157,8 @@ def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
     fedjob job request heart.py
     """
     job = _job(what, home, strict)
-    filed = job.request()
+    with still_going_on("asking the nodes"):
+        filed = job.request()
     if as_json:
         print_json({"id": job.id, "grants": filed})
         return

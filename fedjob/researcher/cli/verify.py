@@ -12,6 +12,7 @@ from fedjob.common.checks import printable
 from fedjob.common.console import json_option, show_rows
 from fedjob.common.errors import ConfigError
 from fedjob.common.files import by_users_umask, write_atomic
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
         for contradiction in chain.contradictions:
             click.echo(printable(f"{chain.node}: {contradiction}"), err=True)
     rewritten = [chain.node for chain in chains if chain.contradictions]
-    checks = verify_job(folder)
+    with still_going_on("aggregating every round again"):
+        checks = verify_job(folder)
     show_rows(
         [{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks],
         as_json,

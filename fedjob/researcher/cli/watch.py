@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from fedjob.common.console import json_option, print_json
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
+    from fedjob.researcher.monitoring.stream import EventSource
     from fedjob.researcher.storage.event import JobEvent
+    from fedjob.researcher.storage.folder import JobFolder
 
 TIMEOUT = 3
 INTERRUPTED = 130
@@ -140,11 +143,17 @@ def _followed(job_id: str, home: Path | None, missing: Exception) -> Iterator[An
 @HOME
 @click.option("--since", type=click.IntRange(0), default=0, help="Print only events with a greater number.")
 @click.option("--type", "types", multiple=True, help="Only events of this type; may be repeated.")
+@click.option("--plain", is_flag=True, help="A line for each event in a terminal, too.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per line; the last has terminal: true."
 )
-def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as_json: bool) -> None:
-    """Follow a job's events to its end. The exit codes are those of `wait`.
+def watch(
+    job_id: str, home: Path | None, since: int, types: tuple[str, ...], plain: bool, as_json: bool
+) -> None:
+    """Follow a job to its end. The exit codes are those of `wait`.
+
+    In a terminal it is a table that is redrawn: rounds, time left, and of each node its state and metrics. In a pipe,
+    and with --since, --type or --plain, each event is a line.
 
     \b
     fedjob job watch heart
@@ -165,9 +174,41 @@ def watch(job_id: str, home: Path | None, since: int, types: tuple[str, ...], as
         if look(folder).state == "draft":
             raise NotReady(f"{folder.path.name} is a draft: submit it first")
         source = FolderSource(folder, since, look=lambda: look(folder))
-        _show(stream(source, follow=True, type=types or None), as_json, whole=bool(types))
+        if sys.stdout.isatty() and not (as_json or types or since or plain):
+            _living_table(folder, source)
+        else:
+            _show(stream(source, follow=True, type=types or None), as_json, whole=bool(types))
         record = look(folder)
         _terminal(folder.path.name, record.state, record.reason, as_json)
+
+
+def _living_table(folder: JobFolder, source: EventSource) -> None:
+    """Redraw the table of a job until it has ended; what stands there then stays."""
+    from fedjob.common.terminal.redrawn import Redrawn
+    from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
+    from fedjob.researcher.monitoring.stream import stream
+    from fedjob.researcher.storage.spec import load_spec
+
+    spec = load_spec(folder.spec)
+    title = f"{spec.name} ({folder.path.name[:12]})" if spec.name else folder.path.name[:12]
+    screen = Redrawn(sys.stdout)
+    display = NotebookDisplay(
+        title,
+        lambda: tuple(sorted(spec.datasets)),
+        spec.rounds,
+        draw=lambda _: screen.draw(display.view().terminal(screen.width, colours=screen.colours)),
+    )
+
+    def pause(seconds: float) -> None:
+        display.show()  # the time that is left goes on where nothing happens
+        time.sleep(seconds)
+
+    try:
+        for event in stream(source, follow=True, sleep=pause):
+            display.tell(event)
+    finally:
+        display.show()
+        screen.close()
 
 
 def _show(events: Any, as_json: bool, *, whole: bool) -> None:

@@ -21,6 +21,8 @@ from fedjob.common.notebooks.html import (
     table,
 )
 from fedjob.common.notebooks.plain_tables import cell_text, number_text, text_table
+from fedjob.common.terminal.colours import colour_of, painted
+from fedjob.common.terminal.tables import table_lines, width_of, wrapped
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.monitoring.live import Live, NodeLive, duration
 from fedjob.researcher.monitoring.summary import mood_of
@@ -92,6 +94,21 @@ class LiveView:
         if rows:
             lines.append(text_table(header, plain))
         return "\n".join([*lines, *self.events[-MAX_EVENTS:]])
+
+    def terminal(self, width: int, *, colours: bool) -> list[str]:
+        """Return the view as lines of a terminal, none of them wider than it is."""
+        state = painted(self.live.state, colour_of("state", self.live.state) if colours else "")
+        parts = ", ".join(filter(None, [self._rounds_words(), self._time_words(), *self._overall_words()]))
+        title = cell_text(self.title)
+        if width_of(f"{title}: {self.live.state}, {parts}") <= width:
+            lines = [f"{title}: {state}, {parts}"]
+        else:
+            lines = [*wrapped(title, width), state, *wrapped(parts, width)]
+        for remark in self._remarks():
+            lines += wrapped(cell_text(remark), width)
+        header, rows = self._rows()
+        cells = [["" if isinstance(cell, Piece) else cell_text(cell) for cell in row] for row in rows]
+        return [*lines, *(table_lines(header, cells, width=width, colours=colours) if rows else ())]
 
     def html(self) -> str:
         """Return the view as HTML."""

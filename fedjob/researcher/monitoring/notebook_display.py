@@ -1,4 +1,4 @@
-"""The living display of a job in a notebook: one output that is redrawn while the job goes on."""
+"""The living display of a job in a notebook or a terminal: one output that is redrawn while the job goes on."""
 
 from __future__ import annotations
 
