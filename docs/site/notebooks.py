@@ -7,6 +7,7 @@ when either has changed. A page is made of the newest run that there is, and say
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -14,7 +15,6 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,16 +58,27 @@ def run_all(paths: Iterable[Path] | None = None, runs: Path = RUNS, workers: int
         workers: so many notebooks run at once.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed; its notebook keeps no run.
+        ExceptionGroup: of the errors of the cells that failed; their notebooks keep no run.
     """
     outcomes = {path: runs / f"{path.stem}.{fingerprint(path)}.ipynb" for path in paths or all_notebooks()}
     due = [path for path, outcome in outcomes.items() if not outcome.exists()]
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(lambda path: _execute(path, outcomes[path]), due))
+    asyncio.run(_execute_all(due, outcomes, workers))
 
 
-def _execute(path: Path, outcome: Path) -> None:
-    print(f"running {path.name} ...", flush=True)
+async def _execute_all(due: list[Path], outcomes: dict[Path, Path], workers: int) -> None:
+    at_once = asyncio.Semaphore(workers)
+
+    async def execute(path: Path) -> None:
+        async with at_once:
+            print(f"running {path.name} ...", flush=True)
+            await _execute(path, outcomes[path])
+
+    async with asyncio.TaskGroup() as group:
+        for path in due:
+            group.create_task(execute(path))
+
+
+async def _execute(path: Path, outcome: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         environment = {"TMPDIR": folder, "FEDJOB_HOME": f"{folder}/home", "FEDJOB_THREADS": "1"}
         notebook = nbformat.read(path, as_version=4)
@@ -78,7 +89,7 @@ def _execute(path: Path, outcome: Path) -> None:
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": folder}},
         )
-        client.execute(env={**os.environ, **environment})
+        await client.async_execute(env={**os.environ, **environment})
         # The outputs are anybody's: they name neither this checkout nor a folder that is gone.
         text = nbformat.writes(notebook).replace(folder, "/tmp").replace(str(ROOT), "fedjob")
     outcome.parent.mkdir(parents=True, exist_ok=True)
