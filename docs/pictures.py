@@ -1,7 +1,8 @@
 """The pictures of concepts, docs/*.svg, drawn from tables and computations of the code.
 
 The life of a job and of a task come from the table in `fedjob/common/lifecycle.py`, the messages of a federation from
-`fedjob/messaging/messages.py`, the numbers of the secure sum from the masks that nodes add. Only words, colours and
+`fedjob/messaging/messages.py`, the numbers of the secure sum from the masks that nodes add, splits and totals from the
+classes that compute them. Only words, colours and
 places stand here. The same code gives the same bytes. `make map` draws them; a test fails when a picture is old.
 """
 
@@ -9,15 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import numpy as np
+import torch
 
 from docs.architecture import DARK, LIGHT, MONO, SANS
+from fedjob import IID, Dirichlet, GeometricMedian, Krum, Median, Shards, TrimmedMean, WeightedMean
+from fedjob.aggregation.contribution import Contribution
 from fedjob.common.lifecycle import HISTORY, PENDING, TABLE, State
 from fedjob.messaging import messages
 from fedjob.privacy.secagg.mask_stream import MaskStream
+from fedjob.researcher.simulation.splits import Split
 
 DOCS = Path(__file__).parent
 COLOURS = ("roles", "learning", "data", "wire", "ground")
@@ -325,6 +331,102 @@ def federation() -> str:
     return svg(1080, 620, "A federation: researcher, hub and nodes, and the messages between them", parts)
 
 
+# ---------------------------------------------------------------- splits of a simulation
+
+LABEL_COLOURS = ("roles", "learning", "data", "wire", "ground")
+NUM_ROWS, NUM_NODES = 2000, 12
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with one of five labels each, as a split sees them."""
+
+    targets: np.ndarray
+    num_rows: int = NUM_ROWS
+
+    def labels(self, column: str | None) -> np.ndarray:
+        return self.targets
+
+
+def splits() -> str:
+    """Return what the same rows look like at twelve nodes under four splits."""
+    source = Labelled(np.random.default_rng(0).integers(0, len(LABEL_COLOURS), size=NUM_ROWS))
+    shown: list[tuple[str, Split]] = [
+        ("IID()", IID()),
+        ("Dirichlet(alpha=1)", Dirichlet(alpha=1.0)),
+        ("Dirichlet(alpha=0.1)", Dirichlet(alpha=0.1)),
+        ("Shards(per_node=2)", Shards(per_node=2)),
+    ]
+    parts = [
+        text(24, 40, f"{NUM_ROWS:,} rows with five labels, divided among {NUM_NODES} nodes", "ink b"),
+        text(24, 62, "A bar is a node, as high as it has rows; a colour is a label.", "soft s"),
+    ]
+    for number, (name, split) in enumerate(shown):
+        left = 24 + 258 * number
+        parts.append(text(left, 96, name, "ink mono s b"))
+        for node, rows in enumerate(split.divide(source, NUM_NODES, np.random.default_rng(1))):
+            counts = np.bincount(source.targets[rows], minlength=len(LABEL_COLOURS))
+            bottom = 320.0
+            for label, count in enumerate(counts.tolist()):
+                height = round(count * 0.42, 1)
+                bottom = round(bottom - height, 1)
+                parts.append(
+                    f'<rect x="{left + 19 * node}" y="{bottom:g}" width="15" height="{height:g}" '
+                    f'class="{LABEL_COLOURS[label]}"/>'
+                )
+        parts.append(f'<path d="M{left} 320.5H{left + 19 * NUM_NODES}" class="rule"/>')
+    return svg(1056, 340, "Splits of a simulation: the same rows at twelve nodes", parts)
+
+
+# ---------------------------------------------------------------- aggregators and nodes that lie
+
+
+def aggregators() -> str:
+    """Return where each aggregator ends when two of nine nodes send something far off."""
+    honest = np.random.default_rng(5).normal((1.0, 1.0), 0.45, size=(7, 2))
+    points = np.concatenate([honest, [[5.2, -1.9], [4.6, -2.3]]])
+    sent = [Contribution({"w": torch.tensor(point)}, 1.0) for point in points]
+    rules = [WeightedMean(), TrimmedMean(num_trimmed=2), Median(), GeometricMedian(), Krum(num_byzantine=2)]
+
+    def at(point: np.ndarray) -> tuple[float, float]:
+        return round(60 + 108 * float(point[0] + 0.2), 1), round(400 - 66 * float(point[1] + 2.6), 1)
+
+    parts = [
+        text(24, 40, "Nine nodes send an update of two numbers; two of them lie", "ink b"),
+        text(24, 62, "Computed by the aggregators of fedjob from the same nine updates.", "soft s"),
+        box(24, 84, 680, 336, "card"),
+    ]
+    for number, point in enumerate(points):
+        x, y = at(point)
+        parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="7" class="{"data-b" if number < 7 else "bad"}"/>')
+    parts += [
+        '<circle cx="740" cy="112" r="7" class="data-b"/>',
+        text(756, 117, "an honest node", "soft s"),
+        '<circle cx="740" cy="138" r="7" class="bad"/>',
+        text(756, 143, "a node that lies", "soft s"),
+        text(734, 186, "the total", "ink b"),
+        text(1012, 186, "off by", "ink b e"),
+    ]
+    middle = honest.mean(axis=0)
+    for number, rule in enumerate(rules):
+        total = np.asarray(rule.aggregate(sent).value["w"], dtype=np.float64)
+        x, y = at(total)
+        colour = "learning" if number == 0 else "roles"
+        row = 216 + 30 * number
+        parts += [
+            f'<path d="M{x - 6:g} {y - 6:g}l12 12m0 -12l-12 12" class="{colour}-l"/>',
+            text(740, row, f"× {type(rule).__name__}", f"{colour} mono s"),
+            text(1012, row, f"{float(np.linalg.norm(total - middle)):.2f}", "ink mono s e"),
+        ]
+        if number == 0:
+            parts.append(text(x + 12, y + 5, "WeightedMean", "learning mono s"))
+    parts += [
+        text(734, 392, "Off by: the distance to the mean", "soft s"),
+        text(734, 410, "of the seven honest nodes.", "soft s"),
+    ]
+    return svg(1040, 440, "Aggregators: where the total ends when two of nine nodes lie", parts)
+
+
 PICTURES: dict[str, Callable[[], str]] = {
     "job_life.svg": lambda: life(
         "The life of a job", JOB_WORDS, set(), "restart: any that has ended, the same id, the next attempt"
@@ -336,6 +438,8 @@ PICTURES: dict[str, Callable[[], str]] = {
         "asked again, by the next attempt of the job",
     ),
     "secure_sum.svg": secure_sum,
+    "splits.svg": splits,
+    "aggregators.svg": aggregators,
     "federation.svg": federation,
 }
 

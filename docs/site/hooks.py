@@ -113,6 +113,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = page.file.src_uri
     if source in SOURCES:
         markdown = rewritten(markdown, SOURCES[source])
+    if source.startswith("files/") and not SOURCES.get(source, "").endswith(".md"):
+        page.meta["search"] = {
+            "exclude": True
+        }  # programs and settings would hide the pages that explain them
     return with_titles(markdown)
 
 
@@ -131,7 +135,15 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Put the outputs of a notebook where their marks stand."""
     for mark, output in OUTPUTS.get(page.file.src_uri, {}).items():
         html = html.replace(f'<div id="{mark}"></div>', output)
+    if page.file.src_uri.startswith("reference/"):
+        html = re.sub(r"\bdocs/(\w+)\.md\b", lambda name: _page_link(name[1], name[0], files), html)
     return html
+
+
+def _page_link(name: str, words: str, files: Files) -> str:
+    """Return a page that a docstring names as a link to it."""
+    there = files.get_file_from_path(f"{name}.md") is not None
+    return f'<a href="../{name}.html">{words}</a>' if there else words
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

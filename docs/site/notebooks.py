@@ -7,14 +7,14 @@ when either has changed. A page is made of the newest run that there is, and say
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,23 +49,36 @@ def kept_run(notebook: Path, runs: Path = RUNS) -> Path | None:
     return found[-1] if found else None
 
 
-def run_all(workers: int = 2) -> None:
+def run_all(paths: Iterable[Path] | None = None, runs: Path = RUNS, workers: int = 2) -> None:
     """Execute every notebook that has no run of its present text and code.
 
+    Args:
+        paths: of notebooks; None for all of the checkout.
+        runs: folder that keeps the executed copies.
+        workers: so many notebooks run at once.
+
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed.
+        ExceptionGroup: of the errors of the cells that failed; their notebooks keep no run.
     """
-    due = [path for path in all_notebooks() if not _run_of(path).exists()]
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(_execute, due))
+    outcomes = {path: runs / f"{path.stem}.{fingerprint(path)}.ipynb" for path in paths or all_notebooks()}
+    due = [path for path, outcome in outcomes.items() if not outcome.exists()]
+    asyncio.run(_execute_all(due, outcomes, workers))
 
 
-def _run_of(notebook: Path) -> Path:
-    return RUNS / f"{notebook.stem}.{fingerprint(notebook)}.ipynb"
+async def _execute_all(due: list[Path], outcomes: dict[Path, Path], workers: int) -> None:
+    at_once = asyncio.Semaphore(workers)
+
+    async def execute(path: Path) -> None:
+        async with at_once:
+            print(f"running {path.name} ...", flush=True)
+            await _execute(path, outcomes[path])
+
+    async with asyncio.TaskGroup() as group:
+        for path in due:
+            group.create_task(execute(path))
 
 
-def _execute(path: Path) -> None:
-    print(f"running {path.relative_to(ROOT)} ...", flush=True)
+async def _execute(path: Path, outcome: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         environment = {"TMPDIR": folder, "FEDJOB_HOME": f"{folder}/home", "FEDJOB_THREADS": "1"}
         notebook = nbformat.read(path, as_version=4)
@@ -76,13 +89,13 @@ def _execute(path: Path) -> None:
             extra_arguments=["--log-level=ERROR"],
             resources={"metadata": {"path": folder}},
         )
-        client.execute(env={**os.environ, **environment})
-        text = nbformat.writes(notebook).replace(folder, "/tmp")
-    outcome = _run_of(path)
+        await client.async_execute(env={**os.environ, **environment})
+        # The outputs are anybody's: they name neither this checkout nor a folder that is gone.
+        text = nbformat.writes(notebook).replace(folder, "/tmp").replace(str(ROOT), "fedjob")
     outcome.parent.mkdir(parents=True, exist_ok=True)
     unfinished = outcome.with_suffix(".part")
     unfinished.write_text(text, encoding="utf-8")
-    for old in RUNS.glob(f"{path.stem}.*.ipynb"):
+    for old in outcome.parent.glob(f"{path.stem}.*.ipynb"):
         old.unlink()
     unfinished.replace(outcome)
 

@@ -15,10 +15,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 from markdown_it import MarkdownIt
+from nbclient.exceptions import CellExecutionError
 
-from docs.site import reference
+from docs.site import notebooks, reference
 from docs.site.links import ROOT
 from tests.browsers import Watched, chromium
 
@@ -248,3 +250,35 @@ def test_a_reader_searches_and_switches_to_dark_without_any_other_host(site: Sit
             )
             window.page.wait_for_function(pictures)
         assert window.wrong == []
+
+
+def test_a_notebook_is_executed_once_for_its_text_and_again_when_it_changes(tmp_path: Path) -> None:
+    path, runs = tmp_path / "one.ipynb", tmp_path / "runs"
+
+    def write(*sources: str) -> None:
+        cells = [nbformat.v4.new_markdown_cell("# One"), *map(nbformat.v4.new_code_cell, sources)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+    write("import os", "print(6 * 7, os.getcwd())")
+    notebooks.run_all([path], runs)
+    (first,) = runs.iterdir()
+    at = first.stat().st_mtime_ns
+    (output,) = notebooks.page_of(path, runs).outputs.values()
+    assert re.search(r"<pre>42 /tmp</pre>", output), output
+    notebooks.run_all([path], runs)
+    assert first.stat().st_mtime_ns == at
+    write("6 * 9")
+    assert notebooks.page_of(path, runs).outputs == {}
+    notebooks.run_all([path], runs)
+    (second,) = runs.iterdir()
+    assert second != first
+    assert list(notebooks.page_of(path, runs).outputs.values()) == [
+        '<div class="notebook-output"><pre>54</pre></div>'
+    ]
+    write("1 / 0")
+    with pytest.raises(ExceptionGroup) as failed:
+        notebooks.run_all([path], runs)
+    (error,) = failed.value.exceptions
+    assert isinstance(error, CellExecutionError)
+    assert "ZeroDivisionError" in str(error)
+    assert list(runs.iterdir()) == [second]
