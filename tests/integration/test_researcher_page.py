@@ -5,24 +5,31 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+from urllib.request import urlopen
 
 import pytest
 
 from fedjob import Job
+from fedjob.common.errors import ConfigError
 from fedjob.common.pages.guard import SECURITY_HEADERS
 from fedjob.researcher.dossier.signed_file import open_dossier
+from fedjob.researcher.jobs.session import HomeJobs
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import list_entries
 from fedjob.researcher.storage.record import load_record
 from tests.asgi import Answer, Visitor, call
 from tests.owner_houses import TEXT, Opened
-from tests.researcher_homes import RunningJob, served_jobs, trained, with_evil_texts
+from tests.researcher_homes import RunningJob, long_log, many_jobs, served_jobs, trained, with_evil_texts
 
 FORM = "application/x-www-form-urlencoded"
 VERBS = ("cancel", "stop", "kill", "restart", "clone", "submit", "download", "dossier")
@@ -92,7 +99,6 @@ def test_a_job_that_ended_shows_metrics_times_and_participants_of_its_rounds(sce
 def test_a_running_job_shows_what_its_nodes_report_now(scene: JobScene) -> None:
     text = scene.get(f"/jobs/{scene.running.folder.path.name}").text
     assert "while nodes train in round 1" in text
-    assert "It runs: round 1 of 20." in text
     assert "so far" in text
     assert '<progress max="100" value="50">' in text, "clinic-bern has done 20 of 40 steps"
 
@@ -423,3 +429,97 @@ def test_a_job_whose_runner_died_is_lost_for_whoever_looks(tmp_path: Path) -> No
         assert "lost" in visitor.get("/jobs").text
         assert "the process that ran it is gone" in visitor.get(f"/jobs/{running.folder.path.name}").text
     assert load_record(running.folder.record).state == "lost"
+
+
+# --- large homes, notebooks, the command ----------------------------------------------------------
+
+
+def test_a_thousand_jobs_and_a_hundred_thousand_events_cost_less_than_a_second(tmp_path: Path) -> None:
+    many_jobs(tmp_path, 999)
+    running = RunningJob(tmp_path, name="at-work")
+    long_log(running.folder, 100_000)
+    with served_jobs(tmp_path) as opened:
+        visitor = Visitor(opened.site, opened.origin)
+        visitor.enter()
+        for path in ("/jobs", f"/jobs/{running.folder.path.name}", f"/jobs/{running.folder.path.name}/log"):
+            began = time.process_time()  # of this process, whatever else the machine does
+            answer = visitor.get(path)
+            assert time.process_time() - began < 1.0, path
+            assert "at-work" in answer.text
+        assert "1,000 jobs" in visitor.get("/jobs").text
+        assert "job 0000" in visitor.get("/jobs", "page=20").text
+    running.close()
+
+
+def test_a_page_in_a_notebook_gives_its_link_and_ends(tmp_path: Path) -> None:
+    page = HomeOfJobs(tmp_path).page()
+    try:
+        assert page.link != page.link, "each opens it once"
+        assert "Open the page of your jobs" in page._repr_html_()
+        assert 'target="_blank" rel="noopener"' in page._repr_html_()
+        with urlopen(page.link.partition("#")[0], timeout=30) as answer:
+            assert b"Sign in to this page" in answer.read()
+        with pytest.raises(ConfigError, match="the page can't be shown on"):
+            HomeOfJobs(tmp_path).page(port=urlsplit(page.link).port or 0)
+    finally:
+        page.close()
+    assert page.closed
+    assert repr(page) == "the page was closed"
+    page.close()
+
+
+class HomeOfJobs(HomeJobs):
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+
+WITHOUT_JINJA = """
+import sys
+sys.modules["jinja2"] = None  # as it is where it is not installed
+from fedjob.cli import main
+sys.argv = ["fedjob", "page", "--home", sys.argv[1]]
+main()
+"""
+
+
+def test_the_command_serves_the_page_until_it_is_ended_with_a_stream_open(tmp_path: Path) -> None:
+    running = RunningJob(tmp_path / "home", name="at-work")
+    command = [sys.executable, "-m", "fedjob", "page", "--home", str(tmp_path / "home")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        ready = re.search(r"page ready: http://(127\.0\.0\.1:\d+)/enter#(\S{40,})", process.stdout.readline())
+        assert ready is not None
+        connection = http.client.HTTPConnection(ready[1], timeout=60)
+        headers = {"Origin": f"http://{ready[1]}", "Content-Type": FORM}
+        connection.request("POST", "/enter", f"link={ready[2]}", headers)
+        answer = connection.getresponse()
+        answer.read()
+        cookie = (answer.headers["set-cookie"] or "").split(";")[0]
+        connection.request("GET", "/live", headers={"Cookie": cookie})
+        assert "at-work" in next_parts(connection.getresponse())["jobs_live"]
+        process.terminate()
+        assert process.wait(30) == 0
+        connection.close()
+        assert process.stdout.read().endswith("page ended\n")
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.wait(30)
+        process.stdout.close()
+        process.stderr.close()
+        running.close()
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_JINJA, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode != 0
+    assert "pip install 'fedjob[page]'" in found.stderr
+    assert "Traceback" not in found.stderr

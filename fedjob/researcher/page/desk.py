@@ -14,6 +14,7 @@ from fedjob.common.pages.rendering import NavLink, PageTemplates
 from fedjob.common.types import check_job_id
 from fedjob.researcher.connection.home import take_home
 from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.index import list_entries, owner_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC_FILES = (
@@ -77,9 +78,13 @@ def open_desk(home: Path, orders: JobOrders) -> ResearcherDesk:
         ConfigError, NoSpace: nobody can work there, see `check_home`.
     """
     take_home(home)
+    party = owner_of(home)
+    list_entries(home)  # the index is there before anybody looks
 
     def nav() -> list[NavLink]:
         return [NavLink(path="/jobs", label="Jobs"), NavLink(path="/compare", label="Compare")]
 
-    templates = PageTemplates(TEMPLATES, title=f"Jobs of {home.name}", nav=nav)
+    templates = PageTemplates(
+        TEMPLATES, title=f"Researcher {party}" if party else f"Jobs of {home.name}", nav=nav
+    )
     return ResearcherDesk(home, templates, orders)

@@ -20,21 +20,18 @@ from fedjob.researcher.hooks.traffic import read_traffic
 from fedjob.researcher.monitoring.diagnosis import Why, explain
 from fedjob.researcher.monitoring.live import Live, Progress
 from fedjob.researcher.monitoring.participation import Participation, participation_of
+from fedjob.researcher.page.log_tail import LogTails
 from fedjob.researcher.page.round_times import RoundTimes, Timing, round_times
 from fedjob.researcher.results.result_folder import load_manifest
 from fedjob.researcher.runner.revival import look, runs
 from fedjob.researcher.storage.breakpoints import history_of, list_breakpoints
 from fedjob.researcher.storage.event import JobEvent
-from fedjob.researcher.storage.event_log import read_last_events
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.position import AggregationRecord, Position
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.replies import read_reply, reply_files
 from fedjob.researcher.storage.spec import JobSpec, load_spec
-
-TAIL_BYTES = 1 << 20
-"""Of a log's end that the page of a job is made from: some thousand events, whatever its length."""
 
 GLANCE_BYTES = 64 << 10
 """Of a log's end that a line in the list of jobs is made from."""
@@ -76,6 +73,7 @@ class KeptReads:
         return value
 
 
+TAILS = LogTails()
 HISTORIES = KeptReads()
 REPLIES = KeptReads(16 * MAX_ROUNDS_TIMED)
 
@@ -108,14 +106,18 @@ class JobFacts:
         return self.record.rounds or self.spec.rounds
 
     @cached_property
+    def _tail(self) -> tuple[list[JobEvent], Live]:
+        return TAILS.read(self.folder.events, first_live(self.record))
+
+    @property
     def events(self) -> list[JobEvent]:
         """The events at the end of its log."""
-        return read_last_events(self.folder.events, TAIL_BYTES)
+        return self._tail[0]
 
-    @cached_property
+    @property
     def live(self) -> Live:
         """Its state as those events tell it."""
-        return live_of(self.record, self.events)
+        return self._tail[1]
 
     @cached_property
     def round(self) -> int:
@@ -197,11 +199,10 @@ def look_at(folder: JobFolder) -> JobFacts:
     return JobFacts(folder, load_spec(folder.spec), look(folder), time.time())
 
 
-def live_of(record: JobRecord, events: list[JobEvent]) -> Live:
-    """Return what the last events of a job say, on top of what its record says."""
+def first_live(record: JobRecord) -> Live:
+    """Return what a job's record says of it, without its events."""
     began = seconds_of(record.started)
-    first = Live(state=State(record.state), reason=record.reason, detail=record.detail, since=(began, 0))
-    return first.after(events)
+    return Live(state=State(record.state), reason=record.reason, detail=record.detail, since=(began, 0))
 
 
 def progress_of(record: JobRecord, live: Live, rounds: int, round_: int, now: float) -> Progress | None:

@@ -66,6 +66,10 @@ class RoundTimes:
         return min(self.nodes, key=lambda one: (one.seconds.get("wait", 0.0), -one.total_s)).node
 
 
+_AT = {"": "queued", State.WAITING: "queued", State.QUEUED: "queued", State.STARTING: "fetch"}
+"""State of a task that has not begun to compute -> the figure that its time so far belongs to."""
+
+
 @dataclass(slots=True)
 class _OpenRound:
     began: float
@@ -124,8 +128,8 @@ def _times(number: int, found: _OpenRound, timing: Timing, now: float) -> RoundT
             figures = timing.get(step, {}).get(node, {})
             if node not in ends and is_last and not found.committed:
                 still.add(node)
-                if found.states.get(node, ("", ""))[0] in ("", State.WAITING, State.QUEUED):
-                    figures = {"queued": until - asked}  # it has not begun
+                stage = _AT.get(found.states.get(node, ("", ""))[0])
+                figures = {stage: until - asked} if stage else figures
             _add(stages, figures, asked, ends.get(node, until), last, until)
     parts = [
         NodeTimes(

@@ -24,8 +24,8 @@ from fedjob.researcher.page.desk import ResearcherDesk
 from fedjob.researcher.page.job_facts import (
     GLANCE_BYTES,
     JobFacts,
+    first_live,
     is_moving,
-    live_of,
     look_at,
     progress_of,
     seconds_of,
@@ -147,7 +147,7 @@ class ResearcherViews:
         if entry.state in ACTIVE | PENDING:
             folder = job_folder(self._desk.home, entry.id)
             record = load_record(folder.record)
-            live = live_of(record, read_last_events(folder.events, GLANCE_BYTES))
+            live = first_live(record).after(read_last_events(folder.events, GLANCE_BYTES))
             kept = list_breakpoints(folder.breakpoints)
             round_ = max(live.round, int(kept[-1].name.removeprefix("round_")) if kept else 0)
             progress = progress_of(record, live, entry.rounds, round_, time.time())
@@ -184,7 +184,10 @@ class ResearcherViews:
         return {
             **self.head_facts(facts, "job"),
             "progress": facts.progress,
-            "why": [] if facts.state == State.COMPLETED else list(facts.why.lines),
+            "why": []
+            if facts.state == State.COMPLETED or facts.why.gate == "nodes"
+            else list(facts.why.lines),
+            "slowest": next((one for one in reversed(times) if one.slowest and not one.is_open), None),
             "charts": history_charts(facts.measured, colours),
             "live_charts": live_charts(facts.events, at_work, colours) if facts.state in ACTIVE else [],
             "legend": node_legend(colours) if colours else "",
