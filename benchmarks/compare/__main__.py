@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -76,7 +77,7 @@ class Session:
 
 def main() -> None:
     """Compare what was asked for."""
-    args = _arguments(sys.argv[1:])
+    args = arguments(sys.argv[1:])
     works, peers = chosen(args.only)
     if not works:
         sys.exit(f"--only {' '.join(args.only)}: no peer that is named does a work that is named")
@@ -139,7 +140,8 @@ def _leave(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
 
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Read what was typed."""
     parser = argparse.ArgumentParser(
         prog="make compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -149,9 +151,15 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=_rounds, help="of each run, the first of which is not counted")
     parser.add_argument("--pairs", type=_positive, default=2, help="runs of each peer beside one of fedjob")
-    parser.add_argument("--minutes", type=float, default=40.0, help="after these no run begins any more")
+    parser.add_argument("--minutes", type=_factor, default=40.0, help="after these no run begins any more")
     parser.add_argument(
         "--no-page", action="store_true", help="print only, and leave docs/figures.md as it is"
+    )
+    parser.add_argument(
+        "--patience",
+        type=_factor,
+        default=1.0,
+        help="this many times the deadline of each run, on a busy machine",
     )
     return parser.parse_args(words)
 
@@ -159,6 +167,12 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 def _positive(text: str) -> int:
     if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _factor(text: str) -> float:
+    if not 0 < (value := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
 
 

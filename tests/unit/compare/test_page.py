@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.__main__ import chosen, turns
+from benchmarks.compare.__main__ import arguments, chosen, turns
 from benchmarks.compare.environments import torch_pin
 from benchmarks.compare.machine import Machine, processor
 from benchmarks.compare.measured import Watched, at, found, last_words
@@ -198,3 +198,43 @@ def test_an_output_without_figures_is_a_failed_run(output: str) -> None:
 def test_the_last_words_of_an_output_are_one_line() -> None:
     assert last_words("one\n\n  two\nthree\nfour\n") == "two / three / four"
     assert len(last_words("x" * 1000)) == 300
+
+
+def test_what_is_typed_is_read() -> None:
+    read = arguments(
+        [
+            "--only",
+            "small",
+            "--only",
+            "flower",
+            "--rounds",
+            "10",
+            "--pairs",
+            "3",
+            "--patience",
+            "2",
+            "--minutes",
+            "5",
+            "--no-page",
+        ]
+    )
+    assert (read.only, read.rounds, read.pairs) == (["small", "flower"], 10, 3)
+    assert (read.patience, read.minutes, read.no_page) == (2.0, 5.0, True)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--only tensorflow",
+        "--rounds 1",
+        "--rounds x",
+        "--pairs 0",
+        "--patience 0",
+        "--minutes nan",
+        "--minutes inf",
+    ],
+)
+def test_what_can_not_be_measured_is_refused(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments(typed.split())
+    assert "make compare: error: argument" in capsys.readouterr().err
