@@ -8,7 +8,7 @@ jobs call `perform` in their own process and get the same bytes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from fedjob.training_plans.private.training import PrivateTraining
 
 
+Together = Callable[[Any], Iterable[tuple[int, float]]]
+"""Trains the nodes of a simulation at once, see `training_plans.context.Context`."""
+
+
 class Workbench:
     """The built plan with its data, kept in memory between the steps of one job on one dataset.
 
@@ -65,6 +69,8 @@ class Workbench:
     def __init__(
         self, borrow: Callable[[str], AbstractContextManager[None]] | None = None, *, one_plan: bool = False
     ) -> None:
+        self.together: Together | None = None
+        """What trains this node with others of a simulation; None for this node by itself."""
         self._borrow = borrow
         self._one_plan = one_plan
         self._built_of: tuple[Any, ...] | None = None
@@ -112,6 +118,7 @@ class Workbench:
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
         if plan is not None:
+            plan.ctx.together = self.together
             _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit), terms)
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit

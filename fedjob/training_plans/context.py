@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fedjob.data.row_limit import RowLimit
     from fedjob.training_plans.private.training import PrivateTraining
+    from fedjob.training_plans.together.stacked import NodeTraining
 
 
 def _ignore(type_: str, body: dict[str, Any]) -> None:
@@ -56,6 +57,8 @@ class Context:
         rows: the owner's minimum of rows, and the record of what was released; None where there is no minimum.
         private: the terms of differential privacy that a training keeps; None for none.
         models: name -> file of parameters that this side has; see `model`.
+        together: trains the nodes of a simulation at once, see `together/stacked.py`: given a node's training, it returns
+            the examples and the loss of each update; None for each node by itself.
         frozen: the file of the model's frozen parameters, see `parameters/frozen.py`; None where all parameters travel.
     """
 
@@ -73,6 +76,7 @@ class Context:
     private: PrivateTraining | None = field(default=None, repr=False)
     models: Mapping[str, ModelFile] = field(default_factory=dict, repr=False)
     frozen: Path | None = field(default=None, repr=False)
+    together: Callable[[NodeTraining], Iterable[tuple[int, float]]] | None = field(default=None, repr=False)
     opened: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict, repr=False)
 
     def model(self, name: str, /, *, sha256: str | None = None) -> dict[str, torch.Tensor]:

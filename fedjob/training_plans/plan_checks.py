@@ -49,17 +49,29 @@ def check_driven(cls: type[TrainingPlan]) -> None:
             f"{cls.__name__}.launches names child tasks, which compute on the records without noise: leave it out",
             name=cls.__name__,
         )
+    own = replaced_method(cls)
+    if own is not None:
+        name = own.rpartition(".")[2]
+        raise NotPrivate(
+            f"{own} is in the place of fedjob's own {name}, through which records reach "
+            "parameters with noise: under differential privacy write "
+            f"{', '.join(kind.required_methods)} alone, or give it another name",
+            name=cls.__name__,
+        )
+
+
+def replaced_method(cls: type[TrainingPlan]) -> str | None:
+    """Return the first part of a plan that stands in the place of one of fedjob's own, as `Class.name`; None for none."""
+    kind = _kind_of(cls)
+    if kind is None:
+        return None
     own = {*kind.required_methods, *kind.optional_methods, *_DECLARED, "_abc_impl"}
     for base in cls.__mro__[: cls.__mro__.index(kind)]:
         for name in vars(base):
             odd = name in _DRIVEN_DUNDERS or (not name.startswith("__") and hasattr(kind, name))
             if odd and name not in own:
-                raise NotPrivate(
-                    f"{base.__name__}.{name} is in the place of fedjob's own {name}, through which records reach "
-                    "parameters with noise: under differential privacy write "
-                    f"{', '.join(kind.required_methods)} alone, or give it another name",
-                    name=cls.__name__,
-                )
+                return f"{base.__name__}.{name}"
+    return None
 
 
 def check_plan_class(cls: object) -> type[TrainingPlan]:

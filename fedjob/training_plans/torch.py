@@ -39,6 +39,7 @@ from fedjob.training_plans.private.torch_steps import train_privately
 from fedjob.training_plans.private.training import PrivateTraining
 from fedjob.training_plans.private.unchanged import DATA, Watch
 from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.together.stacked import NodeTraining
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
 
 MAX_GROUPS = 64
@@ -112,7 +113,7 @@ class TorchParameters(TrainingPlan):
 
 
 class PrivateTorch(TorchParameters):
-    """The training of a torch model with differential privacy."""
+    """The training of a torch model in other ways than a node by itself: privately, or of many nodes at once."""
 
     device: torch.device
 
@@ -152,7 +153,7 @@ class PrivateTorch(TorchParameters):
                 private,
                 model=self.model,
                 optimizer=self.optimizer,
-                loss=lambda model, batch: _scalar(self, self.training_step(model, batch)),
+                loss=self._loss_of,
                 rows=self._train_rows,
                 records=lambda rows: (
                     to_device(batch, self.device) for batch in (examples.batches(rows) if examples else ())
@@ -161,6 +162,36 @@ class PrivateTorch(TorchParameters):
                 adjust=adjust,
                 watch=Watch(self, dict(self.model.named_modules())),
             )
+
+    def _as_one_of_many(self, batches: Iterator[tuple[int, Any]], adjust: Adjust | None) -> NodeTraining:
+        """Return this step's training for a simulation that trains many nodes at once."""
+        clip_norm = self.training_args.raw.get("clip_norm")
+        return NodeTraining(
+            model=self.model,
+            optimizer=self.optimizer,
+            loss=self._loss_of,
+            batches=batches,
+            adjust=adjust,
+            clip_norm=None if clip_norm is None else float(clip_norm),
+            args=repr(sorted(self.training_args.raw.items(), key=str)),
+            fail=self.fail,
+        )
+
+    def _loss_of(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """Return the loss of a batch by `training_step`, checked to be a scalar tensor.
+
+        Raises:
+            NodeFailure: it is something else.
+        """
+        return _scalar(self, self.training_step(model, batch))
+
+    def _loss(self, batch: Any) -> torch.Tensor:
+        return self._loss_of(self.model, batch)
+
+    @property
+    def _is_fixed(self) -> bool:
+        """True if the model has no parameters: then there is nothing to train, and no optimizer."""
+        return next(self.model.parameters(), None) is None
 
 
 class TorchPlan(PrivateTorch):
@@ -342,14 +373,13 @@ class TorchPlan(PrivateTorch):
             )
             self.ctx.emit("note", {"text": f"use_gpu=True, but {why}: training on the CPU"})
 
-    @property
-    def _is_fixed(self) -> bool:
-        """True if the model has no parameters: then there is nothing to train, and no optimizer."""
-        return next(self.model.parameters(), None) is None
-
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
-        for size, batch in self._training_batches():
-            yield size, self._update(to_device(batch, self.device), adjust)
+        batches = ((size, to_device(batch, self.device)) for size, batch in self._training_batches())
+        if self.ctx.together is not None and not self._is_fixed:
+            yield from self.ctx.together(self._as_one_of_many(batches, adjust))
+            return
+        for size, batch in batches:
+            yield size, self._update(batch, adjust)
 
     def training_loss(self) -> float:
         self._refuse_if_private("the loss of the training data")
@@ -415,9 +445,6 @@ class TorchPlan(PrivateTorch):
             closure()
             self.optimizer.step()
         return losses[0]
-
-    def _loss(self, batch: Any) -> torch.Tensor:
-        return _scalar(self, self.training_step(self.model, batch))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.execution.orders import WorkOrder
-from fedjob.execution.workbench import Workbench
+from fedjob.execution.workbench import Together, Workbench
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.simulation.backend import NodeOutcome
 
@@ -30,11 +30,12 @@ class NodeWork:
     def __init__(self) -> None:
         self._bench = Workbench(one_plan=True)
 
-    def compute(self, order: WorkOrder, send: SendEvents) -> NodeOutcome:
+    def compute(self, order: WorkOrder, send: SendEvents, together: Together | None = None) -> NodeOutcome:
         """Compute one order; what user code raises becomes an outcome that says so.
 
         Args:
             send: is given the events of the work, several at a time.
+            together: trains many nodes at once, see `Context`; None for this node by itself.
         """
         events: EventBatch = []
         began = sent = time.perf_counter()
@@ -49,6 +50,7 @@ class NodeWork:
                 events.clear()
                 sent = now
 
+        self._bench.together = together
         done = self._bench.perform(order, emit)
         if events:
             send(events)

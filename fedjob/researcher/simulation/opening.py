@@ -12,6 +12,8 @@ from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
 from fedjob.researcher.simulation.population import Simulation, simulation_of
+from fedjob.researcher.simulation.vectorisable import check_vectorisable
+from fedjob.researcher.simulation.vectorised import MAX_TOGETHER, Vectorised
 from fedjob.researcher.simulation.worker_pool import ProcessPool
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
@@ -19,6 +21,12 @@ from fedjob.researcher.storage.spec import JobSpec
 
 WORKER_BYTES = 128 << 20
 """What a worker needs beside the model, most of it for the libraries' own working memory."""
+
+NODE_BYTES = 4 << 20
+"""What a node that is trained with others needs beside its model, most of it for its batch and what is computed of it."""
+
+MODELS_TOGETHER = 8
+"""Of a node that is trained with others: its own model and optimizer, and their place among the stacked ones."""
 
 MODELS_PER_WORKER = 5
 """The model, its gradients, the state of an optimizer twice, and what is read or written."""
@@ -30,6 +38,13 @@ def open_simulation(
     """Return the federation of a simulated job; nothing is started before `prepare`."""
     simulation = simulation_of({**spec.simulation, "split": None})
     model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
+
+    def opened() -> Backend:
+        backend = open_backend(simulation, spec.datasets, model_bytes)
+        if simulation.vectorize:
+            check_vectorisable(spec, folder)
+        return backend
+
     return SimulatedFederation(
         spec.datasets,
         folder.local,
@@ -38,7 +53,7 @@ def open_simulation(
         spec.federation,
         simulation=simulation,
         seed=spec.seed,
-        open_backend=lambda: open_backend(simulation, spec.datasets, model_bytes),
+        open_backend=opened,
     )
 
 
@@ -51,14 +66,20 @@ def open_backend(
         SpecError: the data are gone, or there is not enough memory for so many workers.
     """
     shared = _shared(datasets)
+    if simulation.vectorize:
+        return Vectorised(at_once(model_bytes, usable_bytes()))
     if simulation.workers == 0:
         return InProcess()
-    if simulation.vectorize or simulation.backend != "processes":
-        raise SpecError(
-            "simulate(vectorize=True) and simulate(backend='ray') are not there yet: leave them out"
-        )
+    if simulation.backend != "processes":
+        raise SpecError("simulate(backend='ray') is not there yet: leave it out")
     workers = num_workers(simulation.workers, len(datasets), model_bytes, usable_bytes())
     return ProcessPool(workers, shared)
+
+
+def at_once(model_bytes: int, memory_bytes: int) -> int:
+    """Return how many nodes are trained at once: `MAX_TOGETHER`, or as many as half of the memory bears."""
+    each = NODE_BYTES + MODELS_TOGETHER * model_bytes
+    return max(1, min(MAX_TOGETHER, memory_bytes // 2 // each))
 
 
 def num_workers(wanted: int | None, num_nodes: int, model_bytes: int, memory_bytes: int) -> int:

@@ -8,34 +8,20 @@ can break the bound on what one record changes.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from fedjob.common.errors import PlanError
-
-Loss = Callable[[torch.nn.Module, Any], torch.Tensor]
-"""The loss of a batch, a scalar."""
+from fedjob.training_plans.together.loss_step import Loss, LossStep, stacked, without_advice
 
 MAX_BYTES = 128 * 2**20
 """Of the gradients of records that are held at once."""
 
 MAX_RECORDS = 256
-
-
-class _LossModule(torch.nn.Module):
-    """A training step as a module, so that its parameters can be given from outside."""
-
-    def __init__(self, model: torch.nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.model, self._loss = model, loss
-
-    def forward(self, batch: Any) -> torch.Tensor:
-        return self._loss(self.model, batch)
 
 
 class RecordGradients:
@@ -55,7 +41,7 @@ class RecordGradients:
         bound: float,
     ) -> None:
         self._model, self._trained, self._loss, self._bound = model, dict(trained), loss, bound
-        self._step = _LossModule(model, loss)
+        self._step = LossStep(model, loss)
         self.vectorised = True
         """Whether records are computed together; False once the plan's code did not bear it."""
         self.ignored = 0
@@ -84,30 +70,25 @@ class RecordGradients:
 
     def _add(self, sums: dict[str, torch.Tensor], part: list[Any]) -> None:
         if self.vectorised and len(part) > 1:
-            stacked = _stacked(part)
-            found = None if stacked is None else self._together(stacked)
+            batch = stacked(part)
+            found = None if batch is None else self._together(batch)
             if found is not None:
                 self._bounded(sums, found)
                 return
         for record in part:
             self._bounded(sums, self._alone(record))
 
-    def _together(self, stacked: Any) -> dict[str, torch.Tensor] | None:
+    def _together(self, records: Any) -> dict[str, torch.Tensor] | None:
         """Return the gradients of records that were stacked; None where the plan's code can't be vectorised."""
 
-        def loss_at(values: dict[str, torch.Tensor], record: Any) -> torch.Tensor:
-            found: torch.Tensor = functional_call(self._step, values, (record,))
-            return found.reshape(())
-
-        values = {f"model.{name}": p.detach() for name, p in self._trained.items()}
+        values = {name: p.detach() for name, p in self._trained.items()}
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="There is a performance drop")
-                found = vmap(grad(loss_at), in_dims=(None, 0), randomness="different")(values, stacked)
+            with without_advice():
+                found = vmap(grad(self._step.at), in_dims=(None, 0), randomness="different")(values, records)
         except Exception:  # whatever it was, one record after the other shows it as the plan's own error
             self.vectorised = False
             return None
-        return {name.removeprefix("model."): tensor for name, tensor in found.items()}
+        return dict(found)
 
     def _alone(self, record: Any) -> dict[str, torch.Tensor]:
         """Return the gradient of one record, with a first dimension of 1."""
@@ -145,25 +126,3 @@ def _norms(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def _peaks(part: torch.Tensor) -> torch.Tensor:
     return part.abs().amax(1) if part.shape[1] else part.new_zeros(len(part))
-
-
-def _stacked(part: list[Any]) -> Any:
-    """Return batches of one record as one tree of tensors with a new first dimension; None where that can't be."""
-    first = part[0]
-    if isinstance(first, torch.Tensor):
-        same = all(
-            isinstance(other, torch.Tensor) and other.shape == first.shape and other.dtype == first.dtype
-            for other in part
-        )
-        return torch.stack(part) if same and first.layout == torch.strided else None
-    if type(first) in (tuple, list):
-        if not first or any(type(other) is not type(first) or len(other) != len(first) for other in part):
-            return None
-        items = [_stacked([other[place] for other in part]) for place in range(len(first))]
-        return None if any(item is None for item in items) else type(first)(items)
-    if type(first) is dict:
-        if not first or any(type(other) is not dict or other.keys() != first.keys() for other in part):
-            return None
-        named = {key: _stacked([other[key] for other in part]) for key in first}
-        return None if any(item is None for item in named.values()) else named
-    return None

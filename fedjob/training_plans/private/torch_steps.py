@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedjob.training_plans.private.record_gradients import Loss, RecordGradients
+from fedjob.training_plans.private.record_gradients import RecordGradients
 from fedjob.training_plans.private.step_draws import Contents, StepDraws, step_draws
 from fedjob.training_plans.private.torch_checks import HeldTensors, trained_parameters
 from fedjob.training_plans.private.training import PrivateTraining
 from fedjob.training_plans.private.unchanged import Watch
+from fedjob.training_plans.together.loss_step import Loss
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 

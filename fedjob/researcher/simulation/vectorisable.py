@@ -1,0 +1,72 @@
+"""The check before the first round that the nodes of a job can be trained at once: of its protocol, plans and first data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedjob.common.errors import FedjobError, SpecError
+from fedjob.common.seeds import seed_for
+from fedjob.privacy.protect import RecordDP, dp_of
+from fedjob.researcher.storage.deployment import plan_at
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import JobSpec
+from fedjob.training_plans.schedules import at_round
+from fedjob.training_plans.training_args import merged_args
+
+
+def check_vectorisable(spec: JobSpec, folder: JobFolder) -> None:
+    """Refuse a job whose nodes can't be trained at once.
+
+    Each plan is built, and its first step is computed in both ways on the data of the first node that has it.
+
+    Raises:
+        SpecError: it says why, and what to use instead.
+    """
+    if isinstance(dp_of(spec.protect), RecordDP):
+        raise SpecError(
+            "vectorize=True can't train with the privacy of records, whose noise is drawn for each node and step by "
+            "itself: leave vectorize=True out"
+        )
+    if not spec.plan_hash:
+        raise SpecError(
+            f"vectorize=True is for jobs that train a TorchPlan; {spec.protocol.name or spec.protocol.entry} has no "
+            "plan: leave vectorize=True out"
+        )
+    tried = set()
+    for node in spec.datasets:
+        plan = plan_at(spec, node)
+        if plan and plan["hash"] not in tried:
+            tried.add(plan["hash"])
+            path = folder.plan_of(plan["hash"]) if spec.plans else folder.plan
+            _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"])
+
+
+def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> None:
+    from fedjob.data.loader import open_dataset
+    from fedjob.training_plans.context import Context
+    from fedjob.training_plans.randomness import seeded
+    from fedjob.training_plans.source.compilation import make_plan
+    from fedjob.training_plans.together.trial import check_built, check_kind, check_loading, try_step
+
+    plan = check_kind(make_plan(text, entry))
+    plan.ctx = Context(node=node, round=1, job_seed=spec.seed, seed=spec.seed, props=spec.props)
+    args = at_round(merged_args(spec.training_args, _own_args(spec, node)), 1)
+    with seeded(seed_for(spec.seed, 0, "", "init")):
+        plan.build(spec.model_args, args)
+    check_built(plan)
+    with seeded(seed_for(spec.seed, 0, node, "data")):
+        try:
+            dataset = open_dataset(spec.datasets[node]) if spec.datasets[node].get("path") else None
+        except FedjobError:  # of the first node's data: its round says so
+            return
+        check_loading(plan, dataset)
+        try:
+            plan.load_data(dataset)
+        except Exception:  # the same
+            return
+        try_step(plan)
+
+
+def _own_args(spec: JobSpec, node: str) -> Mapping[str, Any]:
+    return spec.each.get(node, {})

@@ -1,0 +1,354 @@
+"""Simulated nodes that are trained at once end where they end one by one, and what can't be is refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedjob import (
+    Dirichlet,
+    Ditto,
+    FedAvg,
+    FedBuff,
+    FedProx,
+    Fraction,
+    Job,
+    JobFailed,
+    Protect,
+    RecordDP,
+    Scaffold,
+    SpecError,
+    Statistics,
+    TorchPlan,
+    simulate,
+)
+from fedjob.researcher.simulation.opening import at_once
+from fedjob.researcher.simulation.vectorised import MAX_TOGETHER
+from tests.plans import Linear, Tiny
+
+NUM_NODES = 7
+
+
+class Perceptron(TorchPlan):
+    """Two layers, one of them also used frozen, and an optimizer by name."""
+
+    aux_modules = ("scaffold",)
+    extra_args = ("kind",)
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        model.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
+        model[0].bias.requires_grad_(not model_args.get("frozen", False))
+        return model
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        kind, lr = training_args["kind"], training_args["lr"]
+        if kind == "momentum":
+            return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=0.05, nesterov=True)
+        if kind == "groups":
+            groups = [
+                {"params": model[0].parameters(), "lr": lr},
+                {"params": model[2].parameters(), "lr": lr / 2},
+            ]
+            return torch.optim.SGD(groups, lr=lr)
+        return getattr(torch.optim, kind)(model.parameters(), lr=lr)
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs).float(), torch.as_tensor(targets)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+class Convolutions(Perceptron):
+    """A small CNN on the same numbers, as images of 1 x 2 x 2."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 2, 2)),
+            torch.nn.Conv2d(1, 4, 2, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(4, 2),
+        )
+
+
+class Augmented(Perceptron):
+    """Draws random numbers for each example, from all three generators."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = super().training_data(dataset, training_args)
+        return Noisy(inputs, targets)
+
+
+class Noisy(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Examples with noise."""
+
+    def __init__(self, inputs, targets):  # type: ignore[no-untyped-def]
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):  # type: ignore[no-untyped-def]
+        return len(self.targets)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        import random
+
+        import numpy
+
+        noise = torch.randn(4) * random.random() * numpy.random.rand()
+        return self.inputs[place] + noise.float(), self.targets[place]
+
+
+def pooled(num_rows: int = 150) -> tuple[Any, Any]:
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(num_rows, 4)).astype(np.float32)
+    return inputs, (inputs.sum(axis=1) > 0).astype(np.int64)
+
+
+def job_of(home: Path, operation: Any = "fedavg", *, vectorize: bool = True, **given: Any) -> Job:
+    arguments: dict[str, Any] = {
+        "training_plan": Perceptron,
+        "data": pooled(),
+        "training_args": {"lr": 0.1, "epochs": 2, "batch_size": 8, "kind": "momentum"},
+        "rounds": 3,
+        "seed": 7,
+        "selector": Fraction(0.7),
+    }
+    nodes = simulate(
+        NUM_NODES, split=Dirichlet(1.0), workers=None if vectorize else 0, vectorize=vectorize, drop=0.1
+    )
+    return Job(operation, **{**arguments, "nodes": nodes, "home": home, **given})
+
+
+def end_of(job: Job) -> dict[str, torch.Tensor]:
+    job.run(progress=False)
+    return load_file(job.folder / "result" / "params.safetensors")
+
+
+def args(**more: Any) -> dict[str, Any]:
+    return {"training_args": {"lr": 0.1, "epochs": 2, "batch_size": 8, "kind": "SGD", **more}}
+
+
+EQUAL: dict[str, dict[str, Any]] = {
+    "momentum and decay": {},
+    "plain SGD": args(),
+    "Adam": args(kind="Adam", lr=0.01),
+    "AdamW": args(kind="AdamW", lr=0.01),
+    "RMSprop": args(kind="RMSprop", lr=0.01),
+    "Adagrad": args(kind="Adagrad", lr=0.01),
+    "groups of parameters": args(kind="groups"),
+    "clipping": args(clip_norm=0.3),
+    "updates instead of epochs": {
+        "training_args": {"lr": 0.1, "num_updates": 5, "batch_size": 8, "kind": "Adam"}
+    },
+    "a frozen layer": {"model_args": {"frozen": True}},
+    "convolutions": {"training_plan": Convolutions, **args(lr=0.05)},
+    "augmentation": {"training_plan": Augmented},
+    "FedProx": {"operation": FedProx(mu=0.5)},
+    "SCAFFOLD, option I": {"operation": Scaffold(option="I"), **args()},
+    "SCAFFOLD, option II": {"operation": Scaffold(), **args()},
+    "Ditto, which trains twice": {"operation": Ditto(), **args()},
+    "a buffer": {"operation": FedBuff(k=2)},
+    "validation": args(test_ratio=0.2, test_on_local_updates=True),
+    "arguments of one node": {"each": {"node-0002": {"lr": 0.01}}},
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_nodes_that_are_trained_at_once_end_where_they_end_one_by_one(name: str, tmp_path: Path) -> None:
+    given = EQUAL[name]
+    at_once_, one_by_one = (end_of(job_of(tmp_path, vectorize=way, **given)) for way in (True, False))
+    assert at_once_.keys() == one_by_one.keys()
+    for key, tensor in one_by_one.items():
+        assert (at_once_[key] - tensor).abs().max() < 1e-5, key
+
+
+def test_more_nodes_than_are_trained_at_once_end_in_the_same(tmp_path: Path) -> None:
+    num_nodes = MAX_TOGETHER + 6
+    given: dict[str, Any] = {"selector": "all", "rounds": 2, **args(epochs=1)}
+    nodes = [simulate(num_nodes, vectorize=True), simulate(num_nodes, workers=0)]
+    found, expected = (end_of(job_of(tmp_path, nodes=where, **given)) for where in nodes)
+    assert all((found[key] - expected[key]).abs().max() < 1e-5 for key in expected)
+
+
+class Drops(Perceptron):
+    """Has dropout."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2))
+
+
+class DropsInItsStep(Perceptron):
+    """Has dropout without a layer."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs = torch.nn.functional.dropout(batch[0], 0.5)
+        return torch.nn.functional.cross_entropy(model(inputs), batch[1])
+
+
+class DrawsByNumpy(Perceptron):
+    """Draws outside of torch."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        import numpy
+
+        return super().training_step(model, batch) * float(numpy.random.rand())
+
+
+class Decides(Perceptron):
+    """Has a step that goes by the values."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        loss = super().training_step(model, batch)
+        return loss * 2 if loss > 0.1 else loss
+
+
+class Counts(Perceptron):
+    """Has a step that counts."""
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        self.steps = 0
+        return super().init_optimizer(model, training_args)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        self.steps += 1
+        return super().training_step(model, batch)
+
+
+class Weighs(Perceptron):
+    """Keeps something of a node's data."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        self.share = float(dataset.arrays()[1].mean())
+        return super().training_data(dataset, training_args)
+
+
+class KnowsItsNode(Perceptron):
+    """Has a step that depends on the node."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return super().training_step(model, batch) * (1 + self.num_train)
+
+
+class Remembers(Perceptron):
+    """Has a step that depends on the node's own state."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return super().training_step(model, batch) * self.ctx.state.get("factor", 1)
+
+
+class OwnLoop(Perceptron):
+    """Trains in a loop of its own."""
+
+    def train(self, adjust=None):  # type: ignore[no-untyped-def]
+        return super().train(adjust)
+
+
+class Lbfgs(Perceptron):
+    """Has an optimizer that looks at all parameters."""
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.LBFGS(model.parameters())
+
+
+class Detached(Perceptron):
+    """Has a step that stands still at a copy of the parameters."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        first = model[0].weight.data
+        return super().training_step(model, batch) + (first * model[0].weight).sum()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "dropout": ({"training_plan": Drops}, r"layer 1 \(Dropout\) draws random numbers.*probability to 0"),
+    "dropout in the step": ({"training_plan": DropsInItsStep}, "training_step draws random numbers"),
+    "numpy in the step": ({"training_plan": DrawsByNumpy}, "training_step draws random numbers"),
+    "batch norm": (
+        {"training_plan": Tiny, "training_args": {"lr": 0.1, "num_updates": 2}},
+        r"layer 1 \(BatchNorm1d\) keeps running means.*GroupNorm",
+    ),
+    "decisions": ({"training_plan": Decides}, r"by the values of tensors.*torch\.where"),
+    "counting": ({"training_plan": Counts}, r"training_step changes self\.steps"),
+    "what loading keeps": ({"training_plan": Weighs}, r"training_data changes self\.share"),
+    "numbers of the node": (
+        {"training_plan": KnowsItsNode},
+        "training_step reads self.dataset or self.num_train",
+    ),
+    "state of the node": ({"training_plan": Remembers}, r"training_step reads self\.ctx\.state"),
+    "a loop": ({"training_plan": OwnLoop}, r"OwnLoop\.train is a loop"),
+    "L-BFGS": ({"training_plan": Lbfgs}, "its optimizer, LBFGS.*SGD"),
+    "privacy of records": (
+        {
+            "training_plan": Linear,
+            "training_args": {"lr": 0.1, "num_updates": 2},
+            "protect": Protect(dp=RecordDP(epsilon=8.0, delta=1e-3, max_grad_norm=1.0)),
+        },
+        "privacy of records",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_can_not_be_trained_at_once_is_refused_before_the_first_round(name: str, tmp_path: Path) -> None:
+    given, words = REFUSED[name]
+    job = job_of(tmp_path, **given)
+    with pytest.raises(JobFailed, match=words) as found:
+        job.run(progress=False)
+    assert "leave vectorize=True out" in str(found.value)
+    assert job.record.participants == {}
+
+
+def test_a_job_without_a_plan_is_refused(tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"age": range(20)})
+    job = Job(Statistics(mean="age"), data=table, nodes=simulate(3, vectorize=True), home=tmp_path)
+    with pytest.raises(JobFailed, match="jobs that train a TorchPlan"):
+        job.run(progress=False)
+
+
+class FailsAtOne(Perceptron):
+    """Has a target that is out of range at one node, and a number that is not finite at another."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = super().training_data(dataset, training_args)
+        if self.ctx.node == "node-0002":
+            targets = targets + 5
+        if self.ctx.node == "node-0003":
+            inputs = inputs * float("nan")
+        return inputs, targets
+
+
+def test_a_node_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    from fedjob import Quorum
+
+    given = {"training_plan": FailsAtOne, "quorum": Quorum(min_nodes=2), "selector": "all", "rounds": 1}
+    nodes = [simulate(NUM_NODES, vectorize=True), simulate(NUM_NODES, workers=0)]
+    found, expected = (end_of(job_of(tmp_path, nodes=where, **given)) for where in nodes)
+    assert all((found[key] - expected[key]).abs().max() < 1e-5 for key in expected)
+
+
+def test_processes_and_clusters_are_not_for_it() -> None:
+    with pytest.raises(SpecError, match="found workers=2"):
+        simulate(4, vectorize=True, workers=2)
+    with pytest.raises(SpecError, match="found backend='ray'"):
+        simulate(4, vectorize=True, backend="ray")
+
+
+def test_as_many_are_trained_at_once_as_memory_bears() -> None:
+    assert at_once(1 << 20, 64 << 30) == 64
+    assert at_once(1 << 30, 64 << 30) == 3
+    assert at_once(1 << 40, 1 << 30) == 1
+
+
+def test_the_profile_shares_the_time_of_a_group_out(tmp_path: Path) -> None:
+    job = job_of(tmp_path, operation=FedAvg())
+    profile = job.run(progress=False).profile.set_index("stage")["seconds"]
+    assert 0 < profile["compute"] <= profile["wait"]
