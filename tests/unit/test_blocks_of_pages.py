@@ -27,6 +27,7 @@ NOT_RUN = {
     "docs/privacy.md": {"checkout": 3},
     "docs/queue.md": {"system": 1},
     "docs/rabbitmq.md": {"several machines": 2},
+    "docs/researcher_page.md": {"by hand": 1},
     "docs/scale.md": {"several machines": 1},
     "docs/start_hub.md": {"checkout": 1, "several machines": 2},
     "docs/start_owner.md": {"checkout": 1, "several machines": 1},
