@@ -69,6 +69,7 @@ GROUPS = (
         ("protocols.analytics", "protocols.psi"),
     ),
     Group("preprocessing", "Preprocessing steps", "What nodes do to the data first.", ("data",)),
+    Group("compression", "Compression", "How parameters and answers travel in fewer bytes.", ("parameters",)),
     Group("aggregation", "Aggregators", "How contributions become one total.", ("aggregation",)),
     Group("selection", "Selectors", "Which nodes take part in a round.", ("researcher.selection",)),
     Group("hooks", "Hooks", "What happens on your side at the end of a round.", ("researcher.hooks",)),
