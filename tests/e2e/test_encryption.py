@@ -279,6 +279,9 @@ def test_a_killed_researcher_goes_on_with_the_same_key_and_the_end_of_the_job_de
     about = {
         "plan": plan,
         "data": {"tags": ["points"]},
+        "model_args": {
+            "width": 2000
+        },  # too much to be attached to a message: nodes encrypt it by a secret of the job
         "training_args": TRAINING,
         "rounds": 5,
         "seed": 9,
@@ -304,6 +307,7 @@ def test_a_killed_researcher_goes_on_with_the_same_key_and_the_end_of_the_job_de
         FedAvg(),
         training_plan=plan,
         data={name: str(made.folder / f"points-{index}.npz") for index, name in enumerate(NODES)},
+        model_args={"width": 2000},
         training_args=TRAINING,
         rounds=5,
         seed=9,

@@ -242,7 +242,7 @@ class Collector:
             if isinstance(command, collection_machine.KeepContribution):
                 self._replies[message.id] = message
                 if result.blob is None and result.params is not None and result.attached:
-                    self._fetch(message, result)  # it is here already
+                    self._fetched.put(self._brought(message, result))  # it is here already
                 else:
                     self._pool.submit(self._fetch, message, result)
                 return
@@ -284,7 +284,12 @@ class Collector:
         return message.body.key if isinstance(message.body, Result) else message.task
 
     def _fetch(self, message: Message, result: Result) -> None:
-        """Bring a contribution here and look it over; runs on a thread of the pool."""
+        """Bring a contribution here, on a thread of the pool."""
+        self._fetched.put(self._brought(message, result))
+        self._endpoint.wake()
+
+    def _brought(self, message: Message, result: Result) -> _Download:
+        """Bring a contribution here and look it over."""
         arrival, problem, own = None, self._place.sizes.problem(result), ""
         try:
             if not problem:
@@ -298,10 +303,9 @@ class Collector:
             own = f"the disk of your own home is full: {error}"
         except FedjobError as error:
             problem = f"{error.reason}: {error}"[:MAX_REASON]
-        except Exception as error:  # a thread must not swallow a node's answer
+        except Exception as error:  # whatever is in a node's answer costs that node alone
             problem = f"unreadable: {type(error).__name__}: {error}"[:MAX_REASON]
-        self._fetched.put(_Download(message, arrival, problem, own))
-        self._endpoint.wake()
+        return _Download(message, arrival, problem, own)
 
     def _download(self, node: str, result: Result) -> Arrival:
         if result.blob is not None:
