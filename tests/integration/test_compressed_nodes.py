@@ -16,6 +16,7 @@ from fedjob import (
     Int8,
     Job,
     Protect,
+    RecordDP,
     Scaffold,
     Session,
     SpecError,
@@ -151,6 +152,36 @@ def test_the_variates_of_scaffold_travel_exactly(toy: Path, tmp_path: Path) -> N
     assert first[0]["3.weight"].tolist() != second[0]["3.weight"].tolist()
     first, second = first[1]["scaffold"], second[1]["scaffold"]
     assert {n: t.tolist() for n, t in first.items()} == {n: t.tolist() for n, t in second.items()}
+
+
+class Frozen(Wide):
+    """The first layer stays as it is, without batch normalisation, whose examples would depend on each other."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        first, last = torch.nn.Linear(2, 120), torch.nn.Linear(120, 1)
+        first.requires_grad_(False)
+        return torch.nn.Sequential(first, torch.nn.ReLU(), last)
+
+
+class Private(Wide):
+    """Two layers whose examples do not depend on each other."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(torch.nn.Linear(2, 120), torch.nn.ReLU(), torch.nn.Linear(120, 1))
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes"),
+    [(Frozen, {}), (Private, {"protect": RecordDP(epsilon=5.0, delta=1e-2, max_grad_norm=1.0)})],
+)
+def test_frozen_parameters_stay_and_noise_is_on_before_anything_is_lost(
+    plan: Any, changes: dict[str, Any], toy: Path, tmp_path: Path
+) -> None:
+    args = {"lr": 0.02, "num_updates": 3, "batch_size": 8}
+    job = local(toy, tmp_path, training_plan=plan, training_args=args, keep=True, rounds=2, **changes)
+    assert [check.verdict for check in verify_job(JobFolder(job.folder))] == ["equal", "equal"]
+    (sent,) = JobFolder(job.folder).spool(2).glob("sent_train.safetensors")
+    assert set(FileParams(sent)) == set(job.result.params)
 
 
 def test_nodes_that_take_part_now_and_then_have_what_they_need(
