@@ -55,9 +55,10 @@ def curve_of(counts: Counts) -> SurvivalCurve:
     events: Floats = np.asarray(counts["events"], dtype=np.float64)
     censored: Floats = np.asarray(counts["censored"], dtype=np.float64)
     gone = events + censored
-    at_risk: Floats = gone.sum() - np.cumsum(gone) + gone
+    at_risk: Floats = np.asarray(gone.sum() - np.cumsum(gone) + gone, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        survival: Floats = np.cumprod(np.where(at_risk > 0, 1 - events / at_risk, 1.0))
+        shares: Floats = np.where(at_risk > 0, 1 - events / at_risk, 1.0)
+        survival: Floats = np.cumprod(shares, dtype=np.float64)
         parts = np.where(events > 0, events / (at_risk * (at_risk - events)), 0.0)
         spread = np.sqrt(np.cumsum(parts))
         inside = (survival > 0) & (survival < 1)
