@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import re
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ import fedjob
 from fedjob import Job
 from fedjob.common.errors import FedjobError, NotReady, SpecError
 from fedjob.one_machine.federation import SandboxSession
+from fedjob.researcher.connection.opening import default_home
 from tests.processes import Processes, processes_of, wait_until
 
 PATIENTS = pd.DataFrame({"age": np.arange(40.0, 80.0), "sick": np.arange(40) % 2})
@@ -59,6 +63,35 @@ def test_a_plan_waits_for_the_owners_who_are_played_here(session: SandboxSession
         "clinic-1": 40,
         "clinic-2": 30,
     }
+
+
+def test_a_draft_is_submitted_on_the_page_of_a_session_whose_own_connection_stays(
+    session: SandboxSession,
+) -> None:
+    job = Job(count, data="data", session=session, name="from the page")
+    with session.page() as page:
+        address = urlsplit(page.link)
+        connection = http.client.HTTPConnection(address.netloc, timeout=60)
+        headers = {"Origin": f"http://{address.netloc}", "Content-Type": "application/x-www-form-urlencoded"}
+
+        def ask(method: str, path: str, form: str = "") -> tuple[int, str]:
+            connection.request(method, path, form or None, headers)
+            answer = connection.getresponse()
+            text = answer.read().decode()
+            if "set-cookie" in answer.headers:
+                headers["Cookie"] = answer.headers["set-cookie"].split(";")[0]
+            return answer.status, text
+
+        assert ask("POST", "/enter", f"link={address.fragment}")[0] == 303
+        text = ask("GET", f"/jobs/{job.id}")[1]
+        found = re.search('name="csrf" value="([^"]+)"', text)
+        assert found is not None
+        assert ask("POST", f"/jobs/{job.id}/submit", f"csrf={found[1]}")[0] == 303
+        assert "It was submitted" in ask("GET", f"/jobs/{job.id}")[1]
+        connection.close()
+    assert default_home() == session.home
+    assert not session.closed
+    assert Job.open(job.folder, session=session).kill()
 
 
 def test_an_owner_is_not_taken_for_one_who_has_nothing_to_decide(session: SandboxSession) -> None:

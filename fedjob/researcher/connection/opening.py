@@ -42,8 +42,9 @@ def open_connection(
     key: str | Path | None = None,
     strict: bool | None = None,
     timeout_s: float = 10.0,
+    is_default: bool = True,
 ) -> C:
-    """Connect to a federation and make this the default connection.
+    """Connect to a federation, and make this the default connection.
 
     Nodes that have not received the end of a job are sent it once more. While the hub is away, a home that has
     joined a federation before is opened all the same, if no address is given: its jobs lie there. Whatever needs
@@ -51,6 +52,7 @@ def open_connection(
 
     Args:
         kind: the class of what is returned; for the other arguments and for what is raised see `session.connect`.
+        is_default: False leaves the default connection as it is.
     """
     folder = home_path(home)
     take_home(folder)
@@ -88,7 +90,8 @@ def open_connection(
         raise
     if away is not None:
         _log.warning("the jobs of %s can be looked at, but its hub is away: %s", folder, away)
-    _default.connection = connection
+    if is_default:
+        _default.connection = connection
     return connection
 
 

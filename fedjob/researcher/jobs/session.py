@@ -127,7 +127,8 @@ class HomeJobs:
             MissingPackage: the extra `page` is not installed.
             ConfigError: the port is in use.
         """
-        return page_site().OpenPage(self.home, job_orders(self.home), port)
+        found: OpenPage = page_site().OpenPage(self.home, job_orders(self.home), port)
+        return found
 
     @property
     def active(self) -> Job | None:
@@ -221,7 +222,7 @@ def job_orders(home: Path) -> JobOrders:
         job = open_job(folder)
         if job.spec.local:
             return job.submit().id
-        with open_connection(Session, home=home) as session:
+        with open_connection(Session, home=home, is_default=False) as session:
             return Job.open(folder.path, session=session).submit().id
 
     return JobOrders(open_job, submit)

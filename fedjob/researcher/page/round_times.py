@@ -185,8 +185,8 @@ def _add(
 
 
 def _seconds(figures: Mapping[str, Any], name: str) -> float:
-    value = figures.get(name)
-    return float(value) if is_number(value) and value > 0 else 0.0  # type: ignore[operator]
+    value: Any = figures.get(name)
+    return max(0.0, float(value)) if is_number(value) else 0.0
 
 
 def totals(times: Sequence[RoundTimes]) -> dict[str, dict[str, float]]:
