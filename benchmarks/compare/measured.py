@@ -20,7 +20,8 @@ from benchmarks.compare.work import Run
 
 LOOK_S = 0.25
 MEMORY_EVERY = 4
-STOP_S = 5.0
+STOP_S = 2.0
+SWEEP_S = 8.0
 PR_SET_CHILD_SUBREAPER = 36
 NOT_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", "TOKENIZERS_PARALLELISM": "false"}
@@ -59,20 +60,31 @@ class Watched:
         return max(0.0, at(self.history, end) - at(self.history, begin))
 
     def end(self) -> None:
-        """End what is left: each process by its id, and what was left by a parent that ended."""
+        """End what is left, each process by its id, and what those that end leave behind or have just started."""
+        until = time.monotonic() + SWEEP_S
+        while left := self._left():
+            late = time.monotonic() > until
+            for each in left:
+                with suppress(psutil.Error):
+                    each.kill() if late else each.terminate()
+            psutil.wait_procs(left, timeout=STOP_S)
+            if late:
+                return
+
+    def _left(self) -> list[psutil.Process]:
+        """Return the processes of the run that still run: those that were seen, and all below this process since then."""
         with suppress(psutil.Error):
             for each in psutil.Process().children(recursive=True):
-                if each.create_time() >= self._root.create_time() - 1:
+                if each.create_time() >= self._root.create_time():
                     self._known.setdefault(each.pid, each)
-        left = [each for each in self._known.values() if each.is_running()]
-        for each in left:
+        left = []
+        for each in self._known.values():
             with suppress(psutil.Error):
-                each.terminate()
-        _, stubborn = psutil.wait_procs(left, timeout=STOP_S)
-        for each in stubborn:
-            with suppress(psutil.Error):
-                each.kill()
-        psutil.wait_procs(stubborn, timeout=STOP_S)
+                if each.status() != psutil.STATUS_ZOMBIE:
+                    left.append(each)
+                elif each.pid != self._root.pid:
+                    each.wait(0)
+        return left
 
 
 def at(history: Sequence[tuple[float, float]], when: float) -> float:

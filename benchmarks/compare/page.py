@@ -51,12 +51,11 @@ def section(each: Compared, machine: Machine) -> str:
     better = [
         sentence for name, pairs in each.pairs.items() for sentence in better_than_fedjob(TITLES[name], pairs)
     ]
-    lines += [
-        "",
-        "What a peer does better: "
-        + ("; ".join(better) if better else "nothing of what is measured here")
-        + ".",
-    ]
+    if any(pair.ratio is not None for pairs in each.pairs.values() for pair in pairs):
+        words = "; ".join(better) or "nothing of what is measured here"
+        lines += ["", f"What a peer does better: {words}."]
+    else:
+        lines += ["", "What a peer does better can't be said: no pair of runs was finished."]
     return "\n".join(lines)
 
 
@@ -66,7 +65,7 @@ def row(title: str, runs: Sequence[Run]) -> str:
     failed = [run for run in runs if run.error]
     if not good:
         why = failed[0].error if failed else "no run"
-        return f"| {title} | failed ({len(failed)} of {len(runs)}): {cell(why)} | | | | |"
+        return f"| {title} | no figures, {len(failed)} of {len(runs)} runs failed: {cell(why)} | | | | |"
     rounds = [second for run in good for second in run.seconds]
     note = f" ({len(failed)} of {len(runs)} runs failed: {cell(failed[0].error)})" if failed else ""
     return (

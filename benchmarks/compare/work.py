@@ -34,7 +34,7 @@ PEERS = (
     Peer(
         "flower", "Flower 1.42.0", ("flwr[simulation]==1.42.0",), "on_flower.py",
         "a SuperLink and SuperNodes as processes, without TLS and authentication, nothing kept on disk, tasks looked for "
-        "every 10 ms instead of every second; its simulation runs on Ray with one core for each node",
+        "every 0.1 s instead of every second; its simulation runs on Ray with one core for each node",
     ),
     Peer(
         "nvflare", "NVFlare 2.9.0", ("nvflare==2.9.0",), "on_nvflare.py",

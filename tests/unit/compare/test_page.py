@@ -69,14 +69,14 @@ def test_a_run_that_failed_is_shown_as_failed_and_makes_no_ratio() -> None:
 
 def test_a_peer_all_of_whose_runs_failed_has_a_row_and_no_pair() -> None:
     text = section(compared(Pair(FAILED, OWN)), MACHINE)
-    assert "| Flower 1.42.0 | failed (1 of 1): Traceback / of (something) | | | | |" in text
+    assert "| Flower 1.42.0 | no figures, 1 of 1 runs failed: Traceback / of (something) | | | | |" in text
     assert "| Flower 1.42.0 | no pair | 0 of 1 |" in text
-    assert "What a peer does better: nothing" in text
+    assert "What a peer does better can't be said" in text
 
 
 def test_a_run_of_fedjob_that_failed_makes_no_ratio_either() -> None:
     text = section(compared(Pair(SLOW, FAILED)), MACHINE)
-    assert "| fedjob | failed (1 of 1)" in text
+    assert "| fedjob | no figures, 1 of 1 runs failed" in text
     assert "no pair" in text
 
 
