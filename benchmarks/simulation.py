@@ -2,7 +2,8 @@
 
 python benchmarks/simulation.py                          100, 1,000 and 10,000 nodes of 50 images; cohorts of 50 and 100
 python benchmarks/simulation.py --nodes 1000 --rounds 20
-python benchmarks/simulation.py --only large
+python benchmarks/simulation.py --nodes 1000 --vectorize
+python benchmarks/simulation.py --large
 
 The data are made. A CNN of two convolutions trains one local epoch in batches of 10 on each node's 50 images of 32 x 32 x
 3; breakpoints are written every round. Of each run: the median of the rounds' seconds without the first, the most memory
@@ -82,7 +83,7 @@ def one(args: argparse.Namespace) -> dict[str, Any]:
             "fedavg",
             training_plan=f"{HERE}/_plans.py:{shape['plan']}",
             data={"path": folder, "reader": "npy"},
-            nodes=simulate(shape["nodes"], split=IID(), workers=args.workers),
+            nodes=simulate(shape["nodes"], split=IID(), workers=args.workers, vectorize=args.vectorize),
             selector=Fraction(shape["cohort"] / shape["nodes"]),
             training_args={"lr": 0.05, "epochs": 1, "batch_size": 10},
             rounds=args.rounds,
@@ -104,6 +105,7 @@ def one(args: argparse.Namespace) -> dict[str, Any]:
             "data_mb": round(data_mb, 1),
             "model_mb": round((job.folder / "initial.safetensors").stat().st_size / (1 << 20), 2),
             "workers": profile["workers"],
+            "vectorised": args.vectorize,
             "seconds": {stage: round(took, 2) for stage, took in profile["seconds"].items()},
         }
 
@@ -118,6 +120,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--large", action="store_true", help="ten nodes with a model of 1 MB")
+    parser.add_argument(
+        "--vectorize", action="store_true", help="train up to 64 nodes at once, in one process"
+    )
     parser.add_argument("--here", action="store_true", help="run it in this process")
     args = parser.parse_args()
     if args.here:
@@ -130,6 +135,7 @@ def main() -> None:
     elif args.nodes:
         runs = [["--nodes", str(args.nodes), "--cohort", str(args.cohort)]]
     more = ["--rounds", str(args.rounds), *(["--workers", str(args.workers)] if args.workers else [])]
+    more += ["--vectorize"] if args.vectorize else []
     for run in runs:
         command = [sys.executable, __file__, "--here", *run, *more]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
