@@ -121,7 +121,7 @@ fedjob. Nothing is left out: a run that failed is shown as failed.
 
 | | |
 |---|---|
-| taken on | {machine.date}, commit {machine.commit} |
+| taken on | {machine.date}, revision {machine.commit} |
 | machine | {machine.processor}, {machine.cores} cores, {machine.memory_gb:.0f} GB of memory, {machine.system}, Python {machine.python} |
 
 A round is the median of all rounds but the first, with their range. "First round, from nothing" begins before the first process
