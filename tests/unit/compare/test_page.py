@@ -92,7 +92,7 @@ def test_figures_of_a_busy_machine_say_so(load: float, disturbed: bool) -> None:
 
 def test_the_page_has_the_date_the_commit_and_the_machine() -> None:
     text = page([compared(Pair(SLOW, OWN))], MACHINE)
-    for each in ("2026-01-02", "commit 0123456789ab", "a processor, 2 cores, 24 GB of memory, Linux 6.1"):
+    for each in ("2026-01-02", "revision 0123456789ab", "a processor, 2 cores, 24 GB of memory, Linux 6.1"):
         assert each in text
 
 
