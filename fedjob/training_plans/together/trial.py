@@ -141,7 +141,7 @@ def try_step(plan: TorchPlan) -> None:
     size, batch = next(plan._training_batches(), (0, None))
     if not size:
         return  # a node without examples says so itself
-    trained = {n: p for n, p in plan.model.named_parameters() if p.requires_grad}
+    trained: Tensors = {n: p for n, p in plan.model.named_parameters() if p.requires_grad}
     if not trained:
         return
     if stacked([batch, batch]) is None:
@@ -255,7 +255,7 @@ def _draws(module: torch.nn.Module) -> bool:
 
 def _streams() -> tuple[Any, ...]:
     """Return the states of the global generators of randomness."""
-    of_numpy = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
     return random.getstate(), of_numpy[1].tobytes(), of_numpy[2], torch.get_rng_state().numpy().tobytes()
 
 
