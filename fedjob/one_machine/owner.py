@@ -172,5 +172,5 @@ def _request(plain: Mapping[str, Any]) -> OwnersRequest:
         researcher=plain["researcher"],
         plan=plain["entry"],
         dataset=plain["dataset"],
-        asked=datetime.fromtimestamp(plain["requested"]).isoformat(" ", "seconds"),
+        asked=datetime.fromisoformat(plain["requested"]).astimezone().isoformat(" ", "minutes"),
     )

@@ -26,6 +26,7 @@ OTHERS = {
     "what is kept, and where": {
         "breakpoint_every", "keep_breakpoints", "keep", "keep_files_dir", "session", "home",
     },
+    "what travels": {"share", "models", "compress"},
     "what protects it": {"protect"},
 }  # fmt: skip
 """The arguments of a job beside the four that say what is computed, on what, how, and after which preparation."""

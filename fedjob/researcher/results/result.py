@@ -154,7 +154,7 @@ class JobResult(ResultFolder):
         return raw_replies(self._folder)
 
     def plot(
-        self, what: str | list[str] | None = None, path: str | Path | None = None, *, round: int | None = None
+        self, what: str | Sequence[str] | None = None, path: str | Path | None = None, *, round: int | None = None
     ) -> Any:
         """Draw the result: of training each metric over the rounds, every node thin and all together thick.
 
