@@ -42,6 +42,7 @@ EXTRAS = (
     "oidc",
     "s3",
     "page",
+    "ray",
 )
 
 

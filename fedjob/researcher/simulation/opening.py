@@ -12,6 +12,7 @@ from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
 from fedjob.researcher.simulation.population import Simulation, simulation_of
+from fedjob.researcher.simulation.ray_cluster import RayCluster, is_on_this_machine
 from fedjob.researcher.simulation.vectorisable import check_vectorisable
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER, Vectorised
 from fedjob.researcher.simulation.worker_pool import ProcessPool
@@ -70,9 +71,12 @@ def open_backend(
         return Vectorised(at_once(model_bytes, usable_bytes()))
     if simulation.workers == 0:
         return InProcess()
-    if simulation.backend != "processes":
-        raise SpecError("simulate(backend='ray') is not there yet: leave it out")
-    workers = num_workers(simulation.workers, len(datasets), model_bytes, usable_bytes())
+    workers = simulation.workers
+    if simulation.backend == "processes" or is_on_this_machine():
+        workers = num_workers(workers, len(datasets), model_bytes, usable_bytes())
+    if simulation.backend == "ray":
+        return RayCluster(workers, len(datasets), _paths(datasets))
+    assert workers is not None
     return ProcessPool(workers, shared)
 
 
@@ -118,6 +122,13 @@ def usable_bytes() -> int:
         return min(free, limit - used + int(facts.get("file", 0)))
     except (OSError, ValueError):  # no control group, or no limit
         return free
+
+
+def _paths(datasets: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the files and folders of the data and of the row numbers, each once; data may be elsewhere, as in a database."""
+    found = {str(info["share"]["index"]) for info in datasets.values() if "share" in info}
+    found |= {str(info["path"]) for info in datasets.values() if info.get("path")}
+    return sorted(path for path in found if os.path.exists(path))
 
 
 def _shared(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def simulate(
         vectorize: train many nodes at once, in this process, by one vectorised step for all of them; a plan that can't
             be trained so is an error before the first round, which says why. The result is that of a job without it to
             about 1e-5.
-        backend: what computes: "processes" on this machine, or "ray".
+        backend: what computes: "processes" on this machine, or "ray", a Ray cluster (extra `ray`).
         drop: from 0 to 1: the share of answers that never come, drawn by the job's seed for each node and ask.
         slow: from 0 to 1: the share of nodes whose answers come after those of all others.
 
@@ -115,6 +115,10 @@ def simulate(
     if vectorize and backend != BACKENDS[0]:
         raise SpecError(
             f"simulate(vectorize=True) computes in this process; found backend={shown(backend)}: leave one of the two out"
+        )
+    if workers == 0 and backend != BACKENDS[0]:
+        raise SpecError(
+            f"simulate(workers=0) computes in this process; found backend={shown(backend)}: leave one of the two out"
         )
     for name, share in (("drop", drop), ("slow", slow)):
         if not is_number(share) or not 0 <= share <= 1:

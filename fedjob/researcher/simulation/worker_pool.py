@@ -134,7 +134,7 @@ class ProcessPool:
             selector.unregister(worker.frames)
             worker.frames.close()
             self._workers.remove(worker)
-            return None if order is None else _died(order, again, tries)
+            return None if order is None else order_of_dead_worker(order, again, tries)
         match frame:
             case ["events", events] if order is not None:
                 for type_, data in events:
@@ -163,7 +163,9 @@ def _plain_order(order: WorkOrder) -> dict[str, Any]:
     return {**plain, "items": to_plain(order.items)}
 
 
-def _died(order: WorkOrder, again: deque[WorkOrder], tries: Counter[str]) -> NodeOutcome | None:
+def order_of_dead_worker(
+    order: WorkOrder, again: deque[WorkOrder], tries: Counter[str]
+) -> NodeOutcome | None:
     """Have an order whose worker died computed again; after too many times return that it failed."""
     tries[order.key] += 1
     if tries[order.key] < MAX_TRIES:

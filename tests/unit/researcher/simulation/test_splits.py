@@ -149,6 +149,7 @@ def test_a_function_may_leave_rows_out() -> None:
         (lambda: simulate(3, drop=float("nan")), "drop"),
         (lambda: simulate(3, slow=-0.1), "slow"),
         (lambda: simulate(3, backend="threads"), "backend"),
+        (lambda: simulate(3, backend="ray", workers=0), r"workers=0\) computes in this process"),
         (lambda: simulate(3, vectorize=1), "vectorize"),  # type: ignore[arg-type]
         (lambda: simulate(3, split="iid"), "one of IID, Dirichlet, Shards, ByColumn, Sizes or a function"),  # type: ignore[arg-type]
         (lambda: simulate(3, split=IID), "an instance: split=IID"),
