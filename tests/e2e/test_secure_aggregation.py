@@ -157,10 +157,10 @@ def _kill_when_it_computes(federation: Federation, job: Job) -> None:
 
 CUTS = [
     ["fedjob.researcher.storage.replies:Journal.append", "return", 3],  # while the nodes compute
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 1],  # shares are here
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "call", 2],  # before anything is masked
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 2],  # vectors are here
-    ["fedjob.researcher.rounds.secure_sum:SecureSum._step", "return", 4],  # all is revealed, nothing added up
+    ["fedjob.researcher.rounds.secure_sum:_Attempt._step", "return", 1],  # shares are here
+    ["fedjob.researcher.rounds.secure_sum:_Attempt._step", "call", 2],  # before anything is masked
+    ["fedjob.researcher.rounds.secure_sum:_Attempt._step", "return", 2],  # vectors are here
+    ["fedjob.researcher.rounds.secure_sum:_Attempt._step", "return", 4],  # all is revealed, nothing added up
     ["fedjob.researcher.rounds.gatherer:Gatherer._spool_total", "return", 1],
 ]
 

@@ -16,6 +16,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from fedjob import FedAvg, Job
+from fedjob.common.errors import DecodeError
 from fedjob.common.types import MAX_FRAME_BYTES
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import load_membership
@@ -329,8 +330,11 @@ def test_a_flood_of_replayed_frames_takes_nothing_from_its_partys_own_allowance(
 
 
 def kind_of(data: bytes) -> str:
-    """Return the kind of message in a frame."""
-    return str(msgpack.unpackb(decode_frame(data).payload)["kind"])
+    """Return the kind of message in a frame; empty for bytes that are none, which other tests leave on the line."""
+    try:
+        return str(msgpack.unpackb(decode_frame(data).payload)["kind"])
+    except DecodeError:
+        return ""
 
 
 def test_a_flood_of_pings_is_cut_off_and_the_node_lives(glass: Federation, spy: Spy) -> None:

@@ -15,9 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from fedjob import Dirichlet, Job, JobFailed, Quorum, simulate
+from fedjob import Dirichlet, Job, Quorum, simulate
 from fedjob.researcher.hooks.base import Hook, RoundReport
-from tests.parts import package
 from tests.plans import Linear, Tiny
 
 ARGS = {"lr": 0.05, "num_updates": 3, "batch_size": 8}
@@ -188,67 +187,3 @@ def _runs(process: psutil.Process) -> bool:
 def _sleeps(process: psutil.Process) -> bool:
     """Return whether a worker is within its step, which sleeps."""
     return process.status() == psutil.STATUS_SLEEPING
-
-
-@pytest.mark.timeout(500)  # Ray's own processes take half a minute to start on a busy machine
-def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ray = package("ray")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    results, reasons = [], []
-    for backend in ("processes", "ray"):
-        tried = tmp_path / backend
-        tried.mkdir()
-        job = simulated(
-            tmp_path,
-            nodes=simulate(4, split=Dirichlet(1.0), workers=2, backend=backend),
-            training_plan=EndsItsProcess,
-            training_args={**ARGS, "folder": str(tried)},
-            quorum=Quorum(min_nodes=3),
-            rounds=1,
-        )
-        results.append(end_of(job))
-        reasons.append(
-            [(event.node, event.body["reason"]) for event in job.events() if event.type == "error"]
-        )
-    assert results[0] == results[1]
-    assert reasons[0] == reasons[1]
-    assert [node for node, _ in reasons[1]] == ["node-0002"]
-
-    assert not ray.is_initialized()  # it was started for the job, and has ended with it
-    programs = os.path.dirname(ray.__file__ or "")
-    wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
-
-
-# Ray drops its handle of a process that fedjob has just ended
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
-)
-def test_a_ray_cluster_that_is_away_or_does_not_start_is_named_before_the_first_round(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package("ray")
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    away = simulated(tmp_path, nodes=simulate(8, backend="ray"))
-    with pytest.raises(JobFailed, match=r"the Ray cluster at 127\.0\.0\.1:1 \(RAY_ADDRESS\) is away"):
-        away.run(progress=False)
-    assert away.record.participants == {}
-    monkeypatch.delenv("RAY_ADDRESS")
-    monkeypatch.setenv(
-        "RAY_gcs_server_port_wait_time_s", "0"
-    )  # seconds that Ray waits for its own first process
-    stuck = simulated(tmp_path, nodes=simulate(8, backend="ray"))
-    with pytest.raises(JobFailed, match="no Ray cluster could be started on this machine: Timed out"):
-        stuck.run(progress=False)
-    assert stuck.record.participants == {}
-    programs = os.path.dirname(package("ray").__file__ or "")
-    wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
-
-
-def command_lines(pid: int) -> list[list[str]]:
-    found = []
-    for process in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            found.append(process.cmdline())
-    return found

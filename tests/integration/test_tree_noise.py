@@ -91,7 +91,8 @@ def test_rounds_go_on_with_one_tree_through_restarts_and_what_is_repeated_has_fu
     node.stop()
     node.start()
     assert first.params is not None
-    second_task = replace(treed(ann), params={"params": first.params})
+    content = {first.params.sha256: first.attached[first.params.sha256]}
+    second_task = replace(treed(ann), params={"params": first.params}, attached=content)
     second = ann.result("node1", second_task, round_=2)
     assert second.ok, second.detail
     assert given(node)[1:] == [(1, 2, 0, "spent")]

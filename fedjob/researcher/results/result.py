@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,11 @@ class JobResult(ResultFolder):
         return raw_replies(self._folder)
 
     def plot(
-        self, what: str | Sequence[str] | None = None, path: str | Path | None = None, *, round: int | None = None
+        self,
+        what: str | Sequence[str] | None = None,
+        path: str | Path | None = None,
+        *,
+        round: int | None = None,
     ) -> Any:
         """Draw the result: of training each metric over the rounds, every node thin and all together thick.
 

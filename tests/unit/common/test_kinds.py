@@ -57,7 +57,7 @@ NEEDED: Mapping[str, Any] = {
     "columns": ["a"], "column": "a", "target": "a", "features": ["b"], "duration": "a", "event": "b", "edges": [1.0, 2.0],
     "to": "float", "test": ">", "value": 1, "personal": ["head"], "k": 2, "clusters": 2, "max_norm": 1.0, "height": 8,
     "width": 8, "start": 0.1, "end": 0.01, "rounds": 3, "factor": 0.5, "every": 2, "on": "a", "own": "b", "nodes": ["a"],
-    "values": {1: 2}, "candidates": 3, "epsilon": 1.0, "delta": 1e-5, "sizes": [1, 2],
+    "values": {1: 2}, "candidates": 3, "epsilon": 1.0, "delta": 1e-5, "sizes": [1, 2], "fraction": 0.1,
 }  # fmt: skip
 
 

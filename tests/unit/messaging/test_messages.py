@@ -191,7 +191,7 @@ def test_job_ids_are_unique_and_have_one_form() -> None:
 
 def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share() -> None:
     shared = {
-        "artifacts", "config", "dataset", "entry", "files", "items", "launches", "model_args", "models", "owner", "plan",
+        "artifacts", "compress", "config", "dataset", "entry", "files", "items", "launches", "model_args", "models", "owner", "plan",
         "preprocess", "project", "proof", "props", "protect", "protocol", "resources", "split", "training_args", "use",
     }  # fmt: skip
     offer = {"dry", "job_name", "note", "reserve", "rounds"}

@@ -18,6 +18,7 @@ from fedjob.node.grants.question_words import (
 from fedjob.protocols import PROTOCOLS
 
 EXAMPLES: dict[str, dict[str, Any]] = {
+    "kaplan_meier": {"duration": "days", "event": "died"},
     "cox_regression": {"features": ["age"], "duration": "days", "event": "died"},
     "fedper": {"personal": ["head.*"]},
     "finetuned": {"epochs": 1},

@@ -1,0 +1,83 @@
+"""Simulations on a Ray cluster: the bytes of worker processes, and named errors before the first round.
+
+They stand with the tests of clusters because Ray's own processes listen on the machine's network address, take half a
+minute to start, and abort themselves where the machine is too busy for that.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fedjob import Dirichlet, Quorum, simulate
+from fedjob.common.errors import JobFailed
+from tests.integration.test_simulated_nodes import ARGS, EndsItsProcess, end_of, simulated, wait_until
+from tests.parts import package
+
+
+@pytest.mark.timeout(500)  # Ray's own processes take half a minute to start on a busy machine
+def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = package("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    results, reasons = [], []
+    for backend in ("processes", "ray"):
+        tried = tmp_path / backend
+        tried.mkdir()
+        job = simulated(
+            tmp_path,
+            nodes=simulate(4, split=Dirichlet(1.0), workers=2, backend=backend),
+            training_plan=EndsItsProcess,
+            training_args={**ARGS, "folder": str(tried)},
+            quorum=Quorum(min_nodes=3),
+            rounds=1,
+        )
+        results.append(end_of(job))
+        reasons.append(
+            [(event.node, event.body["reason"]) for event in job.events() if event.type == "error"]
+        )
+    assert results[0] == results[1]
+    assert reasons[0] == reasons[1]
+    assert [node for node, _ in reasons[1]] == ["node-0002"]
+
+    assert not ray.is_initialized()  # it was started for the job, and has ended with it
+    programs = os.path.dirname(ray.__file__ or "")
+    wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
+
+
+# Ray drops its handle of a process that fedjob has just ended
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_ray_cluster_that_is_away_or_does_not_start_is_named_before_the_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    away = simulated(tmp_path, nodes=simulate(8, backend="ray"))
+    with pytest.raises(JobFailed, match=r"the Ray cluster at 127\.0\.0\.1:1 \(RAY_ADDRESS\) is away"):
+        away.run(progress=False)
+    assert away.record.participants == {}
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setenv(
+        "RAY_gcs_server_port_wait_time_s", "0"
+    )  # seconds that Ray waits for its own first process
+    stuck = simulated(tmp_path, nodes=simulate(8, backend="ray"))
+    with pytest.raises(JobFailed, match="no Ray cluster could be started on this machine: Timed out"):
+        stuck.run(progress=False)
+    assert stuck.record.participants == {}
+    programs = os.path.dirname(package("ray").__file__ or "")
+    wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
+
+
+def command_lines(pid: int) -> list[list[str]]:
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found.append(process.cmdline())
+    return found
