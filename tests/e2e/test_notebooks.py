@@ -89,4 +89,5 @@ def test_there_are_the_notebooks_that_the_papers_name() -> None:
         "07_statistics_and_regression",
         "08_continuous_inference",
         "09_privacy",
+        "10_simulation",
     ]
