@@ -65,6 +65,8 @@ GO_ON = {
     "node start",
     "job watch",
     "login",
+    "page",
+    "node page",
     "doctor",
     "node doctor",
     "federation create",

@@ -13,6 +13,7 @@ from fedjob.protocols.step_inputs import PLAIN, TENSORS, TURN, input_problem
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "cox_regression": {"features": ["age"], "duration": "days", "event": "died"},
+    "kaplan_meier": {"duration": "days", "event": "died"},
     "fedper": {"personal": ["head.*"]},
     "finetuned": {"epochs": 1},
     "kmeans": {"features": ["age"], "clusters": 2},
