@@ -19,6 +19,7 @@ from tests.data import TRAINING, make_points
 from tests.foreign import accept
 from tests.parts import package
 from tests.plans import Tiny
+from tests.processes import wait_until
 
 BLOCK = 32768
 NODES = ("clinic-1", "clinic-2")
@@ -100,12 +101,8 @@ def records(file: bytes) -> Iterator[bytes]:
             whole = b""
 
 
-def test_a_run_of_wandb_offline_has_a_folder_that_can_be_sent_later(
-    clinics: dict[str, str], tmp_path: Path
-) -> None:
-    job = make_job(clinics, tmp_path / "home", WandB(mode="offline", dir=str(tmp_path)))
-    job.run(progress=False)
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+def history(file: Path) -> list[tuple[float, float, float]]:
+    """Return step, loss of all nodes and loss of the first node, as they were logged."""
     record = package("wandb.proto.wandb_internal_pb2").Record
     steps = []
     for block in records(file.read_bytes()):
@@ -116,12 +113,22 @@ def test_a_run_of_wandb_offline_has_a_folder_that_can_be_sent_later(
                 for each in found.history.item
             }
             steps.append((items["_step"], items["loss/train/all"], items[f"loss/train/{NODES[0]}"]))
+    return steps
+
+
+def test_a_run_of_wandb_offline_has_a_folder_that_can_be_sent_later(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    job = make_job(clinics, tmp_path / "home", WandB(mode="offline", dir=str(tmp_path)))
+    job.run(progress=False)
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    wait_until(lambda: len(history(file)) == 3, timeout_s=30, what="wandb to have written its file")
     expected = {
         (row.round, row.node): row.value
         for row in job.position.rows
         if (row.metric, row.phase) == ("loss", "train")
     }
-    assert steps == [
+    assert history(file) == [
         (n, pytest.approx(expected[n, "all"]), pytest.approx(expected[n, NODES[0]])) for n in (1, 2, 3)
     ]
 
