@@ -195,16 +195,12 @@ class OwnerActions:
         )
 
     def _of_dataset(self, request: Request, change: Callable[[Database, str], str]) -> Response:
-        name, home = request.path_params["name"], self._desk.home
-        with open_database(home) as database:
-            if Datasets(database).find(name) is None:
-                return self._desk.templates.missing(request)
+        name = request.path_params["name"]
 
-        def changed() -> str:
-            with open_database(home) as database:
-                return change(database, name)
+        def is_known(database: Database) -> bool:
+            return Datasets(database).find(name) is not None
 
-        return self._desk.act(request, f"/datasets/{quote(name)}", changed)
+        return self._of_known(request, name, f"/datasets/{quote(name)}", is_known, change)
 
     # --- tasks ----------------------------------------------------------------------------------
 
@@ -222,16 +218,32 @@ class OwnerActions:
         )
 
     def _of_task(self, request: Request, change: Callable[[Database, str], str]) -> Response:
-        key, home = request.path_params["key"], self._desk.home
+        key = request.path_params["key"]
+
+        def is_known(database: Database) -> bool:
+            return TaskStore(database).asker_of(key) is not None
+
+        return self._of_known(request, key, f"/tasks/{quote(key)}", is_known, change)
+
+    def _of_known(
+        self,
+        request: Request,
+        name: str,
+        back: str,
+        is_known: Callable[[Database], bool],
+        change: Callable[[Database, str], str],
+    ) -> Response:
+        """Change what a path names, if this node has it, and show the page `back`."""
+        home = self._desk.home
         with open_database(home) as database:
-            if TaskStore(database).asker_of(key) is None:
+            if not is_known(database):
                 return self._desk.templates.missing(request)
 
         def changed() -> str:
             with open_database(home) as database:
-                return change(database, key)
+                return change(database, name)
 
-        return self._desk.act(request, f"/tasks/{quote(key)}", changed)
+        return self._desk.act(request, back, changed)
 
     # --- the node -------------------------------------------------------------------------------
 
