@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import threading
-from typing import Any
 
 import click
 
 from fedjob.common.errors import ConfigError, MissingPackage
+from fedjob.common.terminal.served_page import serve_page
 from fedjob.node.cli.home import home_option
 from fedjob.node.config.home import NodeHome
 
@@ -60,14 +59,7 @@ def page(home: NodeHome, port: int, password: bool, new_password: bool, url: str
     listener = listen_on_loopback(port)
     try:
         site = owner_site(home, port=int(listener.getsockname()[1]), outer_url=outer_url, password=found)
-        server = make_page_server(site)
-        click.echo(f"page ready: {site.link()}")
-        if outer_url:
-            click.echo(f"behind {outer_url}: sign in there with the password")
-        click.echo("the link opens the page once; Enter prints another one, Ctrl-C ends the page")
-        sys.stdout.flush()
-        threading.Thread(target=_print_links, args=(site,), daemon=True).start()
-        server.run(sockets=[listener])
+        serve_page(site, make_page_server(site), listener, outer_url=outer_url)
     finally:
         listener.close()
     click.echo("page ended")
@@ -78,12 +70,3 @@ def _asked() -> str:
     if sys.stdin.isatty():
         return str(click.prompt("Password of the page", hide_input=True, confirmation_prompt=True))
     return sys.stdin.readline().rstrip("\n")
-
-
-def _print_links(site: Any) -> None:
-    """Print a link for each Enter at the terminal."""
-    if not sys.stdin.isatty():
-        return
-    for _ in sys.stdin:
-        click.echo(f"page: {site.link()}")
-        sys.stdout.flush()

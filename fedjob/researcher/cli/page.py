@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -34,26 +31,13 @@ def page(home: Path | None, port: int) -> None:
 
     module = page_site()
     from fedjob.common.pages.site import listen_on_loopback
+    from fedjob.common.terminal.served_page import serve_page
 
     where = home_path(home)
     listener = listen_on_loopback(port)
     try:
         site = module.ResearcherSite(where, job_orders(where), port=int(listener.getsockname()[1]))
-        server = site.make_server()
-        click.echo(f"page ready: {site.link()}")
-        click.echo("the link opens the page once; Enter prints another one, Ctrl-C ends the page")
-        sys.stdout.flush()
-        threading.Thread(target=_print_links, args=(site,), daemon=True).start()
-        server.run(sockets=[listener])
+        serve_page(site, site.make_server(), listener)
     finally:
         listener.close()
     click.echo("page ended")
-
-
-def _print_links(site: Any) -> None:
-    """Print a link for each Enter at the terminal."""
-    if not sys.stdin.isatty():
-        return
-    for _ in sys.stdin:
-        click.echo(f"page: {site.link()}")
-        sys.stdout.flush()
