@@ -211,6 +211,9 @@ class Reader:
         ]
         return "\n".join(lines).replace(PRINTED_HUB, self.federation.url)
 
+    def _names_of_datasets(self) -> set[str]:
+        return {str(dataset["name"]) for dataset in self.node.json("data", "list")}
+
     def latest(self, words: Sequence[str]) -> str:
         """Return the id that a command with `ID` is about: the newest grant in a fitting state, task or job."""
         if list(words[:2]) == ["node", "grants"]:
@@ -230,6 +233,7 @@ class Reader:
 
     def __enter__(self) -> Reader:
         self._settings = (self.node.home / "config.toml").read_bytes()
+        self._datasets = self._names_of_datasets()
         return self
 
     def __exit__(
@@ -238,6 +242,8 @@ class Reader:
         if self._script is not None:
             self._script.close()
         (self.node.home / "config.toml").write_bytes(self._settings)
+        for name in sorted(self._names_of_datasets() - self._datasets):  # another page may match them by a tag
+            self.node.cli("data", "remove", name)
         if self._made_nodes:  # searches of later pages would wait for them
             for line in self.fedjob("hub", "party", "list").stdout.splitlines():
                 party, role = line.split()[:2]
