@@ -206,6 +206,7 @@ class FederationBehindLines(Federation):
         session = self.session()
         self.set_ways(*ways, seed=seed)
         published = sum(proxy.mqtt.num_published for proxy in self.proxies.values())
+        lost = self._link.dropped() if self._link else 0
         tally = f"{time.monotonic_ns()}"
         began = time.monotonic()
         job = self._job(tally, rounds, width, pause_s, data="points", session=session, **more)
@@ -222,6 +223,8 @@ class FederationBehindLines(Federation):
             for node, reason in info.dropped.items()
         ]
         faults = sum((script.done for script in scripts), Counter[str]())
+        if self._link:
+            faults["packets lost"] = self._link.dropped() - lost
         return Outcome(digest(job), seconds, faults, self._trained(tally), tuple(left_out), published)
 
     def golden(self, rounds: int = 20, width: int = WIDTH) -> str:

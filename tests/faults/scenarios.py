@@ -105,8 +105,8 @@ LINES = [
         ),
         at_least=2,
     ),
-    Scenario(name="4 Mbit/s, 5 % loss (namespaces)", setting="netns-4mbit"),
-    Scenario(name="256 kbit/s, 5 % loss (namespaces)", setting="netns-256kbit"),
+    Scenario(name="4 Mbit/s, 5 % loss (namespaces)", setting="netns-4mbit", at_least=100),
+    Scenario(name="256 kbit/s, 5 % loss (namespaces)", setting="netns-256kbit", at_least=100),
     Scenario(
         name="idle connections forgotten after 60 s",
         setting="tls",
