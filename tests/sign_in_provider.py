@@ -27,6 +27,9 @@ HOLD_S = 3.0
 class SignInProvider:
     """Its client, its people, and what a test changes of its answers.
 
+    Args:
+        name: of this machine; `localhost` is another site than `127.0.0.1` to a browser.
+
     Attributes:
         people: subject -> claims.
         redirect_urls: that the client has registered.
@@ -39,7 +42,7 @@ class SignInProvider:
         about: changes of what it tells of a person beside the token.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "127.0.0.1") -> None:
         self.key: RSAPrivateKey = generate_private_key(65537, 2048)
         self.kid = "k1"
         self.redirect_urls: set[str] = set()
@@ -48,7 +51,7 @@ class SignInProvider:
         self._access: dict[str, str] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.host = f"{name}:{self._server.server_address[1]}"
         self.issuer = f"http://{self.host}/realm"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.behave()
