@@ -7,6 +7,7 @@ import hashlib
 import html
 import json
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+
+from tests.authorities import Pair
 
 CLIENT = "fedjob-page"
 SECRET = "a secret: of the client's %2B"
@@ -29,6 +32,7 @@ class SignInProvider:
 
     Args:
         name: of this machine; `localhost` is another site than `127.0.0.1` to a browser.
+        pair: its certificate and key, for TLS.
 
     Attributes:
         people: subject -> claims.
@@ -42,7 +46,7 @@ class SignInProvider:
         about: changes of what it tells of a person beside the token.
     """
 
-    def __init__(self, name: str = "127.0.0.1") -> None:
+    def __init__(self, name: str = "127.0.0.1", pair: Pair | None = None) -> None:
         self.key: RSAPrivateKey = generate_private_key(65537, 2048)
         self.kid = "k1"
         self.redirect_urls: set[str] = set()
@@ -52,7 +56,11 @@ class SignInProvider:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self.host = f"{name}:{self._server.server_address[1]}"
-        self.issuer = f"http://{self.host}/realm"
+        self.issuer = f"http{'' if pair is None else 's'}://{self.host}/realm"
+        if pair is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(pair.cert, pair.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.behave()
 

@@ -33,6 +33,7 @@ from fedjob.identity.openid.id_tokens import KEYS_EVERY_S, KEYS_FOR_S
 from fedjob.identity.openid.provider import ProviderLine, check_issuer, discover
 from fedjob.node.page.openid_door import ATTEMPT_S, MAX_ATTEMPTS, OpenIdDoor, browser_client
 from fedjob.node.storage.audit import Audit
+from tests.authorities import Authority
 from tests.owner_houses import House, Opened, furnish, served
 from tests.sign_in_provider import CLIENT, SECRET, SignInProvider, b64, public_jwk, signed
 
@@ -802,3 +803,26 @@ def test_the_check_finds_each_fault_by_its_name(scene: Scene, tmp_path: Path) ->
     scene.provider.behave()
     scene.provider.raw = {"/realm/keys": (200, {}, b"{}")}
     assert list(faults(scene)) == ["keys"]
+
+
+def test_a_provider_under_an_authority_of_the_house_is_trusted_by_page_tls_ca_alone(
+    scene: Scene, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    secure = SignInProvider(pair=authority.server())
+    secure.redirect_urls = scene.provider.redirect_urls
+    with secure.running():
+        scene.settings(page_issuer=secure.issuer)
+        assert "certificate" in faults(scene)["sign-in"]
+        scene.settings(page_issuer=secure.issuer, page_tls_ca=str(authority.cert))
+        assert faults(scene) == {}
+        secure.document = {"token_endpoint": secure.issuer.replace("https:", "http:") + "/token"}
+        assert "expected an https address" in faults(scene)["sign-in"], (
+            "a provider with TLS has no other address"
+        )
+
+
+def test_the_way_to_the_provider_leads_through_the_nodes_proxy(scene: Scene) -> None:
+    scene.settings(page_issuer="https://login.clinic.example", proxy="http://127.0.0.1:9")
+    assert "the proxy" in faults(scene)["sign-in"]
+    assert "127.0.0.1:9" in faults(scene)["sign-in"]

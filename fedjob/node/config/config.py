@@ -14,7 +14,6 @@ from fedjob.common.requirements import read_bytes
 from fedjob.common.telemetry.logs import LOG_FORMATS
 from fedjob.common.types import Contact, read_contacts
 from fedjob.identity.encryption import CHOICES
-from fedjob.identity.openid.provider import check_issuer
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
 from fedjob.node.config.hours import read_hours
 from fedjob.node.config.options import read_options
@@ -241,6 +240,10 @@ def _url(text: str, *schemes: str) -> None:
 
 
 def _issuer(text: str) -> None:
+    from fedjob.identity.openid.provider import (
+        check_issuer,  # with a client for HTTP, which commands rarely need
+    )
+
     try:
         if text:
             check_issuer(text)

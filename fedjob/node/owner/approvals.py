@@ -21,6 +21,7 @@ from fedjob.node.grants.grant import (
     SignedDecider,
     is_signed,
     matches_any,
+    names_of,
 )
 from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits
 from fedjob.node.storage.database import Database
@@ -287,7 +288,7 @@ def what_is_allowed(grant: Grant) -> str:
 
 
 def _waits_for_more(grant: Grant, config: NodeConfig) -> str:
-    approvers = ", ".join(str(approval["by"]) for approval in grant.approvals)
+    approvers = ", ".join(names_of(str(approval["by"])) for approval in grant.approvals)
     return (
         f"noted: {len(grant.approvals)} of {config.approvers} approvals of grant {grant.id} are given ({approvers}); "
         f"another person approves it with: fedjob node grants approve {grant.id} --by NAME"

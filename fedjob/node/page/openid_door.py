@@ -89,8 +89,8 @@ class OpenIdDoor:
         person = person_of(claims, load_config(NodeConfig, self._home.root).page_groups_claim)
         if not self.admits(person):
             raise NotPermitted(
-                f"{person.name} is not among the people who may enter ({person.id}): the node's owner adds them to the "
-                "setting page_people"
+                f"{person.name} is not among the people who may enter: the node's owner may add "
+                f"sub={str(claims['sub'])[:80]} to the setting page_people"
             )
         return person
 

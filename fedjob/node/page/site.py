@@ -6,6 +6,7 @@ from fedjob.common.pages.password import PagePassword
 from fedjob.common.pages.people import PageDoor
 from fedjob.common.pages.site import PageSite
 from fedjob.node.config.home import NodeHome
+from fedjob.node.grants.grant import names_of
 from fedjob.node.page.actions import OwnerActions, state_seen
 from fedjob.node.page.desk import open_desk
 from fedjob.node.page.views import OwnerViews
@@ -32,5 +33,6 @@ def owner_site(
     """
     desk = open_desk(home)
     desk.templates.environment.globals["state_seen"] = state_seen
+    desk.templates.environment.filters["names"] = names_of
     routes = [*OwnerViews(desk).routes(), *OwnerActions(desk).routes()]
     return PageSite(desk.templates, routes, port=port, outer_url=outer_url, password=password, door=door)
