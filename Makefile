@@ -85,7 +85,8 @@ cluster: $(STAMP_DEV)
 
 openid: $(STAMP_DEV)
 	@sh envs/programs.sh chromium nodejs npm
-	@npm ci --prefix tests/openid --no-audit --no-fund --silent
+	@mkdir -p build/openid && cp tests/openid/package*.json tests/openid/provider.js build/openid
+	@npm ci --prefix build/openid --no-audit --no-fund --silent
 	@$(BIN)/python -m pytest tests/openid $(PYTEST)
 
 features: $(STAMP_DEV)

@@ -1,6 +1,6 @@
 """Sign-in to the owner's page at a certified OpenID provider, oidc-provider, as a process of its own.
 
-`make openid` installs it with npm below this folder; `make test` leaves this out.
+`make openid` installs it with npm below `build/openid`; `make test` leaves this out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.parts import missing, program
 from tests.processes import Processes
 from tests.signing_in import signs_in_and_approves
 
-HERE = Path(__file__).parent
+INSTALLED = Path(__file__).parents[2] / "build" / "openid"
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -36,8 +36,8 @@ def _as(name: str) -> Callable[[Page], None]:
 def test_people_sign_in_at_the_certified_provider_and_others_do_not(
     secret_in: str, processes: Processes, free_port: Callable[[], int], tmp_path: Path
 ) -> None:
-    if not (HERE / "node_modules").is_dir():
-        missing("tests/openid/node_modules, which `make openid` installs,")
+    if not (INSTALLED / "node_modules").is_dir():
+        missing("build/openid, which `make openid` installs,")
     port, provider_port = free_port(), free_port()
     secret = "" if secret_in == "none" else "s3cret: with % and +, of the client"
     client = {
@@ -49,7 +49,7 @@ def test_people_sign_in_at_the_certified_provider_and_others_do_not(
     }
     (tmp_path / "clients.json").write_text(json.dumps([client]))
     processes.start(
-        program("node"), HERE / "provider.js", str(provider_port), tmp_path / "clients.json", ready="ready"
+        program("node"), INSTALLED / "provider.js", str(provider_port), tmp_path / "clients.json", ready="ready"
     )
     issuer = f"http://localhost:{provider_port}"
 
