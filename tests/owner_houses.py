@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -326,9 +327,15 @@ class Opened:
 
 
 @contextmanager
-def served(home: NodeHome, password: PagePassword | None = None, **about: Any) -> Iterator[Opened]:
+def served(
+    home: NodeHome,
+    password: PagePassword | None = None,
+    *,
+    listener: socket.socket | None = None,
+    **about: Any,
+) -> Iterator[Opened]:
     """Serve the owner's page of a home, as the command does, from a thread of this process."""
-    listener = listen_on_loopback(0)
+    listener = listener or listen_on_loopback(0)
     port = int(listener.getsockname()[1])
     site = owner_site(home, port=port, password=password, **about)
     server = make_page_server(site)

@@ -146,6 +146,7 @@ class Web:
         verify: whether to check the server's certificate, or the certificate file of its authority.
         proxy: the home's setting: a proxy's URL, `none`, or empty for what the environment says.
         credentials: that are shown besides the token, over TLS only; None for none.
+        peer: what the server is called in errors.
     """
 
     def __init__(
@@ -157,8 +158,10 @@ class Web:
         proxy: str = "",
         credentials: Credentials | None = None,
         patience: Patience | None = None,
+        peer: str = "the hub",
     ) -> None:
         self.url = check_http_url(url)
+        self.peer = peer
         self.proxy = proxy_for(self.url, proxy)
         self.patience = patience or Patience()
         self._closed = threading.Event()
@@ -232,8 +235,11 @@ class Web:
             if not 200 <= response.status_code < 300 and response.status_code not in accept:
                 if response.status_code == 401 and own is not None:
                     own.refused()
-                raise refusal(response.status_code, response.headers, stream.explanation(), what or path)
-            if response.headers.get("Content-Type", "").startswith("text/html"):
+                raise refusal(
+                    response.status_code, response.headers, stream.explanation(), what or path, self.peer
+                )
+            is_page = response.headers.get("Content-Type", "").startswith("text/html")
+            if is_page and response.status_code not in accept:
                 strange = RepositoryUnreachable(
                     f"{self.url} answers with a page for people: does this network want a login in a browser first, "
                     "or is this another server's address?"
@@ -302,7 +308,9 @@ class Web:
                 f"{self.url} speaks TLS: give its address as https://{self.url.removeprefix('http://')}"
             )
         kind = "does not answer in time" if late else "can't be reached"
-        return Passing(RepositoryUnreachable(f"{self.url} {kind}: is the hub running? ({_innermost(error)})"))
+        return Passing(
+            RepositoryUnreachable(f"{self.url} {kind}: is {self.peer} running? ({_innermost(error)})")
+        )
 
     def _refuses_certificate(self, error: Exception) -> bool:
         """True if the server breaks connections off because of the certificate that this party shows.
@@ -432,7 +440,9 @@ def _on_the_way_s(body: bytes | Blocks | None) -> float:
     return min(0 if body is None else len(body), BUFFERED_BYTES) / SLOW_BYTES_PER_S
 
 
-def refusal(status: int, headers: Mapping[str, str], message: str, what: str) -> FedjobError:
+def refusal(
+    status: int, headers: Mapping[str, str], message: str, what: str, peer: str = "the hub"
+) -> FedjobError:
     """Return the error that a response's status means."""
     because = f": {message}" if message else ""
     if status in _PASSING:
@@ -440,7 +450,7 @@ def refusal(status: int, headers: Mapping[str, str], message: str, what: str) ->
             after_s = float(headers.get("Retry-After", ""))
         except ValueError:
             after_s = None
-        how = "too many requests" if status == 429 else f"the hub is in trouble (status {status})"
+        how = "too many requests" if status == 429 else f"{peer} is in trouble (status {status})"
         trouble = RepositoryUnreachable(f"{what}: {how}{because}")
         return Passing(trouble, after_s)
     if status in (401, 403):

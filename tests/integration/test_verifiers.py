@@ -19,7 +19,7 @@ from fedjob.cli import cli
 from fedjob.common.config import FoundSettings
 from fedjob.common.errors import ConfigError, NotPermitted, RepositoryError, WaitTimeout
 from fedjob.identity.keys import Identity
-from fedjob.identity.openid import nonce_of
+from fedjob.identity.openid.provider import nonce_of
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.settings import settle
 from fedjob.node.verifiers import build_verifier

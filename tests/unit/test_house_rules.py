@@ -246,6 +246,24 @@ def test_every_error_raised_is_of_the_one_tree() -> None:
     assert found == []
 
 
+def test_a_lack_of_an_extra_is_one_kind_of_error_everywhere() -> None:
+    found = [
+        (at(path, node), dotted(node.func))
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and dotted(node.func).endswith(("Error", "Package", "Permitted"))
+        and any("pip install 'fedjob[" in text for text in _texts(node))
+    ]
+    assert len(found) > 10
+    assert [place for place, error in found if error != "MissingPackage"] == []
+
+
+def _texts(call: ast.Call) -> list[str]:
+    """Return the pieces of text that stand in a call."""
+    return [n.value for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
 def test_no_error_is_swallowed_unseen() -> None:
     """`except:` and `except BaseException` catch the interrupt too; they must raise again."""
     found = [

@@ -83,14 +83,30 @@ class PageGuard:
         secure = "; Secure" if self._is_secure(headers) else ""
         return f"{self._cookie}={id_}; Path=/; HttpOnly; SameSite=Strict{secure}"
 
+    def attempt_cookie_of(self, secret: str, headers: Headers) -> str:
+        """Return the header that lets a browser come back from a provider; an empty secret takes it away.
+
+        A browser that another site sends here carries no cookie of `SameSite=Strict`.
+        """
+        secure = "; Secure" if self._is_secure(headers) else ""
+        ends = "" if secret else "; Max-Age=0"
+        return f"{self._cookie}-sign-in={secret}; Path={SIGN_IN}; HttpOnly; SameSite=Lax{secure}{ends}"
+
+    def attempt_of(self, headers: Headers) -> str:
+        """Return the secret of a sign-in that has begun in this browser; empty for none."""
+        return self._value(headers, f"{self._cookie}-sign-in")
+
     def id_of(self, headers: Headers) -> str:
         """Return the session's id that a request carries; empty for none."""
+        return self._value(headers, self._cookie)
+
+    def _value(self, headers: Headers, name: str) -> str:
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load(headers.get("cookie", ""))
         except CookieError:
             return ""
-        found = jar.get(self._cookie)
+        found = jar.get(name)
         return "" if found is None else found.value
 
     def _is_secure(self, headers: Headers) -> bool:
@@ -131,7 +147,7 @@ class PageGuard:
         session = self._sessions.find(self.id_of(headers))
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["session"], state["form"], state["guard"] = session, {}, self
-        is_open = path == SIGN_IN or path.startswith(STATIC)
+        is_open = path == SIGN_IN or path.startswith((STATIC, SIGN_IN + "/"))
         if session is None and not is_open:
             if method == "POST":
                 return _refused(403, "The session has ended: sign in again; nothing was changed.")

@@ -69,6 +69,7 @@ class PageTemplates:
             here=request.url.path,
             csrf="" if session is None else session.csrf,
             notes=[] if session is None else session.take_notes(),
+            person=None if session is None else session.person,
             **about,
         )
         return HTMLResponse(text, status_code=status)

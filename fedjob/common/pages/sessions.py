@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fedjob.common.pages.people import PagePerson
+
 LINK_S = 15 * 60.0
 """Seconds after which an unused link ends."""
 
@@ -34,12 +36,14 @@ class PageSession:
         csrf: the word that every form of this session carries.
         began, used: seconds of the clock of `PageSessions`.
         notes: sentences for the next page that is shown, each with its kind, `good` or `bad`.
+        person: who signed in at a provider; None for a link or a password.
     """
 
     csrf: str
     began: float
     used: float
     notes: list[tuple[str, str]] = field(default_factory=list)
+    person: PagePerson | None = None
 
     def note(self, kind: str, text: str) -> None:
         """Keep a sentence for the next page."""
@@ -56,10 +60,16 @@ class PageSessions:
 
     Args:
         clock: returns seconds that never go back.
+        admits: tells whether a person who has signed in may still be here; asked at each use of a session.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        admits: Callable[[PagePerson], bool] = lambda person: False,
+    ) -> None:
         self._clock = clock
+        self._admits = admits
         self._lock = threading.Lock()
         self._links: dict[str, float] = {}
         self._sessions: dict[str, PageSession] = {}
@@ -79,11 +89,17 @@ class PageSessions:
             made = self._links.pop(_hash(secret), None)
             return made is not None and self._clock() - made <= LINK_S
 
-    def begin(self) -> str:
-        """Return the id of a new session; of too many the one that was used longest ago ends."""
+    def begin(self, person: PagePerson | None = None) -> str:
+        """Return the id of a new session; of too many the one that was used longest ago ends.
+
+        Args:
+            person: who signed in at a provider.
+        """
         id_, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._sessions[_hash(id_)] = PageSession(csrf=secrets.token_urlsafe(32), began=now, used=now)
+            self._sessions[_hash(id_)] = PageSession(
+                csrf=secrets.token_urlsafe(32), began=now, used=now, person=person
+            )
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.pop(min(self._sessions, key=lambda key: self._sessions[key].used))
         return id_
@@ -95,7 +111,7 @@ class PageSessions:
             session = self._sessions.get(_hash(id_))
             if session is None:
                 return None
-            if now - session.used > IDLE_S or now - session.began > SESSION_S:
+            if not self._goes_on(session, now):
                 del self._sessions[_hash(id_)]
                 return None
             session.used = now
@@ -106,7 +122,12 @@ class PageSessions:
         now = self._clock()
         with self._lock:
             session = self._sessions.get(_hash(id_))
-            return session is not None and now - session.used <= IDLE_S and now - session.began <= SESSION_S
+            return session is not None and self._goes_on(session, now)
+
+    def _goes_on(self, session: PageSession, now: float) -> bool:
+        if now - session.used > IDLE_S or now - session.began > SESSION_S:
+            return False
+        return session.person is None or self._admits(session.person)
 
     def end(self, id_: str) -> None:
         """End a session; one that there is not is no error."""

@@ -19,16 +19,20 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from fedjob.common.errors import ConfigError, FedjobError
+from fedjob.common.errors import ConfigError, FedjobError, NotPermitted
 from fedjob.common.network.addresses import is_loopback
 from fedjob.common.pages.guard import SIGN_IN, STATIC, PageGuard, field_of
 from fedjob.common.pages.password import PagePassword
+from fedjob.common.pages.people import PageDoor, PagePerson
 from fedjob.common.pages.rendering import PageTemplates
 from fedjob.common.pages.sessions import PageSessions
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+BEGIN = f"{SIGN_IN}/openid"
+"""Where a browser begins a sign-in at a provider; it comes back to `/back` below it."""
+
 MAX_CONNECTIONS = 64
 KEEP_ALIVE_S = 20
 GRACE_S = 2
@@ -91,7 +95,8 @@ class PageSite:
         static: files of the page's own beside the shared style sheet and script.
         port: that it is served on, for the addresses that it answers under.
         outer_url: see `check_outer_url`; empty for none.
-        password: what opens a session beside a link; None for links alone.
+        password: what opens a session beside a link; None for none.
+        door: a provider at which people sign in; None for none.
     """
 
     def __init__(
@@ -103,8 +108,10 @@ class PageSite:
         static: Sequence[Path] = (),
         outer_url: str = "",
         password: PagePassword | None = None,
+        door: PageDoor | None = None,
     ) -> None:
-        self.sessions = PageSessions()
+        self.sessions = PageSessions() if door is None else PageSessions(admits=door.admits)
+        self._door = door
         self._templates = templates
         self._password = password
         self._port = port
@@ -113,6 +120,7 @@ class PageSite:
         own = [
             Route(SIGN_IN, self._show_sign_in, methods=["GET"]),
             Route(SIGN_IN, self._sign_in, methods=["POST"]),
+            *([] if door is None else self._door_routes(door)),
             Route("/leave", self._sign_out, methods=["POST"]),
             Route(STATIC + "{name}", self._static, methods=["GET"]),
         ]
@@ -143,8 +151,16 @@ class PageSite:
         return self._sign_in_page(request)
 
     def _sign_in_page(self, request: Request, status: int = 200, problem: str = "") -> Response:
+        left = self._door is not None and "left" in request.query_params
         return self._templates.render(
-            request, "enter.html", status, problem=problem, has_password=self._password is not None
+            request,
+            "enter.html",
+            status,
+            problem=problem,
+            has_password=self._password is not None,
+            door=None if self._door is None else self._door.label,
+            begin=BEGIN,
+            way_out=self._door.way_out() if left and self._door is not None else "",
         )
 
     def _sign_in(self, request: Request) -> Response:
@@ -168,15 +184,52 @@ class PageSite:
             return response
         return self._sign_in_page(request, 403, "This is not the password.")
 
-    def _entered(self, request: Request) -> Response:
+    def _entered(
+        self, request: Request, person: PagePerson | None = None, answer: Response | None = None
+    ) -> Response:
         self.sessions.end(self._guard.id_of(request.headers))  # whoever set it knows it
-        response = RedirectResponse("/", status_code=303)
-        response.headers["set-cookie"] = self._guard.cookie_of(self.sessions.begin(), request.headers)
+        response = RedirectResponse("/", status_code=303) if answer is None else answer
+        id_ = self.sessions.begin(person)
+        response.headers.append("set-cookie", self._guard.cookie_of(id_, request.headers))
         return response
 
+    def _door_routes(self, door: PageDoor) -> list[BaseRoute]:
+        """Return the addresses by which a browser goes to a provider, and comes back."""
+
+        def begin(request: Request) -> Response:
+            if request.headers["host"].lower() != urlsplit(door.origin).netloc.lower():
+                return RedirectResponse(door.origin + BEGIN, status_code=303)  # there it will come back to
+            try:
+                attempt = door.begin()
+            except FedjobError as error:
+                return self._sign_in_page(request, 502, f"Nobody can sign in at {door.label} now: {error}")
+            response = RedirectResponse(attempt.url, status_code=303)
+            cookie = self._guard.attempt_cookie_of(attempt.secret, request.headers)
+            response.headers.append("set-cookie", cookie)
+            return response
+
+        def back(request: Request) -> Response:
+            answer = dict(request.query_params)
+            try:
+                if len(answer) != len(request.query_params.multi_items()):
+                    raise NotPermitted("the answer of the provider says something twice: begin again")
+                person = door.finish(self._guard.attempt_of(request.headers), answer)
+            except FedjobError as error:
+                status = 403 if isinstance(error, NotPermitted) else 502
+                response = self._sign_in_page(request, status, f"Not signed in: {error}")
+            else:
+                # A browser that comes from another site shows the new cookie only to what this page asks for.
+                response = self._entered(request, person, self._templates.render(request, "entered.html"))
+            response.headers.append("set-cookie", self._guard.attempt_cookie_of("", request.headers))
+            return response
+
+        return [Route(BEGIN, begin, methods=["GET"]), Route(BEGIN + "/back", back, methods=["GET"])]
+
     def _sign_out(self, request: Request) -> Response:
+        session = request.state.session
         self.sessions.end(self._guard.id_of(request.headers))
-        response = RedirectResponse(SIGN_IN, status_code=303)
+        target = SIGN_IN if session is None or session.person is None else f"{SIGN_IN}?left"
+        response = RedirectResponse(target, status_code=303)
         response.headers["set-cookie"] = self._guard.cookie_of("", request.headers) + "; Max-Age=0"
         return response
 

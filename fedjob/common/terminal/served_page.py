@@ -27,7 +27,7 @@ def serve_page(site: LinkedPage, server: Any, listener: socket.socket, *, outer_
     with server.capture_signals():  # whoever reads the link may end the page at once
         click.echo(f"page ready: {site.link()}")
         if outer_url:
-            click.echo(f"behind {outer_url}: sign in there with the password")
+            click.echo(f"behind {outer_url}: people sign in there")
         click.echo("the link opens the page once; Enter prints another one, Ctrl-C ends the page")
         sys.stdout.flush()
         threading.Thread(target=_print_links, args=(site,), daemon=True).start()

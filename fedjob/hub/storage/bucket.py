@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from fedjob.common.errors import ConfigError, ObjectMissing, RepositoryUnreachable, SpecError
+from fedjob.common.errors import ConfigError, MissingPackage, ObjectMissing, RepositoryUnreachable, SpecError
 from fedjob.common.http_client import check_http_url
 
 if TYPE_CHECKING:
@@ -140,14 +140,14 @@ class Bucket:
     """The objects of a hub in a bucket; usable from several threads.
 
     Raises:
-        ConfigError: the extra `s3` is not installed.
+        MissingPackage: the extra `s3` is not installed.
     """
 
     def __init__(self, address: BucketAddress, login: BucketLogin) -> None:
         try:
             from obstore.store import S3Store
         except ImportError as error:
-            raise ConfigError("--storage s3://... needs the extra s3: pip install 'fedjob[s3]'") from error
+            raise MissingPackage("--storage s3://... needs the extra s3: pip install 'fedjob[s3]'") from error
         self.address = address
         options: dict[str, Any] = {"endpoint": address.endpoint} if address.endpoint else {}
         if login.token:

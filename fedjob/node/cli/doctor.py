@@ -73,6 +73,7 @@ def examine(home: NodeHome) -> list[Finding]:
         return [*findings, Finding("membership", False, str(error), advice, "you")]
     findings.append(Finding("membership", True, f"{membership.party} in {membership.federation}"))
     findings.append(_settings(home))
+    findings += _sign_in(home)
     way = examine_way(membership)
     findings += way
     if all(f.ok for f in way):
@@ -91,6 +92,23 @@ def _settings(home: NodeHome) -> Finding:
         advice = "fedjob node config set or unset; until then the strictest settings hold"
         return Finding("settings", False, "; ".join(faults)[:400], advice, "you")
     return Finding("settings", True, "they can be read")
+
+
+def _sign_in(home: NodeHome) -> list[Finding]:
+    """Check the sign-in to the owner's page, where the settings have one; its address is known to the page alone."""
+    from fedjob.common.config import read_settings
+    from fedjob.node.config.config import NodeConfig
+
+    if not read_settings(NodeConfig, home.root).values.get("page_issuer"):
+        return []
+    from fedjob.doctor.sign_in import examine_sign_in
+    from fedjob.node.owner.sign_in import browser_client
+
+    try:
+        client = browser_client(home, "")
+    except FedjobError as error:
+        return [Finding("sign-in", False, str(error), "see docs/owner_page.md", "you")]
+    return examine_sign_in(client)
 
 
 def _daemon(home: NodeHome) -> list[Finding]:

@@ -17,6 +17,7 @@ from fedjob.identity.encryption import CHOICES
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_labels, read_pools
 from fedjob.node.config.hours import read_hours
 from fedjob.node.config.options import read_options
+from fedjob.node.config.page_people import read_people
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,14 @@ class NodeConfig:
         verifier_options: its options, `name=value, ...`: for `oidc` `issuer`, `client_id`, `claim`, `nonce`.
         projects: patterns of the projects that the node takes part in; jobs without a project always may.
         contact: whom researchers should ask, `NAME, ROLE, ADDRESS`; several with semicolons between them.
+        page_issuer: URL of the OpenID provider at which people sign in to the owner's page, with `--openid`.
+        page_client_id: the name under which the provider knows the page.
+        page_secret_file: file with the client's secret, for its owner alone; empty for a public client.
+        page_people: who may enter, `sub=ID, email=ADDRESS, group=NAME`; nobody else does. Only addresses that the
+            provider has verified count.
+        page_groups_claim: of the token, with the names of a person's groups.
+        page_scopes: what the provider is asked for, with blanks between.
+        page_tls_ca: file of the certificate of the provider's own authority; empty for the public ones.
         notify_mail, notify_webhook, notify_command: where the owner is notified that a request waits.
         notify_every_s: at least so long between two notices; what came in between is notified together.
         smtp: server that takes the mail, `smtp://host:port` or `smtps://user:password@host:port`.
@@ -107,6 +116,13 @@ class NodeConfig:
     verifier_options: str = field(default="", metadata={"check": read_options})
     projects: str = "*"
     contact: str = field(default="", metadata={"check": lambda text: _contacts(text)})
+    page_issuer: str = field(default="", metadata={"check": lambda text: _issuer(text)})
+    page_client_id: str = ""
+    page_secret_file: str = ""
+    page_people: str = field(default="", metadata={"check": read_people})
+    page_groups_claim: str = "groups"
+    page_scopes: str = field(default="openid profile email", metadata={"check": lambda text: _scopes(text)})
+    page_tls_ca: str = ""
     notify_mail: str = ""
     notify_webhook: str = field(default="", metadata={"check": lambda text: _url(text, "http", "https")})
     notify_command: str = field(default="", metadata={"check": lambda text: _words(text)})
@@ -221,6 +237,23 @@ def _url(text: str, *schemes: str) -> None:
     if text and not fits:
         expected = " or ".join(f"{scheme}://HOST:PORT" for scheme in schemes)
         raise ConfigError(f"expected {expected}, found {text[:80]!r}")
+
+
+def _issuer(text: str) -> None:
+    from fedjob.identity.openid.provider import (
+        check_issuer,  # with a client for HTTP, which commands rarely need
+    )
+
+    try:
+        if text:
+            check_issuer(text)
+    except SpecError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _scopes(text: str) -> None:
+    if "openid" not in text.split() or not (text.isascii() and text.isprintable()):
+        raise ConfigError(f"expected scopes with blanks between and openid among them, found {text[:80]!r}")
 
 
 def _words(text: str) -> None:

@@ -18,6 +18,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.transfers import FetchedBytes
+from fedjob.node.grants.grant import names_of
 from fedjob.node.grants.plan_texts import examine_plan
 from fedjob.node.grants.policy import Permission, ask, contact_of
 from fedjob.node.grants.question import MAX_PLAN_BYTES
@@ -139,7 +140,7 @@ class OfferHandler:
             needs=list(verdict.needs),
             until=verdict.limits.until,
             limits=verdict.limits.to_plain(),
-            by="" if grant is None else grant.decided_by,
+            by="" if grant is None else names_of(grant.decided_by),
             decided=0.0 if grant is None else grant.decided or 0.0,
             contact=contact_of(self._context.config, verdict.dataset),
             version="" if verdict.subject is None else verdict.subject.version,

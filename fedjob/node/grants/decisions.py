@@ -21,6 +21,7 @@ from fedjob.node.grants.grant import (
     Question,
     counted_org,
     is_about,
+    is_same_decider,
     names_somebody,
     outside_agreement,
 )
@@ -208,7 +209,7 @@ class Grants:
                     "give limits to change them, or revoke it"
                 )
             earlier = grant.approvals if grant.status == "pending" else ()
-            if any(approval["by"] == by for approval in earlier):
+            if any(is_same_decider(str(approval["by"]), by) for approval in earlier):
                 raise SpecError(
                     f"{by} has approved grant {grant.id} already: it waits for another person's approval, "
                     f"{len(earlier)} of {approvers} are there"

@@ -13,7 +13,16 @@ from fedjob.common.types import check_given
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import KEY_PREFIX_CHARS, SHA256_CHARS, Grant, GrantSubject, matches_any
+from fedjob.node.grants.grant import (
+    KEY_PREFIX_CHARS,
+    SHA256_CHARS,
+    Grant,
+    GrantSubject,
+    SignedDecider,
+    is_signed,
+    matches_any,
+    names_of,
+)
 from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits
 from fedjob.node.storage.database import Database
 
@@ -39,11 +48,17 @@ def decider(by: str | None) -> str:
     """Return the name of who decides: the one that was given, else that of the user of this system.
 
     Raises:
-        SpecError: it is empty, or holds signs that no name has.
+        SpecError: it is empty, holds signs that no name has, or reads as if a provider vouched for it.
     """
+    if isinstance(by, SignedDecider):
+        return str(by)
     who = check_given(getpass.getuser() if by is None else by, "a value of --by")[:DECIDER_CHARS]
     if not who.isprintable():
         raise SpecError(f"--by is a person's name, in letters that can be read, not {who!r}")
+    if is_signed(who):
+        raise SpecError(
+            f"--by is a person's name; {who!r} reads as a sign-in at a provider, which nobody types"
+        )
     return who
 
 
@@ -273,7 +288,7 @@ def what_is_allowed(grant: Grant) -> str:
 
 
 def _waits_for_more(grant: Grant, config: NodeConfig) -> str:
-    approvers = ", ".join(str(approval["by"]) for approval in grant.approvals)
+    approvers = ", ".join(names_of(str(approval["by"])) for approval in grant.approvals)
     return (
         f"noted: {len(grant.approvals)} of {config.approvers} approvals of grant {grant.id} are given ({approvers}); "
         f"another person approves it with: fedjob node grants approve {grant.id} --by NAME"

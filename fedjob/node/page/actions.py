@@ -14,7 +14,7 @@ from fedjob.common.errors import SpecError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant
+from fedjob.node.grants.grant import Grant, SignedDecider
 from fedjob.node.owner.approvals import (
     Decided,
     approve_request,
@@ -76,7 +76,7 @@ class OwnerActions:
                 database,
                 config,
                 id_,
-                by=text_of(form, "by"),
+                by=by_of(request),
                 note=text_of(form, "note"),
                 **limits_of(form),
             ),
@@ -87,7 +87,7 @@ class OwnerActions:
         return self._decide(
             request,
             lambda database, id_: reject_request(
-                database, id_, by=text_of(form, "by"), reason=_needed(text_of(form, "reason"), "a reason")
+                database, id_, by=by_of(request), reason=_needed(text_of(form, "reason"), "a reason")
             ),
         )
 
@@ -96,7 +96,7 @@ class OwnerActions:
         return self._decide(
             request,
             lambda database, id_: revoke_grant(
-                database, id_, by=text_of(form, "by"), reason=text_of(form, "reason")
+                database, id_, by=by_of(request), reason=text_of(form, "reason")
             ),
         )
 
@@ -136,7 +136,7 @@ class OwnerActions:
                     data=given_text(form, "data"),
                     use="mock" if text_of(form, "use") == "mock" else "private",
                     project=given_text(form, "project"),
-                    by=text_of(form, "by"),
+                    by=by_of(request),
                     note=text_of(form, "note"),
                     may_read_files=False,
                     **limits_of(form),
@@ -158,7 +158,7 @@ class OwnerActions:
                 min_rows=whole_number(form, "min_rows") or 0,
                 max_weight=whole_number(form, "max_weight") or 0,
                 description=text_of(form, "description"),
-                by=text_of(form, "by"),
+                by=by_of(request),
             ),
         )
 
@@ -176,7 +176,7 @@ class OwnerActions:
                 delta=real_number(form, "delta"),
                 project=text_of(form, "project") or None,
                 researchers=listed(form, "researchers"),
-                by=text_of(form, "by"),
+                by=by_of(request),
             )[1]
 
         return self._of_dataset(request, change)
@@ -190,7 +190,7 @@ class OwnerActions:
                 name,
                 project=text_of(form, "project") or None,
                 researchers=listed(form, "researchers"),
-                by=text_of(form, "by"),
+                by=by_of(request),
             )[1],
         )
 
@@ -205,11 +205,11 @@ class OwnerActions:
     # --- tasks ----------------------------------------------------------------------------------
 
     def _end(self, request: Request) -> Response:
-        by = text_of(request.state.form, "by")
+        by = by_of(request)
         return self._of_task(request, lambda database, key: end_task(self._desk.home, database, key, by=by))
 
     def _release(self, request: Request) -> Response:
-        by = text_of(request.state.form, "by")
+        by = by_of(request)
         return self._of_task(
             request,
             lambda database, key: release_log(
@@ -257,7 +257,7 @@ class OwnerActions:
                 raise SpecError(
                     f"{name} is changed at the terminal alone: fedjob node config set {name} VALUE"
                 )
-            by = text_of(form, "by")
+            by = by_of(request)
             with open_database(home) as database:
                 if text_of(form, "usual") == "yes":
                     changed = unset_settings(home, database, (name,), by=by)
@@ -278,12 +278,20 @@ class OwnerActions:
         return self._desk.act(request, "/audit", change)
 
     def _stop(self, request: Request) -> Response:
-        by = text_of(request.state.form, "by")
+        by = by_of(request)
         return self._desk.act(
             request,
             "/security",
             lambda: "node stopped" if stop_node(self._desk.home, by=by) else "no node runs in this home",
         )
+
+
+def by_of(request: Request) -> str:
+    """Return who decides: the person who has signed in at a provider, whatever a form says, else the name in the form."""
+    person = request.state.session.person
+    if person is not None:
+        return SignedDecider(f"{person.name} <{person.id}>")
+    return text_of(request.state.form, "by")
 
 
 def state_seen(grant: Grant) -> str:

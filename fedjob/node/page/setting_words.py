@@ -21,6 +21,8 @@ AT_TERMINAL = frozenset(
             "smtp",
         ),
         *("proxy", "tls_ca", "tls_cert", "tls_key", "metrics_port"),
+        *("page_issuer", "page_client_id", "page_secret_file", "page_people"),
+        *("page_groups_claim", "page_scopes", "page_tls_ca"),
     }
 )
 """Settings that run programs, name files and addresses, or take a protection away: whoever gets hold of a browser must

@@ -22,7 +22,14 @@ from fedjob.common.checks import check_path
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, NotPermitted, WaitTimeout
 from fedjob.common.files import lock, make_folder, write_atomic
 from fedjob.identity.keys import Identity
-from fedjob.identity.openid import Provider, discover, jwt_package, nonce_of, post_form
+from fedjob.identity.openid.provider import (
+    Provider,
+    ProviderLine,
+    discover,
+    jwt_package,
+    nonce_of,
+    refusal_words,
+)
 
 SCOPE = "openid profile email offline_access"
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
@@ -95,17 +102,18 @@ def login(
     jwt_package()
     if tls_ca:
         check_path("tls_ca", tls_ca)
-    provider = discover(issuer, tls_ca)
+    line = ProviderLine(tls_ca=tls_ca)
+    provider = discover(issuer, line)
     if not provider.device_url:
         raise DecodeError(f"{issuer} offers no logins by device code")
     wanted = {"client_id": client_id, "scope": SCOPE, "nonce": nonce_of(identity.public_key_hex)}
-    status, answer = post_form(provider.device_url, urlencode(wanted).encode(), tls_ca)
+    status, answer = line.post(provider.device_url, urlencode(wanted).encode())
     if status != 200:
-        raise NotPermitted(f"{issuer} gives {client_id!r} no device code: {_why(answer)}")
+        raise NotPermitted(f"{issuer} gives {client_id!r} no device code: {refusal_words(answer)}")
     device, prompt, every_s = _device(answer, issuer)
     tell(prompt)
     form = {"grant_type": DEVICE_GRANT, "device_code": device, "client_id": client_id}
-    tokens = _await(provider, form, tls_ca, prompt.within_s, every_s, sleep)
+    tokens = _await(provider, form, line, prompt.within_s, every_s, sleep)
     made = Login(issuer=issuer, client_id=client_id, tls_ca=tls_ca, **tokens)
     _keep(home, made)
     return made
@@ -186,17 +194,18 @@ def renew(found: Login) -> Login:
         "client_id": found.client_id,
         "scope": SCOPE,
     }
-    provider = discover(found.issuer, found.tls_ca)
-    status, answer = post_form(provider.token_url, urlencode(form).encode(), found.tls_ca)
+    line = ProviderLine(tls_ca=found.tls_ca)
+    provider = discover(found.issuer, line)
+    status, answer = line.post(provider.token_url, urlencode(form).encode())
     if status != 200:
-        raise NotPermitted(f"{_why(answer)}: run `fedjob login` again")
+        raise NotPermitted(f"{refusal_words(answer)}: run `fedjob login` again")
     return replace(found, **{"refresh_token": found.refresh_token, **_tokens(answer)})
 
 
 def _await(
     provider: Provider,
     form: dict[str, str],
-    tls_ca: str,
+    line: ProviderLine,
     within_s: float,
     every_s: float,
     sleep: Callable[[float], object],
@@ -204,7 +213,7 @@ def _await(
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         sleep(every_s)
-        status, answer = post_form(provider.token_url, urlencode(form).encode(), tls_ca)
+        status, answer = line.post(provider.token_url, urlencode(form).encode())
         if status == 200:
             return _tokens(answer)
         match answer.get("error") if isinstance(answer, dict) else None:
@@ -215,7 +224,7 @@ def _await(
             case "expired_token":
                 break
             case _:
-                raise NotPermitted(f"{provider.issuer} refuses the login: {_why(answer)}")
+                raise NotPermitted(f"{provider.issuer} refuses the login: {refusal_words(answer)}")
     raise WaitTimeout(f"nobody confirmed the code at {provider.issuer} in time: log in again")
 
 
@@ -245,12 +254,6 @@ def _claims(token: str) -> dict[str, Any]:
     except jwt.PyJWTError as error:
         raise DecodeError(f"expected an ID token: {type(error).__name__}") from error
     return claims
-
-
-def _why(answer: Any) -> str:
-    if isinstance(answer, dict):
-        return str(answer.get("error_description") or answer.get("error") or "it says no more")[:300]
-    return "it says no more"
 
 
 def _path(home: Path) -> Path:

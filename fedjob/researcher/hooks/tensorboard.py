@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import MissingPackage
 from fedjob.common.files import PRIVATE, make_folder
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.event import JobEvent
@@ -33,7 +33,7 @@ class TensorBoard(Hook):
         try:
             import tensorboard  # noqa: F401
         except ImportError as error:
-            raise ConfigError(
+            raise MissingPackage(
                 "the TensorBoard hook needs the extra: pip install 'fedjob[tensorboard]'"
             ) from error
         self._root = Path(self.log_dir) if self.log_dir else folder.path / "tensorboard"

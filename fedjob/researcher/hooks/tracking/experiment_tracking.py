@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import MissingPackage
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.hooks.tracking.tracked_job import TrackedJob
 from fedjob.researcher.hooks.tracking.tracking_thread import ExperimentRun, TrackingThread
@@ -34,7 +34,8 @@ class ExperimentTracking(Hook):
         """Return the run of this hook's service.
 
         Raises:
-            ConfigError: its package is not installed, or it can't be used.
+            MissingPackage: its package is not installed.
+            ConfigError: it can't be used.
         """
         raise NotImplementedError
 
@@ -56,6 +57,6 @@ class ExperimentTracking(Hook):
             self._thread = None
 
 
-def needs_extra(hook: str, extra: str) -> ConfigError:
+def needs_extra(hook: str, extra: str) -> MissingPackage:
     """Return what to raise where a hook's package is not installed."""
-    return ConfigError(f"the {hook} hook needs the extra: pip install 'fedjob[{extra}]'")
+    return MissingPackage(f"the {hook} hook needs the extra: pip install 'fedjob[{extra}]'")

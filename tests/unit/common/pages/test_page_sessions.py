@@ -9,6 +9,7 @@ import pytest
 
 from fedjob.common.errors import ConfigError
 from fedjob.common.pages.password import FREE_ATTEMPTS, MAX_PAUSE_S, PagePassword, set_password
+from fedjob.common.pages.people import PagePerson
 from fedjob.common.pages.sessions import IDLE_S, LINK_S, MAX_LINKS, MAX_SESSIONS, SESSION_S, PageSessions
 
 
@@ -126,3 +127,24 @@ def test_a_file_that_is_no_hash_is_one_sentence(tmp_path: Path, text: str) -> No
         PagePassword(tmp_path / "password")
     with pytest.raises(ConfigError, match="there is no password yet"):
         PagePassword(tmp_path / "none")
+
+
+def test_a_person_who_may_no_longer_be_here_loses_the_session_and_nobody_else_does() -> None:
+    here = {"https://login.example#ann"}
+    sessions = PageSessions(Clock(), admits=lambda person: person.id in here)
+    person = PagePerson(id="https://login.example#ann", name="Ann", facts=frozenset())
+    ann, link = sessions.begin(person), sessions.begin()
+    found = sessions.find(ann)
+    assert found is not None
+    assert found.person == person
+    here.clear()
+    assert not sessions.is_open(ann)
+    assert sessions.find(ann) is None
+    here.add(person.id)
+    assert sessions.find(ann) is None, "it has ended"
+    assert sessions.find(link) is not None
+
+
+def test_sessions_without_a_provider_admit_nobody_whom_one_knows() -> None:
+    sessions = PageSessions(Clock())
+    assert sessions.find(sessions.begin(PagePerson(id="x#y", name="", facts=frozenset()))) is None
