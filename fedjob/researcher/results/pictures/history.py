@@ -45,7 +45,7 @@ def plot_history(rows: Sequence[Measurement], metrics: Sequence[str] | None) -> 
         known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
         raise SpecError(
             f"nothing to plot: asked for {', '.join(metrics or ['all metrics'])}, the history has {known}; further "
-            "pictures are roc, calibration and confusion"
+            "pictures are roc, calibration, confusion, and of the job participation"
         )
     nodes = sorted({row.node for row in rows if row.node != OVERALL})
     wide, high = min(len(panels), 3), -(-len(panels) // 3)

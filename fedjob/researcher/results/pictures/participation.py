@@ -24,7 +24,7 @@ class RoundPart(NamedTuple):
 def plot_participation(
     rounds: Mapping[int, RoundPart], nodes: Collection[str], path: str | Path | None
 ) -> Any:
-    """Draw a row for each node and a column for each round; see `Job.plot_participation`.
+    """Draw a row for each node and a column for each round; see `Job.plot`.
 
     Raises:
         SpecError: no round was completed.
@@ -53,7 +53,7 @@ def plot_participation(
         interpolation="none",
     )
     axis.set_yticks(range(len(shown)), shown)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_xlabel("round")
     for place in range(1, len(shown)):
         axis.axhline(place - 0.5, color=paper(), linewidth=2)
