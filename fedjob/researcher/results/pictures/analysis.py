@@ -9,7 +9,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.notebooks.plain_tables import number_text
 from fedjob.protocols.analytics.survival.breslow import BASELINE, predicted_survival
-from fedjob.researcher.results.pictures.figure import BLUE, bare, grid, new_figure, paper
+from fedjob.researcher.results.pictures.figure import BLUE, bare, grid, new_figure, short_name
 from fedjob.researcher.results.pictures.survival import draw_predicted, draw_survival
 from fedjob.researcher.results.result_summary import COEFFICIENTS, REGRESSIONS, SURVIVAL, p_text
 
@@ -64,8 +64,10 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     frame = frame[frame["term"] != "intercept"].head(MAX_TERMS)
     middle = frame[words.ratio.replace(" ", "_")] if words.ratio else frame["estimate"]
     places = range(len(frame) - 1, -1, -1)
-    figure = new_figure(8.6, 1.3 + 0.34 * len(frame))
-    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1.7]})
+    names = [short_name(term) for term in frame["term"]]
+    beside_names = 0.085 * max(map(len, names), default=0)
+    figure = new_figure(7.6 + beside_names, 1.3 + 0.34 * len(frame))
+    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [4.4, 2.9]})
     axis.axvline(1.0 if words.ratio else 0.0, color="0.5", linewidth=1, linestyle="--")
     shown = zip(places, frame["low"], middle, frame["high"], frame["p_value"], strict=True)
     for place, low, value, high, p_value in shown:
@@ -77,7 +79,7 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     beside.text(0.0, len(frame) - 0.35, "with 95 % interval", va="bottom", fontsize=9, fontweight="bold")
     beside.text(1.0, len(frame) - 0.35, "p", va="bottom", ha="right", fontsize=9, fontweight="bold")
     beside.set_axis_off()
-    axis.set_yticks(list(places), [str(term) for term in frame["term"]])
+    axis.set_yticks(list(places), names)
     axis.set_ylim(-0.6, len(frame) - 0.4)
     if words.ratio:
         axis.set_xscale("log")
@@ -122,14 +124,17 @@ def _histograms(frame: Any) -> Any:
         inside = part[np.isfinite(part["low"]) & np.isfinite(part["high"])]
         outside = int(part["count"].sum() - inside["count"].sum())
         widths = inside["high"] - inside["low"]
-        axis.bar(inside["low"], inside["count"], width=widths, align="edge", color=BLUE, edgecolor=paper())
+        left = inside["low"] + 0.02 * widths
+        axis.bar(left, inside["count"], width=0.96 * widths, align="edge", color=BLUE, linewidth=0)
         if len(inside):
             axis.set_xlim(inside["low"].min(), inside["high"].max())
-        groups = ", ".join(f"{key} {label}" for key, label in zip(keys[1:], labels[1:], strict=True))
+        groups = ", ".join(
+            f"{short_name(key)} {short_name(label)}" for key, label in zip(keys[1:], labels[1:], strict=True)
+        )
         axis.set_title(
             ", ".join(filter(None, (groups, f"{outside} outside" if outside else ""))), fontsize=10
         )
-        axis.set(xlabel=str(labels[0]), ylabel="rows")
+        axis.set(xlabel=short_name(labels[0]), ylabel="rows")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         grid(axis, "y")
         bare(axis)

@@ -13,7 +13,7 @@ import numpy as np
 from fedjob.common.errors import SpecError
 from fedjob.data.category import category_text
 from fedjob.protocols.analytics.survival.breslow import PREDICTION, rows_of
-from fedjob.researcher.results.pictures.figure import COLOURS, bare, grid, ink, new_figure
+from fedjob.researcher.results.pictures.figure import COLOURS, bare, grid, ink, new_figure, short_name
 from fedjob.researcher.results.result_summary import SURVIVAL, p_text
 
 MAX_GROUPS = len(COLOURS)
@@ -21,8 +21,6 @@ MAX_GROUPS = len(COLOURS)
 
 MAX_NAMED = 5
 """Columns that name a row."""
-
-MAX_NAME = 50
 
 COLUMNS = ("time", "at_risk", "events", "censored", "survival", "std_error", "low", "high")
 
@@ -58,7 +56,7 @@ def draw_survival(tables: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     if len(groups) > 1:
         axis.legend(title=_titled(tables), fontsize=9, title_fontsize=9, frameon=False, loc="upper right")
         _make_room(axis, groups)
-    axis.set_xlabel(_short(str(config.get("duration", "time"))))
+    axis.set_xlabel(short_name(str(config.get("duration", "time"))))
     axis.set_title(f"{_title(config)}, 95 % intervals; ticks: last observed", fontsize=10)
     _numbers_at_risk(axis, beneath, groups)
     return figure
@@ -91,7 +89,7 @@ def draw_predicted(frame: Any, rows: Any, value: Mapping[str, Any], config: Mapp
         full = pd.concat([pd.DataFrame([start]), part[list(start)]], ignore_index=True)
         _steps(axis, full, colour, name)
     axis.set(ylim=(-0.02, 1.04), ylabel="survival", xlim=(0, None))
-    axis.set_xlabel(_short(str(config.get("duration", "time"))))
+    axis.set_xlabel(short_name(str(config.get("duration", "time"))))
     grid(axis)
     bare(axis)
     if len(parts) > 1 or rows is not None:
@@ -110,21 +108,19 @@ def row_names(rows: Any, value: Mapping[str, Any]) -> tuple[list[str], str]:
     same = [name for name in features if name not in differ]
     about = _in_words(table.iloc[0], same) if same else ""
     if all(isinstance(label, str) for label in table.index):
-        return [_short(label) for label in table.index], about
+        return [short_name(label) for label in table.index], about
     return [_in_words(row, differ) for _, row in table.iterrows()], about
 
 
 def _in_words(row: Any, names: Sequence[str]) -> str:
-    shown = ", ".join(f"{name} {category_text(row[name])}" for name in names[:MAX_NAMED])
-    return _short(shown + (", …" if len(names) > MAX_NAMED else ""))
+    shown = ", ".join(
+        f"{short_name(name)} {short_name(category_text(row[name]))}" for name in names[:MAX_NAMED]
+    )
+    return shown + (", …" if len(names) > MAX_NAMED else "")
 
 
 def _title(config: Mapping[str, Any]) -> str:
-    return f"Survival ({_short(str(config.get('event', 'the event')))} is the event)"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_NAME else f"{text[: MAX_NAME - 1]}…"
+    return f"Survival ({short_name(str(config.get('event', 'the event')))} is the event)"
 
 
 def _groups(frame: Any) -> list[tuple[str, Any]]:
@@ -135,7 +131,14 @@ def _groups(frame: Any) -> list[tuple[str, Any]]:
     found = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         named = labels if isinstance(labels, tuple) else (labels,)
-        found.append((", ".join(f"{key} {label}" for key, label in zip(keys, named, strict=True)), part))
+        found.append(
+            (
+                ", ".join(
+                    f"{short_name(key)} {short_name(label)}" for key, label in zip(keys, named, strict=True)
+                ),
+                part,
+            )
+        )
     return found
 
 
