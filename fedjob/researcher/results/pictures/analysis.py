@@ -132,7 +132,12 @@ def _histograms(frame: Any) -> Any:
             f"{short_name(key)} {short_name(label)}" for key, label in zip(keys[1:], labels[1:], strict=True)
         )
         axis.set_title(
-            ", ".join(filter(None, (groups, f"{outside} outside" if outside else ""))), fontsize=10
+            ", ".join(
+                filter(
+                    None, (groups, f"{outside} row{'' if outside == 1 else 's'} outside" if outside else "")
+                )
+            ),
+            fontsize=10,
         )
         axis.set(xlabel=short_name(labels[0]), ylabel="rows")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -8,9 +8,11 @@ grey that can be read on white and on black: which theme the reader has, now or 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,11 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     class Plot(Figure):
+        def _ipython_display_(self) -> None:
+            # before all forms: with pyplot in a notebook IPython would draw any figure itself, on white paper
+            forms = {"image/png": base64.b64encode(self._repr_png_()).decode(), "text/plain": _titled(self)}
+            import_module("IPython.display").display(forms, raw=True)
+
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             with _on_any_paper(self) as through:
@@ -43,6 +50,16 @@ def new_figure(width: float, height: float) -> Any:
             return buffer.getvalue()
 
     return Plot(figsize=(width, height), layout="constrained")
+
+
+def _titled(figure: Any) -> str:
+    """Return what a picture shows, for those who do not see it."""
+    titles = [
+        figure.get_suptitle(),
+        *(axis.get_title(loc) for axis in figure.axes for loc in ("center", "left")),
+    ]
+    words = " ".join(next(filter(None, titles), "").split())
+    return f"Picture: {words}" if words else "Picture"
 
 
 @contextlib.contextmanager

@@ -162,7 +162,7 @@ def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> Non
         }
     )
     panels = pictures_of({"histogram": bins}, {}, "statistics", {})["histogram"]().axes
-    assert [panel.get_title() for panel in panels] == ["sex 0", "sex 1, 6 outside"]
+    assert [panel.get_title() for panel in panels] == ["sex 0", "sex 1, 6 rows outside"]
     assert [panel.get_xlabel() for panel in panels] == ["age", "age"]
     assert [patch.get_height() for patch in panels[0].patches] == [4, 5]
     with pytest.raises(SpecError, match="nothing to plot"):
