@@ -11,6 +11,8 @@ from fedjob.common.checks import check_kinds, is_list, shown
 from fedjob.common.errors import QuorumNotReached, SpecError
 
 ALL: Literal["all"] = "all"
+MAX_NAMED = 5
+"""Required nodes that an error names."""
 
 
 class Verdict(Enum):
@@ -56,11 +58,21 @@ class Quorum:
                 raise SpecError(f"Quorum({name}=...) takes seconds above 0 or None, not {shown(value)}")
 
     @property
-    def required_words(self) -> str:
-        """The words of an error for the required nodes, after those for the number needed; empty for none."""
+    def words(self) -> str:
+        """Return the words of an error for who has to answer: `2 or more, north among them`, `north and south`."""
         if self.required == ALL:
-            return ", every node among them"
-        return f", {', '.join(self.required)} among them" if self.required else ""
+            return "every node" if self.min_nodes == 1 else f"every node, {self.min_nodes} or more"
+        if not self.required:
+            return f"{self.min_nodes} or more"
+        named, more = self.required[:MAX_NAMED], len(self.required) - MAX_NAMED
+        last = [f"{more} more"] if more > 0 else [named[-1]]
+        first = named if more > 0 else named[:-1]
+        listed = " and ".join(filter(None, (", ".join(first), *last)))
+        return (
+            listed
+            if self.min_nodes <= len(self.required)
+            else f"{self.min_nodes} or more, {listed} among them"
+        )
 
     def among(self, nodes: Collection[str]) -> Quorum:
         """Return this rule for an ask to `nodes` only: it can't require other nodes, nor more of them."""
@@ -115,8 +127,8 @@ def too_few(
         f". To go on without {', '.join(missing)}: quorum=Quorum(min_nodes={len(received)})" if enough else ""
     )
     return QuorumNotReached(
-        f"round {round_} can't go on: {len(received)} nodes contributed, "
-        f"expected {quorum.min_nodes} or more{quorum.required_words} ({listed}){without}",
+        f"round {round_} can't go on: {len(received)} {'node' if len(received) == 1 else 'nodes'} contributed, "
+        f"expected {quorum.words} ({listed}){without}",
         received=received,
         left_out=dict(left_out),
         arrivals=arrivals,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from fedjob.metrics.rank_sketch import area, joined, reduced, sketch_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+ERRORS = "errors"
+"""The entry of counts by label that holds `[true label, predicted label, number]` of all errors, and never leaves a node."""
 
 AUC_PLACES = 1024
 
@@ -73,7 +77,7 @@ def measure_accuracy(name: str, predicted: np.ndarray, truth: np.ndarray) -> Met
 def measure_per_label(
     name: str, predicted: np.ndarray, truth: np.ndarray, average: str = "auto"
 ) -> MetricState:
-    """Count hits, false alarms and misses of each label."""
+    """Count hits, false alarms and misses of each label, and for `disclosed` which label was taken for which."""
     found, true = labels_of(predicted, truth)
     labels = sorted({*found, *true}, key=label_key)
     index = {label: i for i, label in enumerate(labels)}
@@ -91,7 +95,13 @@ def measure_per_label(
         "n": len(true),
         "labels": labels,
         "counts": counts,
+        ERRORS: _sorted_errors(Counter((b, a) for a, b in zip(found, true, strict=True) if a != b)),
     }
+
+
+def _sorted_errors(cells: Mapping[tuple[Any, Any], int]) -> list[list[Any]]:
+    ordered = sorted(cells.items(), key=lambda item: (label_key(item[0][0]), label_key(item[0][1])))
+    return [[true, found, count] for (true, found), count in ordered]
 
 
 def label_key(label: int | str) -> tuple[str, int | str]:
@@ -170,7 +180,14 @@ def add_labels(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:
             before = total.get(label, [0, 0, 0])
             total[label] = [x + y for x, y in zip(before, counts, strict=True)]
     labels = sorted(total, key=label_key)
-    return {**a, "n": a["n"] + b["n"], "labels": labels, "counts": [total[label] for label in labels]}
+    added = {**a, "n": a["n"] + b["n"], "labels": labels, "counts": [total[label] for label in labels]}
+    added.pop(ERRORS, None)
+    if ERRORS in a and ERRORS in b:
+        cells: Counter[tuple[Any, Any]] = Counter()
+        for true, found, count in (*a[ERRORS], *b[ERRORS]):
+            cells[true, found] += count
+        added[ERRORS] = _sorted_errors(cells)
+    return added
 
 
 def add_auc(a: Mapping[str, Any], b: Mapping[str, Any]) -> MetricState:

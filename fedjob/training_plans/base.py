@@ -575,7 +575,10 @@ class TrainingPlan(LoadedExamples):
         """
         kept = disclosed(total, least)
         if lost := sorted(set(total) - set(kept)):
-            why = f"{', '.join(lost)}: a label or a class is that of fewer examples than the owner's minimum of {least}"
+            why = (
+                f"{', '.join(lost)}: a label, a class or a kind of error is that of fewer examples than the owner's "
+                f"minimum of {least}"
+            )
             if not kept:
                 raise self.fail("min_rows", why)
             self.ctx.emit("note", {"text": f"min_rows: {why}"})

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fedjob import Evaluation, FedAvg, Job, SklearnPlan
-from fedjob.common.errors import SpecError
+from fedjob import CoxRegression, Evaluation, FedAvg, Job, SklearnPlan
+from fedjob.common.errors import NotReady, SpecError
 from tests.data import make_points
 
 
@@ -80,3 +80,58 @@ def test_an_evaluation_has_the_pictures_too(trained: Job, tmp_path: Path) -> Non
     counts = [int(text.get_text().split()[0]) for text in job.result.plot("confusion").axes[0].texts]
     assert (counts[0] + counts[3]) / sum(counts) == pytest.approx(job.result.value["all"]["confusion_matrix"])
     assert job.result.plot("roc").axes
+
+
+def test_a_job_draws_what_fits_it_before_its_result_and_after(trained: Job, tmp_path: Path) -> None:
+    assert [axis.get_title() for axis in trained.plot("roc").axes] == [
+        "ROC of the shared model after round 2"
+    ]
+    trained.plot(path=tmp_path / "metrics.png")
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+    nodes = trained.plot("participation").axes[0].get_yticklabels()
+    assert [label.get_text() for label in nodes] == ["n0", "n1"]
+    with pytest.raises(SpecError, match=r'job\.plot\("participation"\)'):
+        trained.result.plot("participation")
+    with pytest.raises(SpecError, match="further pictures are roc, calibration, confusion, and of the job"):
+        trained.plot("loses")
+    data = {"n": str(make_points(tmp_path / "n.npz", 60, 1))}
+    shape = {"num_features": 4, "classes": [0, 1]}
+    draft = Job(FedAvg(), training_plan=Logistic, model_args=shape, data=data, nodes="local", home=tmp_path)
+    for what in (None, "roc", "participation"):
+        with pytest.raises(NotReady, match=r"job\.run\(\)"):
+            draft.plot(what)
+
+
+def test_an_analysis_names_the_pictures_that_it_has(tmp_path: Path) -> None:
+    table = tmp_path / "ward.csv"
+    table.write_text("age,ill,months\n" + "".join(f"{40 + k % 23},{k % 2},{1 + k % 7}\n" for k in range(60)))
+    cox = CoxRegression(duration="months", event="ill", features="age", baseline="shared")
+    job = Job(cox, data={"ward": str(table)}, nodes="local", home=tmp_path)
+    job.run(progress=False)
+    assert job.plot().axes[0].get_title(loc="left") == "Cox regression"
+    assert "at the means" in job.plot("survival").axes[0].get_title()
+    rows = [{"age": 45}, {"age": 60}]
+    for figure in (job.plot(rows=rows), job.result.plot("survival", rows=rows)):
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["age 45", "age 60"]
+    for ask, words in {
+        (
+            lambda: job.plot("forest"),
+            "there is no picture 'forest' of this result: there are coefficients, survival",
+        ),
+        (
+            lambda: job.plot("roc", round=1),
+            "round= is for roc, calibration, confusion; of this result there are coeff",
+        ),
+        (
+            lambda: job.plot("coefficients", rows=rows),
+            "rows= is for the survival that a Cox regression predicts; of this result",
+        ),
+        (lambda: job.plot(rows=[{"age": k} for k in range(7)]), "a picture has 1 to 6 rows, these are 7"),
+    }:
+        with pytest.raises(SpecError, match=words):
+            ask()
+    plain = CoxRegression(duration="months", event="ill", features="age")
+    other = Job(plain, data={"ward": str(table)}, nodes="local", home=tmp_path)
+    other.run(progress=False)
+    with pytest.raises(SpecError, match=r'no node releases.*baseline="shared"'):
+        other.plot("survival")

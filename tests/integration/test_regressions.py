@@ -179,6 +179,50 @@ def test_cox_regression_is_that_of_lifelines(
     np.testing.assert_allclose(ratios[["hazard_ratio", "low", "high"]], bounds, rtol=1e-6)
 
 
+def test_the_survival_that_a_cox_regression_predicts_is_that_of_lifelines_and_statsmodels(
+    pooled: pd.DataFrame, data: dict[str, str], tmp_path: Path
+) -> None:
+    import statsmodels.api as sm
+    from lifelines import CoxPHFitter
+
+    features = ["age", "cp", "trestbps"]
+    rows = pooled.dropna(subset=features)[[*features, "months", "died"]]
+    dummies = pd.get_dummies(rows.astype({"cp": int}), columns=["cp"], drop_first=True, dtype=float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lifelines' own
+        fitted = CoxPHFitter().fit(dummies, "months", "died", fit_options={"precision": 1e-12})
+    asked = CoxRegression(
+        duration="months", event="died", features=features, categorical="cp", baseline="shared"
+    )
+    result = Job(asked, data=data, nodes="local", home=tmp_path).run(progress=False)
+    baseline = result.tables["baseline"]
+    for name, exact in (
+        ("hazard", fitted.baseline_hazard_),
+        ("cumulative_hazard", fitted.baseline_cumulative_hazard_),
+        ("survival", fitted.baseline_survival_),
+    ):
+        np.testing.assert_allclose(baseline[name], exact.loc[baseline["time"]].iloc[:, 0], rtol=1e-6)
+    patients = pd.DataFrame({"age": [45, 70], "cp": [1, 4], "trestbps": [120, 160.0]}, index=["Ada", "Bo"])
+    times = [2.0, 6.0, 12.0, 40.0]
+    found = result.predict_survival(patients, times=times).pivot(
+        index="time", columns="row", values="survival"
+    )
+    as_terms = patients[["age", "trestbps"]].assign(
+        **{name: float(name == "cp_4") * (patients["cp"] == 4) for name in dummies if name.startswith("cp_")}
+    )
+    exact = fitted.predict_survival_function(as_terms, times=times)
+    np.testing.assert_allclose(found[["Ada", "Bo"]], exact, rtol=1e-6)
+
+    terms = [name for name in dummies if name not in ("months", "died")]
+    other = sm.PHReg(dummies["months"], dummies[terms], status=dummies["died"], ties="efron").fit(tol=1e-12)
+    _, cumulative, _ = other.baseline_cumulative_hazard[0]
+    at_zero = pd.Series(cumulative, index=np.sort(dummies["months"])).groupby(level=0).last()
+    risk = np.exp(as_terms[terms].astype(float) @ np.asarray(other.params))
+    for name in ("Ada", "Bo"):
+        survival = np.exp(-at_zero.loc[times] * risk[name])
+        np.testing.assert_allclose(found[name], survival, rtol=1e-6)
+
+
 @pytest.mark.parametrize("times", [(), (6, 12, 24, 60, 400)], ids=["whole months", "five times"])
 def test_survival_is_that_of_lifelines(
     pooled: pd.DataFrame, data: dict[str, str], tmp_path: Path, times: tuple[int, ...]

@@ -72,7 +72,7 @@ def test_a_result_has_the_kind_that_its_job_makes(trained: Job, table: Job, tmp_
         _ = trained.result.table
     assert "not" not in repr(trained.result)
     assert "<table" in table.result._repr_html_()
-    rows = trained.plot_participation().axes[0].get_yticklabels()
+    rows = trained.plot("participation").axes[0].get_yticklabels()
     assert [label.get_text() for label in rows] == trained.nodes
 
 

@@ -45,6 +45,7 @@ from tests.hospital import Hospital, Left
 ROWS, MIN_ROWS, PATIENT = 200, 20, 37
 ZERO = {"bias": torch.zeros(1)}
 ARGS = {"lr": 0.5, "batch_size": 1000}
+SHAPE = {"num_features": 1, "classes": [0, 1]}
 TEST = {"test_ratio": 1 / ROWS, "test_metric": "mse"}
 
 
@@ -67,6 +68,8 @@ def table() -> pd.DataFrame:
     frame["count"] = rng.poisson(2, ROWS)
     frame["also"] = frame["x"]
     frame["inches"] = frame["x"] * 2.54
+    frame["old"] = (frame["age"] > 55).astype(int)
+    frame.loc[frame["age"].nsmallest(7).index, "old"] = 1
     frame.loc[PATIENT, ["rare", "also", "inches", "code"]] = [1, 0.0, 0.0, "rare"]
     return frame
 
@@ -591,6 +594,18 @@ def a_label_of_one(h: Hospital) -> bool:
     return state is not None and any(0 < a + c < MIN_ROWS for a, _, c in state["counts"])
 
 
+def an_error_of_few(h: Hospital) -> bool:
+    """Tell whether counts of precision say how few of the old were taken for young."""
+    args, model_args = {"test_metric": "precision", "test_ratio": 1.0, "target": "old"}, SHAPE
+    params = {
+        name: torch.full_like(tensor, 10.0 if tensor.numel() == 1 and "coef" in name else -5.5)
+        for name, tensor in h.first(Scores, model_args, args).items()
+    }
+    left = h.ask(Evaluation(), "validate", plan=Scores, params=params, args=args, model_args=model_args)
+    state = left.metrics.get("validate", {}).get("precision")
+    return state is not None and any(0 < b < MIN_ROWS or 0 < c < MIN_ROWS for _, b, c in state["counts"])
+
+
 def who_is_here(h: Hospital) -> bool:
     return h.ask(PrivateSetIntersection(on="id", own="me"), "blind").done is not None
 
@@ -664,6 +679,7 @@ ATTEMPTS: list[Callable[[Hospital], bool]] = [
     outliers_that_are_one,
     a_curve_of_single_scores,
     a_label_of_one,
+    an_error_of_few,
     who_is_here,
 ]
 
@@ -730,7 +746,7 @@ def test_a_model_may_leave_where_a_label_of_few_keeps_its_metric_back(tmp_path: 
         left = h.ask(FedAvg(), plan=Scores, params=params, args=wanted, model_args=model_args)
         found = {phase: set(states) for phase, states in left.metrics.items()}
         assert found == {**kept, "train": {"loss"}}
-        assert "f1: a label or a class is that of fewer" in str(
+        assert "f1: a label, a class or a kind of error is that of fewer" in str(
             [body for type_, body in left.events if type_ == "note"]
         )
 

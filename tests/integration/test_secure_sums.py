@@ -160,6 +160,7 @@ OPERATIONS = {
     "linear": LinearRegression(target="x", features=["age", "sex"], categorical=["sex"]),
     "logistic": LogisticRegression(target="y", features=["age", "x"]),
     "cox": CoxRegression(duration="time", event="event", features=["age", "x"]),
+    "cox, shared": CoxRegression(duration="time", event="event", features=["age"], baseline="shared"),
     "survival": KaplanMeier(duration="time", event="event", by="sex"),
     "kmeans": KMeans(features=["age", "x"], clusters=3),
     "pca": PCA(features=["age", "x"]),
@@ -186,7 +187,7 @@ def _same(plain: Any, secure: Any) -> None:
             _same(plain[key], secure[key])
     elif isinstance(plain, pd.DataFrame):
         pd.testing.assert_frame_equal(plain, secure, rtol=1e-8, atol=1e-9)
-    elif isinstance(plain, str):
+    elif isinstance(plain, str) or (isinstance(plain, list) and any(isinstance(x, str) for x in plain)):
         assert plain == secure
     else:
         np.testing.assert_allclose(

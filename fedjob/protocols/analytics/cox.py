@@ -15,7 +15,8 @@ stand below.
   together with the coefficients their risks and columns.** A node whose owner sets `min_rows` refuses.
 
 Either result is that of pooled rows; with a baseline for each node, of pooled rows stratified by node. A node keeps
-nothing.
+nothing. With a shared baseline the sums at the last coefficients give the baseline hazard, too, and with it the survival
+for given rows (`survival/breslow.py`); with a baseline for each node they don't, and no node releases its own.
 
 The partial likelihood with Efron's ties, from sums at each time of an event.
 
@@ -45,6 +46,7 @@ from fedjob.privacy.releases import Floats
 from fedjob.protocols.analytics.base import Regression
 from fedjob.protocols.analytics.design import Design
 from fedjob.protocols.analytics.newton import advance, begin, check_point, inverse
+from fedjob.protocols.analytics.survival.breslow import baseline_of, hazard_sums
 from fedjob.protocols.analytics.table import AuditedTable
 from fedjob.protocols.analytics.tables import coefficient_table
 from fedjob.protocols.answer_form import AnswerForm, Count, Number, Numbers, Record, Row, TableOf
@@ -59,7 +61,7 @@ MAX_NUMBERS = 2_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoxRegression(Regression):
-    """Log hazard ratios with standard errors and p-values.
+    """Log hazard ratios with standard errors and p-values; with a shared baseline the survival, too.
 
     Args:
         duration: column of times, 0 or more.
@@ -129,7 +131,10 @@ class CoxRegression(Regression):
         if not events:
             raise Unsolvable("no node has a complete row with an event")
         found = total if self.baseline == "node" else partial_likelihood(total, np.asarray(model["at"]))
-        return {**model, **advance(model, found), "hessian": found["hessian"], "events": events}
+        after = {**model, **advance(model, found), "hessian": found["hessian"], "events": events}
+        if after["done"] and self.baseline == "shared":
+            after |= {"events_at": list(total["events"]), "hazard_sums": hazard_sums(total)}
+        return after
 
     def answer(
         self, instruction: Instruction, design: Design, values: Floats, others: Floats, table: AuditedTable
@@ -180,13 +185,17 @@ class CoxRegression(Regression):
         )
         coefficients = coefficient_table(design.terms, found, covariance)
         coefficients.insert(2, "hazard_ratio", np.exp(found))
-        return {
+        value = {
             "coefficients": coefficients,
             "rows": model["count"],
             "events": model["events"],
             "log_likelihood": model["likelihood"],
             "iterations": model["iterations"],
         }
+        if self.baseline == "node":
+            return value
+        sums = model["hazard_sums"]
+        return value | baseline_of(model["times"], model["events_at"], sums, design, found, covariance)
 
 
 SETS = ("risk", "tied")

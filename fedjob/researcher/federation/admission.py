@@ -242,8 +242,8 @@ class Admission:
         self._gates.enter(outcome, state.reason, state.detail)
         after = f" after {state.num_tries} tries" if state.num_tries > 1 else ""
         text = (
-            f"too few nodes take part{after}: {state.detail}. Expected {quorum.min_nodes} or more"
-            f"{quorum.required_words}; ask the nodes' owners, or start the nodes"
+            f"too few nodes take part{after}: {state.detail}. Expected {quorum.words}; ask the nodes' owners, or "
+            "start the nodes"
         )
         if state.lost:
             raise NodeRefused(text, reason=state.reason, outcome=outcome.value, nodes=state.lost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,22 +268,42 @@ class JobView(ObservedJob):
         position = position or self._position or self._stored_position()
         return participation_of(self._spec, self.record, position)
 
-    def plot_participation(self, path: str | Path | None = None) -> Any:
-        """Draw who took part in which round: a row for each node, a column for each round.
+    def plot(
+        self,
+        what: str | Sequence[str] | None = None,
+        path: str | Path | None = None,
+        *,
+        round: int | None = None,
+        rows: Any = None,
+    ) -> Any:
+        """Draw what fits the job: of a completed one as `JobResult.plot`, of one under way the metrics so far.
 
         Args:
+            what: `"participation"`, a row for each node and a column for each round; else see `JobResult.plot`.
             path: also save a PNG there.
+            round, rows: see `JobResult.plot`.
 
         Returns:
             A matplotlib figure.
 
         Raises:
-            SpecError: no round has been completed.
+            NotReady: there is no result, and nothing was measured yet.
+            SpecError: there is no such picture, or no round was completed; the message has the pictures that there are.
         """
+        from fedjob.researcher.results.pictures.of_result import PARTICIPATION, picture_so_far
         from fedjob.researcher.results.pictures.participation import RoundPart, plot_participation
 
-        parts = {number: RoundPart(each.replied, each.dropped) for number, each in self.rounds.items()}
-        return plot_participation(parts, sorted(self._spec.datasets), path)
+        if what == PARTICIPATION:
+            parts = {number: RoundPart(each.replied, each.dropped) for number, each in self.rounds.items()}
+            return plot_participation(parts, sorted(self._spec.datasets), path)
+        record = self.record
+        if record.state == "completed":
+            return self.result.plot(what, path, round=round, rows=rows)
+        position = self._runner.position if self._runner is not None else self._position
+        position = position or self._stored_position()
+        return picture_so_far(
+            self._folder, record, () if position is None else position.rows, what, path, round
+        )
 
     @property
     def result(self) -> JobResult:

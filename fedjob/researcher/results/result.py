@@ -12,6 +12,8 @@ from fedjob.common.notebooks.report import Report
 from fedjob.data.preprocessing import build_steps
 from fedjob.data.preprocessing.base import Step
 from fedjob.data.preprocessing.learning import completed
+from fedjob.protocols.analytics.cox import CoxRegression
+from fedjob.protocols.analytics.survival.breslow import predicted_survival
 from fedjob.researcher.results.export import export, save_as
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
 from fedjob.researcher.results.result_summary import metrics_table, report_of, tables_of
@@ -160,6 +162,7 @@ class JobResult(ResultFolder):
         path: str | Path | None = None,
         *,
         round: int | None = None,
+        rows: Any = None,
     ) -> Any:
         """Draw the result: of training each metric over the rounds, every node thin and all together thick.
 
@@ -168,20 +171,47 @@ class JobResult(ResultFolder):
 
         Args:
             what: of training and evaluation: `"roc"` or `"calibration"`, where `test_metric` has `roc_auc`;
-                `"confusion"`, where it has `confusion_matrix`; or the metrics to draw over the rounds, None for all.
+                `"confusion"`, where it has `confusion_matrix`; or the metrics to draw over the rounds, None for all. Of
+                an analysis `"coefficients"`, `"survival"` or `"histogram"`; None for the first that it has.
             path: also save a PNG there.
             round: of the ROC curve, the calibration or the confusion matrix; None for the last one measured.
+            rows: for the survival that a `CoxRegression` predicts, see `predict_survival`; at most 6. None for the
+                survival at the means of all terms.
 
         Returns:
             A matplotlib figure.
 
         Raises:
-            SpecError: there is nothing to draw.
+            SpecError: there is nothing to draw, or no such picture; the message has those that there are.
         """
         from fedjob.researcher.results.pictures.figure import saved
         from fedjob.researcher.results.pictures.of_result import picture_of
 
-        return saved(picture_of(self, self._folder, self._spec.protocol, what, round), path)
+        return saved(picture_of(self, self._folder, self._spec.protocol, what, round, rows), path)
+
+    def predict_survival(self, rows: Any = None, times: Sequence[float] | None = None) -> Any:
+        """Return the survival that a `CoxRegression` with `baseline="shared"` predicts, a DataFrame.
+
+        Args:
+            rows: a DataFrame, a map column -> value or values, or a list of such maps, with the features of the regression
+                in the units in which it saw them; None for one row at the means of all terms.
+            times: 0 or more; None for the times of all events.
+
+        Returns:
+            Columns `row`, the label of the row in `rows`, or `means`; `time`, `cumulative_hazard`, `survival`, and the
+            95 % interval `low`, `high` of the survival (see `fedjob/protocols/analytics/survival/breslow.py`).
+
+        Raises:
+            WrongResult: the result is that of no Cox regression.
+            SpecError: it has no shared baseline; a feature is missing, no number, or of an unknown category; a time is
+                negative.
+        """
+        if self._spec.protocol.name != CoxRegression.name:
+            raise WrongResult(
+                f"result is that of {self._spec.protocol.name}: survival is predicted by a CoxRegression with "
+                'baseline="shared"; a KaplanMeier has curves in .tables["survival"]'
+            )
+        return predicted_survival(self.value, rows, times)
 
     # -- exports -------------------------------------------------------------------
 

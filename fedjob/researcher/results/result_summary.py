@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fedjob.common.checks import shown
 from fedjob.common.notebooks.plain_tables import Figure, number_text
 from fedjob.common.notebooks.report import Report, ShownTable
+from fedjob.protocols.analytics.survival.breslow import BASELINE
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
@@ -166,7 +167,7 @@ def _regression_report(
     rest = [
         named_table(name.replace("_", " "), frame)
         for name, frame in tables.items()
-        if name not in (COEFFICIENTS, words.table, *_BESIDE)
+        if name not in (COEFFICIENTS, words.table, BASELINE, *_BESIDE)
     ]
     return Report(title=f"{words.title} of {target}", facts=facts, tables=[*drawn, *rest], about=about)
 

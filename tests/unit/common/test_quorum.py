@@ -77,7 +77,7 @@ def test_an_ask_that_names_its_nodes_needs_no_others() -> None:
 def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
     error = too_few(Quorum(required=("b",), min_nodes=2), 3, ["a"], {"c": "late", "b": "silent"})
     assert str(error) == (
-        "round 3 can't go on: 1 nodes contributed, expected 2 or more, b among them (b: silent; c: late)"
+        "round 3 can't go on: 1 node contributed, expected 2 or more, b among them (b: silent; c: late)"
     )
     enough = too_few(Quorum(required=("b",), min_nodes=2), 3, ["a", "d"], {"c": "late", "b": "silent"})
     assert str(enough).endswith("(b: silent; c: late). To go on without b: quorum=Quorum(min_nodes=2)")
@@ -85,7 +85,12 @@ def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
     assert error.left_out == {"b": "silent", "c": "late"}
 
 
-def test_required_nodes_are_put_in_words() -> None:
-    assert Quorum().required_words == ""
-    assert Quorum(required="all").required_words == ", every node among them"
-    assert Quorum(required=("a", "b")).required_words == ", a, b among them"
+def test_who_has_to_answer_is_put_in_words() -> None:
+    assert Quorum().words == "1 or more"
+    assert Quorum(required="all").words == "every node"
+    assert Quorum(required=("a",)).words == "a"
+    assert Quorum(required=("a", "b")).words == "a and b"
+    assert Quorum(required=("a", "b", "c"), min_nodes=3).words == "a, b and c"
+    assert Quorum(required=("a", "b"), min_nodes=3).words == "3 or more, a and b among them"
+    assert Quorum(required=tuple("abcdefgh")).words == "a, b, c, d, e and 3 more"
+    assert Quorum(required=tuple("abcdef")).words == "a, b, c, d, e and 1 more"

@@ -253,10 +253,11 @@ def _honest_states() -> list[dict[str, Any]]:
     several = rng.random((40, 3))
     return [
         mean_state(0.5, 10.0),
-        *measure(
-            ["accuracy", "f1", "precision", "recall", "roc_auc", "confusion_matrix"], scores, truth
+        *disclosed(
+            measure(["accuracy", "f1", "precision", "recall", "roc_auc", "confusion_matrix"], scores, truth),
+            0,
         ).values(),
-        *measure(["f1"], np.array(["a", "b"] * 20), np.array(["a", "c"] * 20)).values(),
+        *disclosed(measure(["f1"], np.array(["a", "b"] * 20), np.array(["a", "c"] * 20)), 0).values(),
         *measure(["roc_auc"], several / several.sum(1, keepdims=True), rng.integers(0, 3, 40)).values(),
         *measure(["mse", "mae", "r2", "explained_variance"], numbers, numbers + 1).values(),
     ]
@@ -349,11 +350,70 @@ def test_sketches_of_several_nodes_that_were_made_coarser_add_within_their_error
     assert abs(value(total) - exact) < 0.01
 
 
-@pytest.mark.parametrize(("min_rows", "kept"), [(0, True), (3, True), (4, False)])
-def test_counts_by_label_leave_if_every_label_is_that_of_enough_examples(min_rows: int, kept: bool) -> None:
+@pytest.mark.parametrize(("min_rows", "kept"), [(0, True), (2, True), (3, False), (4, False)])
+def test_counts_by_label_leave_if_every_label_is_that_of_enough_examples_and_found_in_enough(
+    min_rows: int, kept: bool
+) -> None:
     states = measure(["f1", "accuracy"], [0, 0, 1, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1])
-    assert ("f1" in disclosed(states, min_rows)) is kept
-    assert "accuracy" in disclosed(states, min_rows)
+    sent = disclosed(states, min_rows)
+    assert ("f1" in sent) is kept
+    assert "accuracy" in sent
+    if kept:
+        assert odd_state(sent["f1"]) == ""
+        assert value(sent["f1"]) == value(states["f1"])
+
+
+def labels_of_matrix(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return predicted and true labels with this confusion matrix."""
+    pairs = [(found, true) for (true, found), count in np.ndenumerate(matrix) for _ in range(count)]
+    predicted, truth = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return predicted, truth
+
+
+def test_from_f1_precision_and_recall_follows_no_rare_error_that_the_confusion_matrix_would_keep() -> None:
+    """Of 400 matrices counts by label leave only where no kind of error is rare, or as the number of all errors."""
+    rng, whole, joined = np.random.default_rng(7), 0, 0
+    names = ["f1", "precision", "recall", "confusion_matrix"]
+    for _ in range(400):
+        size, least = int(rng.integers(2, 5)), int(rng.integers(2, 9))
+        matrix = rng.choice([0, 1, 4, 9, 12], (size, size)) + np.diag(rng.integers(0, 30, size))
+        if not matrix.any():
+            continue
+        predicted, truth = labels_of_matrix(matrix)
+        half = len(truth) // 2
+        parts = [measure(names, predicted[p], truth[p]) for p in (slice(0, half), slice(half, None))]
+        states = add_all(*parts)
+        sent = disclosed(states, least)
+        assert set(sent) - {"f1", "precision", "recall"} <= {"confusion_matrix"}
+        errors = matrix[~np.eye(size, dtype=bool)]
+        for name in set(sent) - {"confusion_matrix"}:
+            assert odd_state(sent[name]) == ""
+            assert "confusion_matrix" in sent
+            assert value(sent[name]) == pytest.approx(value(states[name]))
+            if sent[name]["counts"] == states[name]["counts"] and not ((errors > 0) & (errors < least)).any():
+                whole += 1
+                continue
+            assert (name, size) == ("f1", 2)
+            assert {(row[1], row[2]) for row in sent[name]["counts"]} == {(int(errors.sum()), 0)}
+            joined += 1
+    assert whole > 30
+    assert joined > 10
+
+
+def test_the_f1_of_several_nodes_is_the_same_where_one_sends_only_the_number_of_its_errors() -> None:
+    matrices = [np.array([[30, 2], [9, 25]]), np.array([[20, 8], [7, 40]])]
+    states = [measure(["f1"], *labels_of_matrix(matrix))["f1"] for matrix in matrices]
+    sent = [disclosed({"f1": state}, 5)["f1"] for state in states]
+    assert sent[0]["counts"] == [[30, 11, 0], [25, 11, 0]]
+    assert sent[1]["counts"] == [[20, 7, 8], [40, 8, 7]]
+    assert value(add(*sent)) == value(add(*states))
+
+
+def test_counts_by_label_that_a_plan_made_itself_leave_only_where_no_rare_error_can_be_in_them() -> None:
+    made = {"kind": "labels", "metric": "recall", "average": "macro", "n": 90, "labels": ["a", "b", "c"]}
+    assert disclosed({"recall": {**made, "counts": [[30, 0, 0]] * 3}}, 5) != {}
+    assert disclosed({"recall": {**made, "counts": [[20, 10, 10]] * 3}}, 5) == {}
+    assert disclosed({"recall": {**made, "counts": [[20, 10, 10]] * 3}}, 0) != {}
 
 
 def test_the_area_of_a_class_of_few_stays_where_the_owner_sets_a_minimum() -> None:

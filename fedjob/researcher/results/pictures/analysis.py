@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.notebooks.plain_tables import number_text
-from fedjob.researcher.results.pictures.figure import BLUE, bare, grid, new_figure, paper
-from fedjob.researcher.results.pictures.survival import draw_survival
+from fedjob.protocols.analytics.survival.breslow import BASELINE, predicted_survival
+from fedjob.researcher.results.pictures.figure import BLUE, bare, grid, new_figure, short_name
+from fedjob.researcher.results.pictures.survival import draw_predicted, draw_survival
 from fedjob.researcher.results.result_summary import COEFFICIENTS, REGRESSIONS, SURVIVAL, p_text
 
 MAX_TERMS = 60
 MAX_PANELS = 12
+MAX_TICKS = 8
+_RATIO_STEPS = (
+    tuple(round(1 + 0.05 * place, 2) for place in range(180)),
+    tuple(round(1 + 0.1 * place, 1) for place in range(90)),
+    (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 3.0),
+    (1.0,),
+)
+"""Ratios of one power of ten that an axis may name, the closest first."""
 
 
-def plot_tables(tables: Mapping[str, Any], protocol: str, config: Mapping[str, Any]) -> Any:
-    """Draw what can be drawn of an analysis; see `JobResult.plot`.
+def pictures_of(
+    tables: Mapping[str, Any], value: Any, protocol: str, config: Mapping[str, Any], rows: Any = None
+) -> dict[str, Callable[[], Any]]:
+    """Return the pictures that there are of an analysis, name -> what draws it; the first is the one to show.
+
+    Args:
+        rows: of which a Cox regression predicts the survival; None for the means of all terms.
 
     Raises:
-        SpecError: nothing can.
+        SpecError: there are none.
     """
+    found: dict[str, Callable[[], Any]] = {}
     if protocol in REGRESSIONS and COEFFICIENTS in tables and "low" in tables[COEFFICIENTS]:
-        figure = _forest(tables, protocol)
+        found[COEFFICIENTS] = lambda: _forest(tables, protocol)
+    if BASELINE in tables:
+        found[SURVIVAL] = lambda: draw_predicted(predicted_survival(value, rows), rows, value, config)
     elif SURVIVAL in tables:
-        figure = draw_survival(tables, config)
-    elif "histogram" in tables and len(tables["histogram"]):
-        figure = _histograms(tables["histogram"])
-    else:
+        found[SURVIVAL] = lambda: draw_survival(tables, config)
+    if "histogram" in tables and len(tables["histogram"]):
+        found["histogram"] = lambda: _histograms(tables["histogram"])
+    if not found:
         raise SpecError(
             "nothing to plot: there are pictures of training, of regressions with intervals, of survival and of histograms; "
-            f"this result has {', '.join(tables) or 'no tables'}"
+            f"this result has {', '.join(tables) or 'no tables'}. "
+            'job.plot("participation") draws who took part'
         )
-    return figure
+    return found
 
 
 def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     """Draw each term with its interval, on a logarithmic axis for ratios; the line is that of no effect."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
-
     words = REGRESSIONS[protocol]
     frame = tables[words.table] if words.ratio else tables[COEFFICIENTS]
     frame = frame[frame["term"] != "intercept"].head(MAX_TERMS)
     middle = frame[words.ratio.replace(" ", "_")] if words.ratio else frame["estimate"]
     places = range(len(frame) - 1, -1, -1)
-    figure = new_figure(8.6, 1.3 + 0.34 * len(frame))
-    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [3, 1.7]})
+    names = [short_name(term) for term in frame["term"]]
+    beside_names = 0.085 * max(map(len, names), default=0)
+    figure = new_figure(7.6 + beside_names, 1.3 + 0.34 * len(frame))
+    axis, beside = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": [4.4, 2.9]})
     axis.axvline(1.0 if words.ratio else 0.0, color="0.5", linewidth=1, linestyle="--")
     shown = zip(places, frame["low"], middle, frame["high"], frame["p_value"], strict=True)
     for place, low, value, high, p_value in shown:
@@ -57,19 +79,33 @@ def _forest(tables: Mapping[str, Any], protocol: str) -> Any:
     beside.text(0.0, len(frame) - 0.35, "with 95 % interval", va="bottom", fontsize=9, fontweight="bold")
     beside.text(1.0, len(frame) - 0.35, "p", va="bottom", ha="right", fontsize=9, fontweight="bold")
     beside.set_axis_off()
-    axis.set_yticks(list(places), [str(term) for term in frame["term"]])
+    axis.set_yticks(list(places), names)
     axis.set_ylim(-0.6, len(frame) - 0.4)
     if words.ratio:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(ScalarFormatter())
-        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.minorticks_off()
+        ticks = ratio_ticks(*axis.get_xlim())
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_xlabel(f"{words.ratio or 'coefficient'} with 95 % interval")
     axis.set_title(words.title, fontsize=11, loc="left")
     grid(axis, "x")
     bare(axis, "left")
     axis.tick_params(axis="y", length=0)
     return figure
+
+
+def ratio_ticks(low: float, high: float) -> list[float]:
+    """Return ratios to name on a logarithmic axis from `low` to `high`: 1 among them if it lies there, 8 at most."""
+    if not (0 < low < high < math.inf):
+        return [1.0]
+    for steps in _RATIO_STEPS:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        inside = [float(f"{tick:.6g}") for tick in ticks if low <= tick <= high]
+        if len(inside) <= MAX_TICKS:
+            return inside
+    every = -(-len(inside) // MAX_TICKS)
+    return [tick for tick in inside if round(math.log10(tick)) % every == 0]
 
 
 def _histograms(frame: Any) -> Any:
@@ -88,14 +124,22 @@ def _histograms(frame: Any) -> Any:
         inside = part[np.isfinite(part["low"]) & np.isfinite(part["high"])]
         outside = int(part["count"].sum() - inside["count"].sum())
         widths = inside["high"] - inside["low"]
-        axis.bar(inside["low"], inside["count"], width=widths, align="edge", color=BLUE, edgecolor=paper())
+        left = inside["low"] + 0.02 * widths
+        axis.bar(left, inside["count"], width=0.96 * widths, align="edge", color=BLUE, linewidth=0)
         if len(inside):
             axis.set_xlim(inside["low"].min(), inside["high"].max())
-        groups = ", ".join(f"{key} {label}" for key, label in zip(keys[1:], labels[1:], strict=True))
-        axis.set_title(
-            ", ".join(filter(None, (groups, f"{outside} outside" if outside else ""))), fontsize=10
+        groups = ", ".join(
+            f"{short_name(key)} {short_name(label)}" for key, label in zip(keys[1:], labels[1:], strict=True)
         )
-        axis.set(xlabel=str(labels[0]), ylabel="rows")
+        axis.set_title(
+            ", ".join(
+                filter(
+                    None, (groups, f"{outside} row{'' if outside == 1 else 's'} outside" if outside else "")
+                )
+            ),
+            fontsize=10,
+        )
+        axis.set(xlabel=short_name(labels[0]), ylabel="rows")
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         grid(axis, "y")
         bare(axis)

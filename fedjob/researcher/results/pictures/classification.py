@@ -22,6 +22,7 @@ from fedjob.metrics.score_curves import (
 from fedjob.metrics.states import error, value
 from fedjob.researcher.results.pictures.figure import (
     MAX_LEGEND,
+    MAX_NAME,
     SKY,
     bare,
     grid,
@@ -29,6 +30,7 @@ from fedjob.researcher.results.pictures.figure import (
     legend_beside,
     line_of,
     new_figure,
+    short_name,
 )
 from fedjob.researcher.results.pictures.measured_states import MeasuredStates
 
@@ -58,7 +60,7 @@ def draw_roc(measured: MeasuredStates) -> Any:
         for number, (node, state) in enumerate(measured.nodes.items()):
             curve = roc_of(state["sketches"][place], scale)
             if curve is not None:
-                label = f"{node}: {_area(state)}"
+                label = f"{short_name(node)}: {_area(state)}"
                 line = line_of(number)
                 axis.plot(
                     curve.false_positives, curve.true_positives, linewidth=1, alpha=0.85, label=label, **line
@@ -103,7 +105,7 @@ def draw_calibration(measured: MeasuredStates) -> Any:
                 markersize=4,
                 linewidth=1,
                 alpha=0.85,
-                label=node,
+                label=short_name(node),
                 **line_of(number),
             )
         _reliability(axis, counts, reliability_of(measured.overall["sketches"][place], scale))
@@ -169,7 +171,7 @@ def draw_confusion(measured: MeasuredStates) -> Any:
     shares = np.divide(counts, rows, out=np.zeros(counts.shape), where=rows > 0)
     size, small = max(4.2, 1.6 + 0.62 * len(labels)), len(labels) <= 15
     longest = max(len(str(label)) for label in labels)
-    figure = new_figure(size + 0.9 + 0.07 * min(longest, 30), size)
+    figure = new_figure(size + 0.9 + 0.07 * min(longest, MAX_NAME), size)
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in range(len(labels)):
@@ -180,7 +182,7 @@ def draw_confusion(measured: MeasuredStates) -> Any:
                 axis.text(
                     column, row, text, ha="center", va="center", color=colour, fontsize=9 if small else 6
                 )
-    names = [str(label) if len(str(label)) <= 30 else f"{str(label)[:29]}…" for label in labels]
+    names = [short_name(label) for label in labels]
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if longest > 4 else {}
     axis.set_xticks(range(len(labels)), names, fontsize=9 if small else 7, **slanted)
     axis.set_yticks(range(len(labels)), names, fontsize=9 if small else 7)
@@ -208,7 +210,7 @@ def _panels(
 ) -> tuple[Any, list[Any]]:
     """Return a figure with a panel for each class, with another one below each, and room for names beside."""
     wide, high = min(len(classes), 3), -(-len(classes) // 3)
-    beside = 0.9 + 0.07 * max((len(node) for node in _named(measured)), default=0) + 1.0
+    beside = 0.9 + 0.07 * max((len(short_name(node)) for node in _named(measured)), default=0) + 1.0
     figure = new_figure(width * wide + beside, height * high)
     axes: list[Any] = []
     if below:

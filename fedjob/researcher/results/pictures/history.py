@@ -14,6 +14,7 @@ from fedjob.researcher.results.pictures.figure import (
     legend_beside,
     line_of,
     new_figure,
+    short_name,
 )
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
@@ -45,11 +46,11 @@ def plot_history(rows: Sequence[Measurement], metrics: Sequence[str] | None) -> 
         known = ", ".join(sorted({row.metric for row in rows})) or "nothing"
         raise SpecError(
             f"nothing to plot: asked for {', '.join(metrics or ['all metrics'])}, the history has {known}; further "
-            "pictures are roc, calibration and confusion"
+            "pictures are roc, calibration, confusion, and of the job participation"
         )
     nodes = sorted({row.node for row in rows if row.node != OVERALL})
     wide, high = min(len(panels), 3), -(-len(panels) // 3)
-    beside = 0.9 + 0.07 * max((len(node) for node in nodes[:MAX_LEGEND]), default=0)
+    beside = 0.9 + 0.07 * max((len(short_name(node)) for node in nodes[:MAX_LEGEND]), default=0)
     figure = new_figure(4.2 * wide + beside, max(3.3 * high, 0.9 + 0.18 * min(len(nodes), MAX_LEGEND)))
     axes = figure.subplots(high, wide, squeeze=False).ravel()
     for axis, (metric, title, shifts) in zip(axes, panels, strict=False):
@@ -91,5 +92,5 @@ def _name(figure: Any, axis: Any, nodes: Sequence[str], overall: bool) -> None:
         axis.plot([], [], label=f"{len(nodes)} nodes", **_line(0, len(nodes), overall=False))
     else:
         for place, node in enumerate(nodes):
-            axis.plot([], [], label=node, **_line(place, len(nodes), overall=False))
+            axis.plot([], [], label=short_name(node), **_line(place, len(nodes), overall=False))
     legend_beside(figure, axis)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.errors import SpecError
-from fedjob.researcher.results.pictures.analysis import plot_tables
+from fedjob.common.checks import shown
+from fedjob.common.errors import NotReady, SpecError
+from fedjob.common.lifecycle import HISTORY, State
+from fedjob.protocols.analytics.survival.breslow import BASELINE, need_baseline
+from fedjob.researcher.results.pictures.analysis import pictures_of
 from fedjob.researcher.results.pictures.classification import draw_calibration, draw_confusion, draw_roc
+from fedjob.researcher.results.pictures.figure import saved
 from fedjob.researcher.results.pictures.history import plot_history
 from fedjob.researcher.results.pictures.measured_states import states_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Protocol
 
     from fedjob.researcher.storage.folder import JobFolder
     from fedjob.researcher.storage.measurements import Measurement
+    from fedjob.researcher.storage.record import JobRecord
     from fedjob.researcher.storage.spec import Component
 
     class Measured(Protocol):
@@ -30,6 +36,9 @@ if TYPE_CHECKING:
         @property
         def kind(self) -> str: ...
 
+        @property
+        def value(self) -> Any: ...
+
 
 OF_STATES = {
     "roc": ("roc_auc", "auc", draw_roc),
@@ -39,26 +48,87 @@ OF_STATES = {
 """Name of a picture -> the metric that it needs, the kind of its states, and what draws it."""
 
 
+PARTICIPATION = "participation"
+"""The picture of a job that its result alone does not have."""
+
+
 def picture_of(
     result: Measured,
     folder: JobFolder,
     protocol: Component,
     what: str | Sequence[str] | None,
     round_: int | None,
+    rows: Any,
 ) -> Any:
     """Return the figure; see `JobResult.plot`."""
+    if what == PARTICIPATION:
+        raise SpecError('who took part in which round is drawn by the job: job.plot("participation")')
+    if result.rows or result.kind == "params":
+        if rows is not None:
+            raise SpecError(
+                "rows= is for the survival that a Cox regression predicts, not for what was measured"
+            )
+        return picture_of_measured(result.rows, folder, what, round_)
+    if what == "survival" or rows is not None:
+        need_baseline(result.value, protocol.name)
+    pictures = pictures_of(result.tables, result.value, protocol.name, protocol.config, rows)
+    if what is None:
+        what = "survival" if rows is not None and "survival" in pictures else next(iter(pictures))
+    if round_ is not None:
+        raise SpecError(
+            f"round= is for {', '.join(OF_STATES)}; of this result there are {', '.join(pictures)}"
+        )
+    if rows is not None and (what != "survival" or BASELINE not in result.tables):
+        raise SpecError(
+            f"rows= is for the survival that a Cox regression predicts; of this result there are {', '.join(pictures)}"
+        )
+    if not isinstance(what, str) or what not in pictures:
+        raise SpecError(
+            f"there is no picture {shown(what)} of this result: there are {', '.join(pictures)}, and of the job "
+            f"{PARTICIPATION}"
+        )
+    return pictures[what]()
+
+
+def picture_of_measured(
+    rows: Sequence[Measurement], folder: JobFolder, what: str | Sequence[str] | None, round_: int | None
+) -> Any:
+    """Return the figure of what was measured in rounds: metrics, or what is drawn from their states."""
     if isinstance(what, str) and what in OF_STATES:
         metric, kind, draw = OF_STATES[what]
-        return draw(states_of(folder, result.rows, metric, kind, round_))
+        return draw(states_of(folder, rows, metric, kind, round_))
     if round_ is not None:
         raise SpecError(
             f"round= is for the pictures {', '.join(OF_STATES)}, not for {what or 'metrics over the rounds'}"
         )
-    if result.rows or result.kind == "params":
-        names = [what] if isinstance(what, str) else what
-        return plot_history(result.rows, names)
-    if what is not None:
-        raise SpecError(
-            f"nothing was measured in rounds: this result has one picture, plot() without {what!r}"
-        )
-    return plot_tables(result.tables, protocol.name, protocol.config)
+    return plot_history(rows, [what] if isinstance(what, str) else what)
+
+
+def picture_so_far(
+    folder: JobFolder,
+    record: JobRecord,
+    rows: Sequence[Measurement],
+    what: str | Sequence[str] | None,
+    path: str | Path | None,
+    round_: int | None,
+) -> Any:
+    """Return the figure of what a job without a result has measured so far, saved where a path is given.
+
+    Raises:
+        NotReady: nothing was measured.
+    """
+    if rows:
+        return saved(picture_of_measured(rows, folder, what, round_), path)
+    why = f" ({record.reason}: {record.detail})" if record.reason else ""
+    if record.state in HISTORY:
+        then = "it has no result to draw"
+    elif record.state == State.DRAFT:
+        then = "it has no result to draw yet: job.run() starts it"
+    else:
+        then = "it has no result to draw yet: job.wait() waits for it"
+    raise NotReady(
+        f"{folder.path.name} is {record.state}{why}, and nothing was measured: {then}. "
+        f'job.plot("{PARTICIPATION}") draws who took part once a round is completed',
+        id=folder.path.name,
+        state=record.state,
+    )

@@ -1,4 +1,7 @@
-"""The picture of survival: curves in steps with their intervals, and beneath how many are at risk."""
+"""The picture of survival: curves in steps with their intervals, and beneath how many are at risk.
+
+Of the survival that a Cox regression predicts it is not known how many are at risk: nodes release sums of their risks.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.results.pictures.figure import COLOURS, bare, grid, ink, new_figure
+from fedjob.data.category import category_text
+from fedjob.protocols.analytics.survival.breslow import PREDICTION, rows_of
+from fedjob.researcher.results.pictures.figure import COLOURS, bare, grid, ink, new_figure, short_name
 from fedjob.researcher.results.result_summary import SURVIVAL, p_text
 
 MAX_GROUPS = len(COLOURS)
 """Groups that are drawn: of more, colours can't be told apart and intervals hide each other."""
+
+MAX_NAMED = 5
+"""Columns that name a row."""
 
 COLUMNS = ("time", "at_risk", "events", "censored", "survival", "std_error", "low", "high")
 
@@ -48,12 +56,71 @@ def draw_survival(tables: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     if len(groups) > 1:
         axis.legend(title=_titled(tables), fontsize=9, title_fontsize=9, frameon=False, loc="upper right")
         _make_room(axis, groups)
-    axis.set_xlabel(f"{config.get('duration', 'time')}")
-    axis.set_title(
-        f"Survival to {config.get('event', 'the event')}, 95 % intervals; ticks: last observed", fontsize=10
-    )
+    axis.set_xlabel(short_name(str(config.get("duration", "time"))))
+    axis.set_title(f"{_title(config)}, 95 % intervals; ticks: last observed", fontsize=10)
     _numbers_at_risk(axis, beneath, groups)
     return figure
+
+
+def draw_predicted(frame: Any, rows: Any, value: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    """Draw the survival that a Cox regression predicts, from time 0 on.
+
+    Args:
+        frame: of `predicted_survival`.
+        rows: that it was asked for; None for the means of all terms.
+        value: the result of the regression.
+
+    Raises:
+        SpecError: there are no rows, or more than can be told apart.
+    """
+    import pandas as pd
+
+    parts = [part for _, part in frame.groupby("row", sort=False, dropna=False)]
+    if not 0 < len(parts) <= MAX_GROUPS:
+        raise SpecError(
+            f"a picture has 1 to {MAX_GROUPS} rows, these are {len(parts)}: draw those that you want from "
+            "result.predict_survival(rows)"
+        )
+    names, about = (["at the means of all terms"], "") if rows is None else row_names(rows, value)
+    figure = new_figure(7.2, 4.4)
+    axis = figure.subplots()
+    for part, colour, name in zip(parts, COLOURS, names, strict=False):
+        start = {"time": 0.0, "survival": 1.0, "low": 1.0, "high": 1.0}
+        full = pd.concat([pd.DataFrame([start]), part[list(start)]], ignore_index=True)
+        _steps(axis, full, colour, name)
+    axis.set(ylim=(-0.02, 1.04), ylabel="survival", xlim=(0, None))
+    axis.set_xlabel(short_name(str(config.get("duration", "time"))))
+    grid(axis)
+    bare(axis)
+    if len(parts) > 1 or rows is not None:
+        axis.legend(fontsize=9, frameon=False, loc="upper right", title=about or None, title_fontsize=9)
+        _make_room(axis, [("", part) for part in parts])
+    place = ", at the means of all terms" if rows is None else ""
+    axis.set_title(f"{_title(config)} by a Cox regression{place}, 95 % intervals", fontsize=10)
+    return figure
+
+
+def row_names(rows: Any, value: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return the names of rows, and what they have in common: their labels if these are texts, else what differs."""
+    table = rows_of(rows, value)
+    features = list(value[PREDICTION]["features"])
+    differ = [name for name in features if table[name].nunique() > 1] or features
+    same = [name for name in features if name not in differ]
+    about = _in_words(table.iloc[0], same) if same else ""
+    if all(isinstance(label, str) for label in table.index):
+        return [short_name(label) for label in table.index], about
+    return [_in_words(row, differ) for _, row in table.iterrows()], about
+
+
+def _in_words(row: Any, names: Sequence[str]) -> str:
+    shown = ", ".join(
+        f"{short_name(name)} {short_name(category_text(row[name]))}" for name in names[:MAX_NAMED]
+    )
+    return shown + (", …" if len(names) > MAX_NAMED else "")
+
+
+def _title(config: Mapping[str, Any]) -> str:
+    return f"Survival ({short_name(str(config.get('event', 'the event')))} is the event)"
 
 
 def _groups(frame: Any) -> list[tuple[str, Any]]:
@@ -64,11 +131,26 @@ def _groups(frame: Any) -> list[tuple[str, Any]]:
     found = []
     for labels, part in frame.groupby(keys, sort=False, dropna=False):
         named = labels if isinstance(labels, tuple) else (labels,)
-        found.append((", ".join(f"{key} {label}" for key, label in zip(keys, named, strict=True)), part))
+        found.append(
+            (
+                ", ".join(
+                    f"{short_name(key)} {short_name(label)}" for key, label in zip(keys, named, strict=True)
+                ),
+                part,
+            )
+        )
     return found
 
 
 def _curve(axis: Any, part: Any, colour: str, name: str) -> None:
+    _steps(axis, part, colour, name)
+    left = part["censored"].to_numpy() > 0
+    time, survival = part["time"].to_numpy(dtype=float), part["survival"].to_numpy(dtype=float)
+    axis.plot(time[left], survival[left], linestyle="", marker="|", markersize=6, color=colour)
+
+
+def _steps(axis: Any, part: Any, colour: str, name: str) -> None:
+    """Draw a curve with its interval."""
     time, survival = part["time"].to_numpy(dtype=float), part["survival"].to_numpy(dtype=float)
     axis.step(time, survival, where="post", color=colour, linewidth=2, label=name)
     axis.fill_between(
@@ -80,8 +162,6 @@ def _curve(axis: Any, part: Any, colour: str, name: str) -> None:
         alpha=0.15,
         linewidth=0,
     )
-    left = part["censored"].to_numpy() > 0
-    axis.plot(time[left], survival[left], linestyle="", marker="|", markersize=6, color=colour)
 
 
 def _titled(tables: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.researcher.results.pictures.analysis import plot_tables
+from fedjob.researcher.results.pictures.analysis import pictures_of, ratio_ticks
 from fedjob.researcher.results.result_summary import metrics_table, p_text, ratio_table, report_of, tables_of
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
@@ -147,7 +147,8 @@ def test_the_last_metrics_have_a_row_for_each_node_and_all_nodes_last() -> None:
 
 
 def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> None:
-    figure = plot_tables(tables_of(VALUE, "logistic_regression"), "logistic_regression", {})
+    tables = tables_of(VALUE, "logistic_regression")
+    figure = pictures_of(tables, VALUE, "logistic_regression", {})["coefficients"]()
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["age", "sex"]
     assert axis.get_xscale() == "log"
@@ -160,9 +161,20 @@ def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> Non
             "count": [4, 5, 6],
         }
     )
-    panels = plot_tables({"histogram": bins}, "statistics", {}).axes
-    assert [panel.get_title() for panel in panels] == ["sex 0", "sex 1, 6 outside"]
+    panels = pictures_of({"histogram": bins}, {}, "statistics", {})["histogram"]().axes
+    assert [panel.get_title() for panel in panels] == ["sex 0", "sex 1, 6 rows outside"]
     assert [panel.get_xlabel() for panel in panels] == ["age", "age"]
     assert [patch.get_height() for patch in panels[0].patches] == [4, 5]
     with pytest.raises(SpecError, match="nothing to plot"):
-        plot_tables({}, "function", {})
+        pictures_of({}, {}, "function", {})
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.5, 1.5), (0.9, 1.1), (0.97, 1.04), (0.01, 40.0), (1.2, 3.0), (1e-9, 1e12), (0.999, 1.001)],
+)
+def test_an_axis_of_ratios_names_some_and_not_too_many(low: float, high: float) -> None:
+    ticks = ratio_ticks(low, high)
+    assert 1 <= len(ticks) <= 8
+    assert all(low <= tick <= high for tick in ticks)
+    assert (1.0 in ticks) == (low <= 1 <= high)
