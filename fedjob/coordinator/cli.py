@@ -14,6 +14,7 @@ import click
 from fedjob.common.console import HomeFolder, json_option, print_json, show_rows
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fedjob.coordinator.exchange import Exchange
     from fedjob.coordinator.signing import Proposal, SignerFolder
     from fedjob.identity.statements.pin import Pin
+    from fedjob.identity.statements.signed import Signed
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -218,7 +220,8 @@ def _sign(
             home=home, hub=hub, tls_ca=tls_ca, proxy=proxy, key=opened[0], federation=known.keys.federation
         )
     )
-    found = ToSign.of_plain(way.fetch())
+    with still_going_on("asking the hub"):
+        found = ToSign.of_plain(way.fetch())
     proposal = propose(known, found, wishes, time.time(), anew=anew)
     _show_proposal(proposal)
     if not yes and not click.confirm("sign this roster?", default=False):
@@ -226,7 +229,7 @@ def _sign(
     signed = add_signatures(proposal, opened)
     if len(signed.signers(proposal.base.keys.keys)) >= proposal.base.keys.threshold:
         folder.keep(proposal.base.with_roster(signed, time.time()))
-    click.echo(way.put("roster", signed))
+    click.echo(_put(way, "roster", signed))
 
 
 def _show_proposal(proposal: Proposal) -> None:
@@ -306,7 +309,7 @@ def rotate(
     way = exchange_of(
         home=None, hub=hub, tls_ca=tls_ca, proxy=proxy, key=old[0], federation=known.keys.federation
     )
-    click.echo(way.put("keys", signed))
+    click.echo(_put(way, "keys", signed))
     folder.keep(replace(known, keys=after))
     write_atomic(folder.path, after.dump(), mode=0o666)
     click.echo(f"{', '.join(map(str, paths))}: the keys from now on; the key to compare: {after.fingerprint}")
@@ -325,7 +328,8 @@ def new_key(home: Path) -> None:
     from fedjob.coordinator.new_keys import give_new_keys
     from fedjob.identity.statements.federation_keys import fingerprint_of
 
-    party, before, after = give_new_keys(home)
+    with still_going_on("asking the hub"):
+        party, before, after = give_new_keys(home)
     click.echo(f"{party} has key {fingerprint_of(after)} instead of {fingerprint_of(before)}")
     click.echo(
         "what was granted to the key before is asked for again; a node that runs is started again: fedjob node start"
@@ -410,7 +414,8 @@ def verify(home: Path | None, federation: Path | None, source: Path | None) -> N
     elif home is not None:
         membership = load_membership(home)
         pinned = PinnedRoster(home, membership, pin.keys)
-        pinned.fetch()
+        with still_going_on("asking the hub"):
+            pinned.fetch()
         pin = pinned.pin
     if text := pin.expired(time.time()):
         raise FedjobError(text)
@@ -439,7 +444,8 @@ def fetch(file: Path, home: Path) -> None:
     from fedjob.coordinator.exchange import ToSign, exchange_of, write_file
 
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
-    plain = way.fetch()
+    with still_going_on("asking the hub"):
+        plain = way.fetch()
     ToSign.of_plain(plain)
     write_file(file, plain)
     click.echo(
@@ -470,7 +476,12 @@ def publish(file: Path, home: Path) -> None:
             f"{file} has no roster that was signed: run `fedjob federation sign --in {file} --out SIGNED`"
         )
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
-    click.echo(way.put("roster", found.draft))
+    click.echo(_put(way, "roster", found.draft))
+
+
+def _put(way: Exchange, kind: str, signed: Signed) -> str:
+    with still_going_on("asking the hub"):
+        return way.put(kind, signed)
 
 
 def _pin_of(home: Path | None, federation: Path | None) -> Pin:

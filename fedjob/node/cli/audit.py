@@ -132,7 +132,7 @@ def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> N
             num_records = chain.verify()
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already: choose another name, or --force to replace it")
-        with by_users_umask():
+        with by_users_umask(), still_going_on(f"writing {file}"):
             write_atomic(file, _exported(chain.records(), file.suffix == ".csv"), mode=0o666)
         click.echo(f"{num_records} records, unbroken, written to {file}; head {chain.head()[1]}")
 
