@@ -57,7 +57,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.IntRange(1, 400),
         default=90,
         show_default=True,
-        help="For which the roster is valid.",
+        help="Number of days for which the roster is valid.",
     ),
     click.option("--anew", is_flag=True, help="Make a new draft, even where others have signed one."),
     click.option("--yes", is_flag=True, help="Sign without a question."),
@@ -80,7 +80,9 @@ def federation() -> None:
 @click.option(
     "--keys", "num_keys", type=click.IntRange(1, 16), default=1, show_default=True, help="Number of keys."
 )
-@click.option("--threshold", type=click.IntRange(1, 16), help="Of them that have to sign.  [default: all]")
+@click.option(
+    "--threshold", type=click.IntRange(1, 16), help="Number of them that have to sign.  [default: all]"
+)
 @click.option(
     "--contact", default="", help="Whom parties ask for a signature, such as a name and an address."
 )
@@ -91,7 +93,7 @@ def federation() -> None:
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="For the files.  [default: here]",
+    help="Folder for the files.  [default: here]",
 )
 @click.option(
     "--passphrase-file",
@@ -249,13 +251,20 @@ def _show_proposal(proposal: Proposal) -> None:
 
 @federation.command()
 @click.option(
-    "--key", "keys", type=_FILE, multiple=True, required=True, help="A key of now; as many as have to sign."
+    "--key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="A present key; give as many as have to sign.",
 )
 @click.option(
     "--keys", "num_keys", type=click.IntRange(1, 16), default=1, show_default=True, help="Number of new keys."
 )
 @click.option(
-    "--threshold", type=click.IntRange(1, 16), help="Of the new keys that have to sign.  [default: all]"
+    "--threshold",
+    type=click.IntRange(1, 16),
+    help="Number of the new keys that have to sign.  [default: all]",
 )
 @click.option(
     "--federation", type=_FILE, help="The .federation file.  [default: the only one beside the key]"
@@ -280,7 +289,7 @@ def rotate(
     proxy: str,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards.
+    """Replace the federation's keys by new ones, signed with the present ones; sign a roster with the new ones then.
 
     \b
     fedjob federation rotate --key heart.key --hub https://hub.example.org:8844
@@ -319,7 +328,7 @@ def rotate(
 @federation.command("new-key")
 @click.option("--home", type=HomeFolder(), required=True, help="Home of the node or researcher.")
 def new_key(home: Path) -> None:
-    """Give the party of a home new keys, signed with those before; the others accept them by that.
+    """Give the party of a home new keys, signed with its present ones, so that the others accept them.
 
     \b
     fedjob federation new-key --home ~/.fedjob/node

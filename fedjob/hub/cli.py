@@ -145,7 +145,7 @@ def hub() -> None:
 @click.option(
     "--federation",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
+    help="The .federation file with the keys that sign the roster; the home keeps it, so give it once.",
 )
 @click.option(
     "--log-format",
@@ -153,7 +153,7 @@ def hub() -> None:
     default="text",
     envvar="FEDJOB_LOG_FORMAT",
     show_default=True,
-    help="Of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
+    help="Format of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
 )
 @click.option(
     "--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Where to log.  [default: stderr]"
@@ -425,7 +425,13 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 @hub.command()
 @click.argument("party", type=_PARTY)
 @home_option
-@click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(["node", "researcher"]),
+    default="node",
+    show_default=True,
+    help="What the party is.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -440,7 +446,7 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 def invite(
     party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
 ) -> None:
-    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster.
+    """Write a one-time invitation for PARTY to a file, with the keys that sign the federation's roster.
 
     \b
     fedjob hub invite clinic-1

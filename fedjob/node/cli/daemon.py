@@ -106,7 +106,7 @@ def init(
 @click.option(
     "--log-format",
     type=click.Choice(LOG_FORMATS),
-    help="Of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
+    help="Format of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
 )
 @click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."

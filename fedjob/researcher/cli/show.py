@@ -100,7 +100,7 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @HOME
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Show a job's spec and record.
+    """Show how a job is defined, where it stands and who took part.
 
     \b
     fedjob job show heart

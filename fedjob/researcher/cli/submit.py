@@ -37,7 +37,7 @@ _STRICT = click.option(
 @click.option(
     "--log-format",
     type=click.Choice(LOG_FORMATS),
-    help="Of the job's runner.log; json: one object a line.  [default: the home's setting log_format]",
+    help="Format of the job's runner.log; json: one object a line.  [default: the home's setting log_format]",
 )
 @json_option
 def submit(
