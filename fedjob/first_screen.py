@@ -193,7 +193,7 @@ def _of_researcher(home: HomeState) -> Iterator[Step]:
     if state == State.COMPLETED:
         yield f"the last result is of {name}", f"fedjob job result {_word(name)}"
     elif state:
-        yield f"the last job to end, {name}, is {state}", f"fedjob job why {_word(name)}"
+        yield f"the last job that ended, {name}, is {state}", f"fedjob job why {_word(name)}"
     if not home.party:
         yield "it is in no federation yet", "fedjob init --id NAME --invite FILE"
     else:
@@ -201,8 +201,10 @@ def _of_researcher(home: HomeState) -> Iterator[Step]:
     if not home.jobs:
         yield "write a script that trains as it is", "fedjob new heart.py"
         yield "start it as a job", "fedjob job submit heart.py"
-    elif drafts := home.jobs.get(State.DRAFT, ()):
+        return
+    if drafts := home.jobs.get(State.DRAFT, ()):
         yield f"{_jobs(drafts)} not submitted", "fedjob job list --state draft"
+    yield "look at the jobs in a browser", "fedjob page"
 
 
 def _jobs(names: Sequence[str]) -> str:
