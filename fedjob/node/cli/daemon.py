@@ -321,6 +321,7 @@ def status(home: NodeHome, as_json: bool) -> None:
 
 
 def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
+    from fedjob.identity.statements.federation_keys import fingerprint_of
     from fedjob.node.daemon.connection_watch import TWIN_TEXT
     from fedjob.node.owner.node_state import SANDBOXES
 
@@ -337,6 +338,7 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
+    click.echo(f"key       {fingerprint_of(facts['key'])}")
     click.echo(f"trust     {facts['roster']['trust'].removeprefix('trust ')}")
     for text in filter(None, (facts["roster"]["waiting"], facts["roster"]["trouble"])):
         click.echo(f"          {text}")
