@@ -12,7 +12,7 @@ import click
 
 from fedjob._version import __version__
 from fedjob.common.checks import printable
-from fedjob.common.console import show_step
+from fedjob.common.console import show_steps
 from fedjob.common.errors import FedjobError
 from fedjob.common.files import is_locked
 from fedjob.common.lifecycle import ACTIVE, State
@@ -63,8 +63,7 @@ def show_first_screen() -> None:
     column = max(width_of(text) for _, steps in sections for text, command in steps if command) + 4
     for title, steps in sections:
         click.secho(printable(title), bold=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
-        for text, command in steps:
-            show_step(text, command, column)
+        show_steps(steps, column)
         click.echo("")
     click.echo("all commands: fedjob --help; each has examples: fedjob COMMAND --help")
 
