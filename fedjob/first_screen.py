@@ -12,7 +12,7 @@ import click
 
 from fedjob._version import __version__
 from fedjob.common.checks import printable
-from fedjob.common.console import show_step
+from fedjob.common.console import show_steps
 from fedjob.common.errors import FedjobError
 from fedjob.common.files import is_locked
 from fedjob.common.lifecycle import ACTIVE, State
@@ -63,8 +63,7 @@ def show_first_screen() -> None:
     column = max(width_of(text) for _, steps in sections for text, command in steps if command) + 4
     for title, steps in sections:
         click.secho(printable(title), bold=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
-        for text, command in steps:
-            show_step(text, command, column)
+        show_steps(steps, column)
         click.echo("")
     click.echo("all commands: fedjob --help; each has examples: fedjob COMMAND --help")
 
@@ -193,7 +192,7 @@ def _of_researcher(home: HomeState) -> Iterator[Step]:
     if state == State.COMPLETED:
         yield f"the last result is of {name}", f"fedjob job result {_word(name)}"
     elif state:
-        yield f"the last job to end, {name}, is {state}", f"fedjob job why {_word(name)}"
+        yield f"the last job that ended, {name}, is {state}", f"fedjob job why {_word(name)}"
     if not home.party:
         yield "it is in no federation yet", "fedjob init --id NAME --invite FILE"
     else:
@@ -201,8 +200,10 @@ def _of_researcher(home: HomeState) -> Iterator[Step]:
     if not home.jobs:
         yield "write a script that trains as it is", "fedjob new heart.py"
         yield "start it as a job", "fedjob job submit heart.py"
-    elif drafts := home.jobs.get(State.DRAFT, ()):
+        return
+    if drafts := home.jobs.get(State.DRAFT, ()):
         yield f"{_jobs(drafts)} not submitted", "fedjob job list --state draft"
+    yield "look at the jobs in a browser", "fedjob page"
 
 
 def _jobs(names: Sequence[str]) -> str:

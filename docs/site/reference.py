@@ -166,7 +166,7 @@ def commands() -> str:
 
 
 def _commands(command: click.Command, path: str, depth: int) -> Iterator[str]:
-    context = click.Context(command, info_name=path, color=False, terminal_width=96)
+    context = click.Context(command, info_name=path, color=False, terminal_width=76)
     if depth > 1:
         yield f"{'#' * min(depth, 3)} {path}"
     yield f"```text\n{command.get_help(context)}\n```"

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import sys
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -269,20 +269,24 @@ def show_fact(name: str, value: str, column: int) -> None:
         click.echo(f"{'' if number else name:<{column}}{painted(line, colour)}")
 
 
-def show_step(text: str, command: str, column: int) -> None:
-    """Print what there is to do, and the command for it: beside it, or below it where a terminal is narrow.
+def show_steps(steps: Iterable[tuple[str, str]], column: int) -> None:
+    """Print what there is to do, and the command for each: beside it, or below it where a terminal is too narrow for one.
 
     Args:
-        column: in which the command begins.
+        steps: text and command; a text that comes without a command is wrapped.
+        column: in which the commands begin.
     """
-    line, command = f"  {printable(text)}", printable(command)
+    shown = [(printable(text), printable(command)) for text, command in steps]
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    if room is not None and column + width_of(command) > room:
-        click.echo("\n".join(wrapped(line.strip(), room - 2)))
+    is_below = room is not None and any(column + width_of(command) > room for _, command in shown)
+    for text, command in shown:
+        if command and not is_below:
+            click.echo(f"  {text}{' ' * (column - 2 - width_of(text))}{command}")
+            continue
+        for line in [text] if room is None else wrapped(text, room - 2):
+            click.echo(f"  {line}")
         if command:
             click.echo(f"      {command}")
-        return
-    click.echo(f"{line}{' ' * (column - width_of(line))}{command}".rstrip())
 
 
 def size(num_bytes: int) -> str:

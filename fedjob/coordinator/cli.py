@@ -14,6 +14,7 @@ import click
 from fedjob.common.console import HomeFolder, json_option, print_json, show_rows
 from fedjob.common.errors import ConfigError, DecodeError, FedjobError, SpecError
 from fedjob.common.files import write_atomic
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fedjob.coordinator.exchange import Exchange
     from fedjob.coordinator.signing import Proposal, SignerFolder
     from fedjob.identity.statements.pin import Pin
+    from fedjob.identity.statements.signed import Signed
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -55,7 +57,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.IntRange(1, 400),
         default=90,
         show_default=True,
-        help="For which the roster is valid.",
+        help="Number of days for which the roster is valid.",
     ),
     click.option("--anew", is_flag=True, help="Make a new draft, even where others have signed one."),
     click.option("--yes", is_flag=True, help="Sign without a question."),
@@ -78,7 +80,9 @@ def federation() -> None:
 @click.option(
     "--keys", "num_keys", type=click.IntRange(1, 16), default=1, show_default=True, help="Number of keys."
 )
-@click.option("--threshold", type=click.IntRange(1, 16), help="Of them that have to sign.  [default: all]")
+@click.option(
+    "--threshold", type=click.IntRange(1, 16), help="Number of them that have to sign.  [default: all]"
+)
 @click.option(
     "--contact", default="", help="Whom parties ask for a signature, such as a name and an address."
 )
@@ -89,7 +93,7 @@ def federation() -> None:
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="For the files.  [default: here]",
+    help="Folder for the files.  [default: here]",
 )
 @click.option(
     "--passphrase-file",
@@ -218,7 +222,8 @@ def _sign(
             home=home, hub=hub, tls_ca=tls_ca, proxy=proxy, key=opened[0], federation=known.keys.federation
         )
     )
-    found = ToSign.of_plain(way.fetch())
+    with still_going_on("asking the hub"):
+        found = ToSign.of_plain(way.fetch())
     proposal = propose(known, found, wishes, time.time(), anew=anew)
     _show_proposal(proposal)
     if not yes and not click.confirm("sign this roster?", default=False):
@@ -226,7 +231,7 @@ def _sign(
     signed = add_signatures(proposal, opened)
     if len(signed.signers(proposal.base.keys.keys)) >= proposal.base.keys.threshold:
         folder.keep(proposal.base.with_roster(signed, time.time()))
-    click.echo(way.put("roster", signed))
+    click.echo(_put(way, "roster", signed))
 
 
 def _show_proposal(proposal: Proposal) -> None:
@@ -246,13 +251,20 @@ def _show_proposal(proposal: Proposal) -> None:
 
 @federation.command()
 @click.option(
-    "--key", "keys", type=_FILE, multiple=True, required=True, help="A key of now; as many as have to sign."
+    "--key",
+    "keys",
+    type=_FILE,
+    multiple=True,
+    required=True,
+    help="A present key; give as many as have to sign.",
 )
 @click.option(
     "--keys", "num_keys", type=click.IntRange(1, 16), default=1, show_default=True, help="Number of new keys."
 )
 @click.option(
-    "--threshold", type=click.IntRange(1, 16), help="Of the new keys that have to sign.  [default: all]"
+    "--threshold",
+    type=click.IntRange(1, 16),
+    help="Number of the new keys that have to sign.  [default: all]",
 )
 @click.option(
     "--federation", type=_FILE, help="The .federation file.  [default: the only one beside the key]"
@@ -277,7 +289,7 @@ def rotate(
     proxy: str,
     passphrases: tuple[Path, ...],
 ) -> None:
-    """Put other keys in the place of the federation's, signed with those of now; sign a roster with them afterwards.
+    """Replace the federation's keys by new ones, signed with the present ones; sign a roster with the new ones then.
 
     \b
     fedjob federation rotate --key heart.key --hub https://hub.example.org:8844
@@ -306,7 +318,7 @@ def rotate(
     way = exchange_of(
         home=None, hub=hub, tls_ca=tls_ca, proxy=proxy, key=old[0], federation=known.keys.federation
     )
-    click.echo(way.put("keys", signed))
+    click.echo(_put(way, "keys", signed))
     folder.keep(replace(known, keys=after))
     write_atomic(folder.path, after.dump(), mode=0o666)
     click.echo(f"{', '.join(map(str, paths))}: the keys from now on; the key to compare: {after.fingerprint}")
@@ -316,7 +328,7 @@ def rotate(
 @federation.command("new-key")
 @click.option("--home", type=HomeFolder(), required=True, help="Home of the node or researcher.")
 def new_key(home: Path) -> None:
-    """Give the party of a home new keys, signed with those before; the others accept them by that.
+    """Give the party of a home new keys, signed with its present ones, so that the others accept them.
 
     \b
     fedjob federation new-key --home ~/.fedjob/node
@@ -325,7 +337,8 @@ def new_key(home: Path) -> None:
     from fedjob.coordinator.new_keys import give_new_keys
     from fedjob.identity.statements.federation_keys import fingerprint_of
 
-    party, before, after = give_new_keys(home)
+    with still_going_on("asking the hub"):
+        party, before, after = give_new_keys(home)
     click.echo(f"{party} has key {fingerprint_of(after)} instead of {fingerprint_of(before)}")
     click.echo(
         "what was granted to the key before is asked for again; a node that runs is started again: fedjob node start"
@@ -410,7 +423,8 @@ def verify(home: Path | None, federation: Path | None, source: Path | None) -> N
     elif home is not None:
         membership = load_membership(home)
         pinned = PinnedRoster(home, membership, pin.keys)
-        pinned.fetch()
+        with still_going_on("asking the hub"):
+            pinned.fetch()
         pin = pinned.pin
     if text := pin.expired(time.time()):
         raise FedjobError(text)
@@ -439,7 +453,8 @@ def fetch(file: Path, home: Path) -> None:
     from fedjob.coordinator.exchange import ToSign, exchange_of, write_file
 
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
-    plain = way.fetch()
+    with still_going_on("asking the hub"):
+        plain = way.fetch()
     ToSign.of_plain(plain)
     write_file(file, plain)
     click.echo(
@@ -470,7 +485,12 @@ def publish(file: Path, home: Path) -> None:
             f"{file} has no roster that was signed: run `fedjob federation sign --in {file} --out SIGNED`"
         )
     way = exchange_of(home=home, hub=None, tls_ca=None, proxy="", key=None, federation="")
-    click.echo(way.put("roster", found.draft))
+    click.echo(_put(way, "roster", found.draft))
+
+
+def _put(way: Exchange, kind: str, signed: Signed) -> str:
+    with still_going_on("asking the hub"):
+        return way.put(kind, signed)
 
 
 def _pin_of(home: Path | None, federation: Path | None) -> Pin:

@@ -61,8 +61,12 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
-@click.option("--nodes", "num_nodes", type=click.IntRange(1, 32), default=4, show_default=True)
-@click.option("--rounds", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option(
+    "--nodes", "num_nodes", type=click.IntRange(1, 32), default=4, show_default=True, help="Number of nodes."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=10, show_default=True, help="Number of rounds."
+)
 @click.option("--alpha", type=click.FloatRange(0.01, 1000), default=ALPHA, show_default=True,
               help="How alike the nodes' data are; the smaller, the more uneven.")  # fmt: skip
 @click.option(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.terminal.colours import BUSY, rich_style
+
 if TYPE_CHECKING:
     from fedjob.demo.data import Shares
 
@@ -38,7 +40,7 @@ def comparison(marks: Marks, num_rows: Mapping[str, int]) -> Any:
             f"{last['loss']:.2f}",
             f"{last['accuracy']:.1%}",
             "█" * round(24 * last["accuracy"]),
-            style="bold cyan" if who == FEDERATED else None,
+            style=f"bold {rich_style(BUSY)}" if who == FEDERATED else None,
         )
     return table
 

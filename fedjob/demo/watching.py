@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.terminal.colours import BUSY, rich_style
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 
@@ -105,7 +106,7 @@ class RoundDisplay(Hook):
 
         table = Table(box=None, header_style="bold", padding=(0, 1))
         table.add_column("round", justify="right")
-        table.add_column("all nodes", justify="right", style="bold cyan")
+        table.add_column("all nodes", justify="right", style=f"bold {rich_style(BUSY)}")
         for node in self._nodes:
             table.add_column(node, justify="right")
         return table

@@ -114,8 +114,8 @@ def private_work(
     check_mechanism(wanted.protocol, dp)
     if dp.delta * num_rows >= 1:
         raise SpecError(
-            f"a delta of {dp.delta:g} would let one of {num_rows} records be told: ask for less than one by the number of "
-            "records, such as delta=1e-5"
+            f"a delta of {dp.delta:g} would let one of {num_rows} records be told: ask for less than 1 divided by their "
+            "number, such as delta=1e-5"
         )
     if wanted.protocol == STATISTICS:
         return _statistics(wanted, dp, num_rows, step)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from fedjob.common.console import HomeFolder, show_fact, show_rows
+from fedjob.common.console import HomeFolder, show_fact, show_rows, size
 from fedjob.common.errors import ConfigError, FedjobError, SpecError
 from fedjob.common.network.addresses import EVERY_ADDRESS
 from fedjob.common.telemetry.logs import LOG_FORMATS, RotatedFile, formatter_of
@@ -142,7 +145,7 @@ def hub() -> None:
 @click.option(
     "--federation",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The .federation file of who signs the roster; kept in the home, so that it is given once.",
+    help="The .federation file with the keys that sign the roster; the home keeps it, so give it once.",
 )
 @click.option(
     "--log-format",
@@ -150,7 +153,7 @@ def hub() -> None:
     default="text",
     envvar="FEDJOB_LOG_FORMAT",
     show_default=True,
-    help="Of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
+    help="Format of the log; json: one object a line. Or the variable FEDJOB_LOG_FORMAT.",
 )
 @click.option(
     "--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Where to log.  [default: stderr]"
@@ -221,9 +224,24 @@ def start(
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Hub(settings, _say_ready).run(stop)
+        with _starting() as say_ready:
+            await Hub(settings, say_ready).run(stop)
 
     asyncio.run(run())
+
+
+@contextmanager
+def _starting() -> Iterator[Callable[[Running, Accounts], None]]:
+    """Show in a terminal that the hub starts; give what takes that away and says that it is ready."""
+    with ExitStack() as sign:
+        if sys.stderr.isatty():
+            sign.enter_context(still_going_on("starting the hub and its broker"))
+
+        def say_ready(running: Running, accounts: Accounts) -> None:
+            sign.close()
+            _say_ready(running, accounts)
+
+        yield say_ready
 
 
 def _log_to(format_: str, file: Path | None, max_bytes: int, num_old: int) -> None:
@@ -307,14 +325,14 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     where = _existing(home)
     limits = HubLimits.load(where.folder)
     with _ledger(where) as ledger:
-        count, size = _objects(ledger)
+        count, num_bytes = _objects(ledger)
         facts: dict[str, Any] = {
             "home": str(where.folder),
             "federation": ledger.federation,
             "parties": _count(ledger, "SELECT count(*) FROM parties WHERE NOT revoked"),
             "jobs": _count(ledger, "SELECT count(DISTINCT job) FROM leases"),
             "objects": count,
-            "size_bytes": size,
+            "size_bytes": num_bytes,
             **RosterBook(ledger).facts(Parties(ledger, limits).all()),
         }
     running = where.running()
@@ -331,6 +349,8 @@ def status(home: Path | None, with_limits: bool, as_json: bool) -> None:
     else:
         changed = ", ".join(f"{name} = {value}" for name, value in limits.changed().items())
         facts["limits"] = changed or "the defaults (--limits shows them)"
+        facts["running"] = "yes" if running is not None else "no"
+        facts["objects"] = f"{count}, {size(facts.pop('size_bytes'))}"
         for name, value in facts.items():
             show_fact(name.replace("_", " "), str(value), 13)
         if with_limits:
@@ -380,23 +400,38 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
         bucket_login = bucket_login or (Path(running.storage_login) if running.storage_login else None)
     bucket = _open_bucket(storage, bucket_login)
     where = HubHome(where.folder, Path(storage) if storage and bucket is None else None)
-    with _ledger(where) as ledger:
+    with still_going_on("removing what no job holds"), _ledger(where) as ledger:
         swept = ObjectStore(where.storage, ledger, HubLimits.load(where.folder), bucket=bucket).sweep()
     if as_json:
         from dataclasses import asdict
 
         click.echo(json.dumps(asdict(swept)))
     else:
-        click.echo(
-            f"removed {swept.num_jobs} jobs, {swept.num_objects} objects, {swept.num_files} stray files: "
-            f"{swept.freed_bytes / 1e6:.1f} MB"
-        )
+        removed = [
+            f"{number} {what}{'' if number == 1 else 's'}"
+            for number, what in (
+                (swept.num_jobs, "job"),
+                (swept.num_objects, "object"),
+                (swept.num_files, "stray file"),
+            )
+            if number
+        ]
+        if removed:
+            click.echo(f"removed {', '.join(removed)}: {size(swept.freed_bytes)}")
+        else:
+            click.echo("there was nothing to remove")
 
 
 @hub.command()
 @click.argument("party", type=_PARTY)
 @home_option
-@click.option("--role", type=click.Choice(["node", "researcher"]), default="node", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(["node", "researcher"]),
+    default="node",
+    show_default=True,
+    help="What the party is.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -411,7 +446,7 @@ def gc(home: Path | None, storage: str | None, bucket_login: Path | None, as_jso
 def invite(
     party: str, home: Path | None, role: str, out: Path | None, url: str | None, tls_ca: Path | None
 ) -> None:
-    """Write a one-time invitation for PARTY to a file; it carries who signs the federation's roster.
+    """Write a one-time invitation for PARTY to a file, with the keys that sign the federation's roster.
 
     \b
     fedjob hub invite clinic-1
@@ -489,7 +524,6 @@ def hub_backup(file: Path, home: Path | None, storage: Path | None) -> None:
     \b
     fedjob hub backup hub.backup
     """
-    from fedjob.common.console import size
     from fedjob.identity.home_backup import back_up
     from fedjob.identity.loopback import SECRET_NAME
 
@@ -525,14 +559,15 @@ def hub_restore(file: Path, home: Path | None, storage: str | None, bucket_login
     from fedjob.identity.home_backup import restore
 
     bucket = _open_bucket(storage, bucket_login)
-    if bucket is not None:
-        bucket.check()
-    elif storage is not None:
+    if bucket is None and storage is not None:
         raise SpecError("--storage of restore is for s3://...: a folder's objects are in the backup")
     folder = _home(home)
     with still_going_on(f"reading {file}"):
+        if bucket is not None:
+            bucket.check()
         made = restore(folder, file, role="hub")
-    num_lost = _drop_lost_objects(folder, bucket)
+    with still_going_on("looking for the objects"):
+        num_lost = _drop_lost_objects(folder, bucket)
     lost = f"; {num_lost} objects that it did not hold are forgotten" if num_lost else ""
     click.echo(f"{folder}: the hub as of {when(made.created)}{lost}. Next: fedjob hub start --home {folder}")
 

@@ -132,7 +132,7 @@ class HubSettings:
         if self.tls_in_front:
             return "a signature of each request: a web server before the hub ends TLS"
         where = "on loopback" if is_loopback(self.host) else "over the network, --insecure"
-        return f"tokens alone: no TLS {where}; who reads one, or is told one, can use it"
+        return f"tokens alone: no TLS {where}; whoever reads or copies one can use it"
 
     def check(self) -> HubSettings:
         """Return itself if a hub may run like that.

@@ -6,10 +6,11 @@ import csv
 import io
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fedjob.common.errors import DecodeError
+from fedjob.common.terminal.times import when
 
 MAX_JOBS = 1000
 """Largest number of jobs counted at a time; the one without traffic for longest is forgotten."""
@@ -37,8 +38,8 @@ class Tally:
     count: int = 0
     bytes: int = 0
     max_bytes: int = 0
-    first: float = 0.0
-    last: float = 0.0
+    first: float = field(default=0.0, metadata={"shown": when})
+    last: float = field(default=0.0, metadata={"shown": when})
 
     def plus(self, other: Tally) -> Tally:
         """Return the sum of two tallies."""

@@ -100,7 +100,7 @@ class RecordDP:
 
     Args:
         epsilon: above 0; 1 is strong, 10 is weak.
-        delta: above 0 and below 1, far below one by the number of records.
+        delta: above 0 and below 1, far below 1 divided by the number of records.
         max_grad_norm: the bound on the norm of one record's gradient, in training; from 1e-6 to 1e6.
         mechanism: `"sampled"` for DP-SGD, where each step draws records by chance and noise anew; `"tree"` for DP-FTRL in
             training, where records are taken in a fixed order, pass after pass, with noise of a tree over each pass.

@@ -31,9 +31,9 @@ def new(path: Path, kind: str) -> None:
     """Write a commented script that trains as it is, to change step by step. No file is overwritten.
 
     \b
-        fedjob new heart.py --kind sklearn
-        fedjob job check heart.py
-        python heart.py
+    fedjob new heart.py --kind sklearn
+    fedjob job check heart.py
+    python heart.py
     """
     write_starting_point(path, kind)
     name = shlex.quote(str(path))

@@ -28,6 +28,7 @@ PRINTED = {
     "functions.md": (r"'mild': 1",),
     "inference.md": (r"^cleveland [\d.]+ \[\[",),
     "plans.md": (r"^\d+ +5 +before +accuracy +all +0\.\d+",),
+    "speed.md": (r"^round 4 [\d.]+ s$", r"^va \{.*'total': .*'queued': ", r"^\d+\.\d+$"),
     "selection.md": (r"^\('\w+', '\w+'\)$",),
 }
 """What a page has to have printed at its end, as regular expressions of whole lines."""

@@ -30,6 +30,7 @@ NOT_RUN = {
     "docs/rabbitmq.md": {"several machines": 2},
     "docs/researcher_page.md": {"by hand": 1},
     "docs/scale.md": {"several machines": 1},
+    "docs/speed.md": {"checkout": 1},
     "docs/start_hub.md": {"checkout": 1, "several machines": 2},
     "docs/start_owner.md": {"checkout": 1, "several machines": 1},
     "docs/start_researcher.md": {"checkout": 1, "several machines": 1},

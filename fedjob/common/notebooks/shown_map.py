@@ -29,7 +29,10 @@ class ShownMap(dict[K, V]):
 
 
 class ShownRows(tuple[V, ...]):
-    """A tuple of records of one kind that shows itself as a table, a row for each."""
+    """A tuple of records of one kind that shows itself as a table, a row for each.
+
+    A field whose metadata has `shown`, a function of its value, is shown as what that returns.
+    """
 
     __slots__ = ()
 
@@ -45,5 +48,9 @@ class ShownRows(tuple[V, ...]):
 
 def _cells(item: Any) -> tuple[Any, ...]:
     if is_dataclass(item) and not isinstance(item, type):
-        return tuple(getattr(item, entry.name) for entry in fields(item) if entry.repr)
+        return tuple(
+            entry.metadata.get("shown", lambda value: value)(getattr(item, entry.name))
+            for entry in fields(item)
+            if entry.repr
+        )
     return (item,)

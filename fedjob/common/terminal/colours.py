@@ -6,8 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import TextIO
 
-GOOD, BUSY, WAITING, BAD = "32", "36", "33", "31"
-"""Green, cyan, yellow and red of the sixteen colours that every scheme, light or dark, sets for itself."""
+GOOD, BUSY, WAITING, BAD = "38;5;29", "38;5;32", "38;5;136", "38;5;196"
+"""Green, blue, amber and red of the 256 that are the same in every scheme: each can be read on white and on black.
+
+Of the sixteen that a scheme sets for itself, yellow and cyan can hardly be read on a light background.
+"""
 
 BOLD = "1"
 
@@ -32,6 +35,11 @@ def colour_of(column: str, cell: str) -> str:
         return ""
     first = cell.split(maxsplit=1)[0] if cell.strip() else ""
     return _WORDS.get(first.rstrip(":,;").lower(), "")
+
+
+def rich_style(colour: str) -> str:
+    """Return a colour as the package rich names it."""
+    return f"color({colour.rpartition(';')[2]})"
 
 
 def painted(text: str, colour: str) -> str:

@@ -35,7 +35,7 @@ _FIELDS = ("seq", "time", "kind", "subject", "status", "researcher", "dataset", 
 @json_option
 @click.pass_context
 def audit(context: click.Context, home: NodeHome, last: int, as_json: bool) -> None:
-    """Show the audit log: one record for each change of a grant or of a task."""
+    """Show the audit log: one record for each change of a grant, task, dataset or setting."""
 
     from fedjob.node.owner.audit_words import summary_of
     from fedjob.node.storage.audit import Audit
@@ -81,7 +81,7 @@ def _home_of(context: click.Context, home: NodeHome) -> NodeHome:
 def verify(
     context: click.Context, home: NodeHome, against: tuple[str, ...], chain: Path | None, as_json: bool
 ) -> None:
-    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit to heads that others hold.
+    """Recompute the chain of hashes; the exit code is 1 if it is broken, or does not fit the heads that others hold.
 
     \b
     fedjob node audit verify
@@ -132,7 +132,7 @@ def export(context: click.Context, home: NodeHome, file: Path, force: bool) -> N
             num_records = chain.verify()
         if file.exists() and not force:
             raise ConfigError(f"{file} exists already: choose another name, or --force to replace it")
-        with by_users_umask():
+        with by_users_umask(), still_going_on(f"writing {file}"):
             write_atomic(file, _exported(chain.records(), file.suffix == ".csv"), mode=0o666)
         click.echo(f"{num_records} records, unbroken, written to {file}; head {chain.head()[1]}")
 

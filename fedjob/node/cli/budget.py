@@ -42,7 +42,7 @@ def budget() -> None:
     "--delta",
     type=float,
     metavar="D",
-    help="The delta that it is for, far below one by the number of rows; default 1e-6.",
+    help="The delta of that epsilon, far below 1 divided by the number of rows; default 1e-6.",
 )
 @click.option(
     "--project",

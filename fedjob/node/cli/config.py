@@ -85,7 +85,7 @@ def config_set(pairs: tuple[str, ...], home: NodeHome) -> None:
 @click.argument("keys", type=KnownText("setting"), nargs=-1, required=True)
 @home_option
 def config_unset(keys: tuple[str, ...], home: NodeHome) -> None:
-    """Take settings out of the file, so that their defaults hold; also those that nobody knows.
+    """Take settings out of the file, so that their defaults hold; also those of unknown names.
 
     \b
     fedjob node config unset workers

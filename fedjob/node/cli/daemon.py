@@ -95,7 +95,8 @@ def init(
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
     own = own_certificate(tls_cert, tls_key)
-    init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
+    with still_going_on("joining the federation"):
+        init_node(home, name, hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
     click.echo(f"node {name} lives in {home.root}. Next: fedjob node data add NAME PATH; fedjob node start")
 
 
@@ -105,7 +106,7 @@ def init(
 @click.option(
     "--log-format",
     type=click.Choice(LOG_FORMATS),
-    help="Of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
+    help="Format of the log; json: one object a line, on stderr as well.  [default: the setting log_format]",
 )
 @click.option(
     "--detach", is_flag=True, help="Return when the node is ready, and keep it running in the background."
@@ -246,25 +247,37 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
         )
     from fedjob.node.owner.node_state import name_of
 
+    with still_going_on("starting the node"):
+        printed = _wait_until_started(process, output)
+    if "node ready:" in printed:
+        click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
+    elif "the node waits for" in printed:
+        click.echo(
+            f"{printed.strip()}\nit waits in the background (process {process.pid}, log {home.log})",
+            err=True,
+        )
+    elif process.poll() is not None:
+        raise FedjobError(
+            f"the node did not start: {printed.strip().removeprefix('fedjob: ') or 'no reason'}"
+        )
+    else:
+        process.terminate()
+        raise FedjobError(
+            f"the node was not ready within {START_WITHIN_S:.0f} s; see {output} and {home.log}"
+        )
+
+
+def _wait_until_started(process: subprocess.Popen[bytes], output: Path) -> str:
+    """Return what a node has printed once it is ready, waits for somebody or has ended, or when its time is up."""
     deadline = time.monotonic() + START_WITHIN_S
-    while time.monotonic() < deadline:
+    while True:
+        has_ended = process.poll() is not None
         printed = output.read_text(encoding="utf-8", errors="replace")
-        if "node ready:" in printed:
-            click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
-            return
-        if "the node waits for" in printed:
-            click.echo(
-                f"{printed.strip()}\nit waits in the background (process {process.pid}, log {home.log})",
-                err=True,
-            )
-            return
-        if process.poll() is not None:
-            raise FedjobError(
-                f"the node did not start: {printed.strip().removeprefix('fedjob: ') or 'no reason'}"
-            )
+        if "node ready:" in printed or "the node waits for" in printed:
+            return printed
+        if has_ended or time.monotonic() > deadline:
+            return printed
         time.sleep(0.05)
-    process.terminate()
-    raise FedjobError(f"the node was not ready within {START_WITHIN_S:.0f} s; see {output} and {home.log}")
 
 
 @click.command()
@@ -278,7 +291,9 @@ def stop(home: NodeHome) -> None:
 
     from fedjob.node.owner.node_state import stop_node
 
-    click.echo("node stopped" if stop_node(home) else f"no node runs in {home.root}")
+    with still_going_on("stopping the node"):
+        stopped = stop_node(home)
+    click.echo("node stopped" if stopped else f"no node runs in {home.root}")
 
 
 @click.command()
@@ -306,6 +321,7 @@ def status(home: NodeHome, as_json: bool) -> None:
 
 
 def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
+    from fedjob.identity.statements.federation_keys import fingerprint_of
     from fedjob.node.daemon.connection_watch import TWIN_TEXT
     from fedjob.node.owner.node_state import SANDBOXES
 
@@ -322,7 +338,8 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     if facts["clock"]:
         click.echo(f"clock     {facts['clock']}")
     click.echo(f"home      {facts['home']}")
-    click.echo(f"trust     {facts['roster']['trust']}")
+    click.echo(f"key       {fingerprint_of(facts['key'])}")
+    click.echo(f"trust     {facts['roster']['trust'].removeprefix('trust ')}")
     for text in filter(None, (facts["roster"]["waiting"], facts["roster"]["trouble"])):
         click.echo(f"          {text}")
     off = " (user code runs without its owner's approval!)" if config.approval == "off" else ""
@@ -336,17 +353,20 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
     for fault in facts["settings_faults"]:
         click.echo(f"settings  NOT READABLE, the strictest hold until they are: {fault}")
     click.echo(f"data      {', '.join(facts['datasets']) or 'no datasets'}")
-    click.echo(f"grants    {facts['pending_grants']} wait for a decision")
+    count = facts["pending_grants"]
+    click.echo(f"grants    {_number(count, 'request')} {'waits' if count == 1 else 'wait'} for a decision")
     click.echo(f"tasks     {_counts(facts['queue'])}; the last ended {when(facts['last_task'], 'never')}")
     if config.workers == 0:
         click.echo("workers   none: tasks are queued only; fedjob node config set workers 1 lets them begin")
     click.echo(
-        f"workers   {config.workers} at a time with {config.torch_threads} threads; "
-        f"{len(facts['worker_processes'])} processes"
+        f"workers   {config.workers} at a time with {_number(config.torch_threads, 'thread')}; "
+        f"{_number(len(facts['worker_processes']), 'process')}"
     )
     click.echo(f"hours     {config.hours or 'always'}{'' if facts['open'] else ' (closed now)'}")
     lent = facts["resources"]
-    click.echo(f"lends     {lent['cpus']:g} cpus, {size(lent['memory_bytes'])}, {len(lent['gpus'])} gpus")
+    click.echo(
+        f"lends     {lent['cpus']:g} cpus, {size(lent['memory_bytes'])}, {_number(len(lent['gpus']), 'gpu')}"
+    )
     for held in facts["held"]:
         click.echo(
             f"held      {held['job']}: {held['cpus']:g} cpus, {size(held['memory_bytes'])}, "
@@ -354,6 +374,11 @@ def _show(facts: Mapping[str, Any], config: NodeConfig) -> None:
         )
     click.echo(f"outbox    {facts['undelivered']} replies without a receipt")
     click.echo(f"dropped   {_counts(facts['dropped'])}")
+
+
+def _number(count: int, what: str) -> str:
+    ending = "" if count == 1 else "es" if what.endswith("s") else "s"
+    return f"{count} {what}{ending}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

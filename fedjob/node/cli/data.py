@@ -72,13 +72,13 @@ def data() -> None:
     "--min-rows",
     type=int,
     default=0,
-    help="No number leaves that is about fewer rows, alone or as a difference; see docs/analytics.md.",
+    help="No number about fewer rows leaves the node, alone or as the difference of two; see docs/analytics.md.",
 )
 @click.option(
     "--max-weight",
     type=int,
     default=0,
-    help="Most that its examples weigh in a mean with other nodes', however many a plan makes of its rows; 0: no limit.",
+    help="Largest weight of this dataset in a mean over nodes, however many examples a plan makes of its rows; 0: no limit.",
 )
 @click.option("--description", default="", help="Description of the data for researchers.")
 @click.option(
@@ -352,7 +352,7 @@ def data_show(name: str, home: NodeHome, as_json: bool) -> None:
 @click.argument("name", required=False, type=KnownText("dataset"))
 @home_option
 def data_refresh(name: str | None, home: NodeHome) -> None:
-    """Look at the data of NAME, or of all datasets, and describe those anew that have changed.
+    """Look at the data of NAME, or of all datasets, and update the description of those that have changed.
 
     `data list`, `data show` and the node do so by themselves.
 
@@ -390,7 +390,13 @@ def _refresh(datasets: Datasets, name: str = "") -> None:
 @click.option("--min-rows", type=int, help="See `data add`.")
 @click.option("--max-weight", type=int, help="See `data add`.")
 @click.option("--description", help="Description of the data for researchers.")
-@click.option("--contact", "contacts", multiple=True, metavar="'NAME, ROLE, ADDRESS'", help="Repeatable.")
+@click.option(
+    "--contact",
+    "contacts",
+    multiple=True,
+    metavar="'NAME, ROLE, ADDRESS'",
+    help="Whom to ask about the data; repeatable.",
+)
 def data_set(
     name: str,
     home: NodeHome,
@@ -400,7 +406,7 @@ def data_set(
     description: str | None,
     contacts: tuple[str, ...],
 ) -> None:
-    """Change tags, limits and words of dataset NAME; grants for its data stay as they are.
+    """Change tags, limits, description and contacts of dataset NAME; grants for its data stay as they are.
 
     \b
     fedjob node data set heart --min-rows 20 --description 'Heart disease, 2019 to 2024'

@@ -144,7 +144,13 @@ def revoke(grant_id: str, home: NodeHome, reason: str, by: str | None) -> None:
     "--plan", default=None, help="Plan: a hash, the class of an approved plan, FILE.py:CLASS, or fedjob.*."
 )
 @click.option("--data", default=None, type=KnownText("dataset"), help="Dataset: a name or a pattern.")
-@click.option("--use", type=click.Choice(("private", "mock")), default="private", show_default=True)
+@click.option(
+    "--use",
+    type=click.Choice(("private", "mock")),
+    default="private",
+    show_default=True,
+    help="The data themselves, or their mock.",
+)
 @click.option("--project", help="Only jobs of this project.")
 @click.option("--note", default="", help="Text that is sent to the researcher.")
 @_by_option

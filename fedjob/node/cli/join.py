@@ -12,6 +12,7 @@ import click
 
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import write_atomic
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.doctor.findings import Finding
 from fedjob.node.cli.home import home_option
 
@@ -81,8 +82,10 @@ def join(
     tls_ca = tls_ca or keep_authority(home.root, invited)
     tls_ca, proxy = _find_way(invited, tls_ca, proxy)
     own = own_certificate(tls_cert, tls_key)
-    init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy, own=own)
-    findings = examine(home)
+    with still_going_on("joining the federation"):
+        init_node(home, invited.party, hub=None, invite=invitation, tls_ca=tls_ca, proxy=proxy, own=own)
+    with still_going_on("checking this machine and the way to the hub"):
+        findings = examine(home)
     for finding in findings:
         _show(finding)
     if broken := [finding.check for finding in findings if not finding.ok]:
@@ -117,19 +120,12 @@ def _find_way(invited: Invitation, tls_ca: Path | None, proxy: str | None) -> tu
     from fedjob.identity.membership import Membership
 
     while True:
-        findings = examine_way(
-            Membership(
-                invited.hub.rstrip("/"),
-                "",
-                invited.party,
-                "node",
-                "00",
-                "",
-                "",
-                str(tls_ca or ""),
-                proxy or "",
-            )
+        address = invited.hub.rstrip("/")
+        membership = Membership(
+            address, "", invited.party, "node", "00", "", "", str(tls_ca or ""), proxy or ""
         )
+        with still_going_on("looking for the way to the hub"):
+            findings = examine_way(membership)
         broken = next((finding for finding in findings if not finding.ok), None)
         if broken is None:
             return tls_ca, proxy

@@ -8,6 +8,7 @@ import click
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import ConfigError
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.node.cli.home import home_option
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def notify(home: NodeHome) -> None:
 
     home.check()
     party = Identity.load_or_create(home.keys).party
-    outcomes = send_notice(Notice(party, (), 0, is_test=True), load_config(NodeConfig, home.root))
+    with still_going_on("sending a notice"):
+        outcomes = send_notice(Notice(party, (), 0, is_test=True), load_config(NodeConfig, home.root))
     if not outcomes:
         raise ConfigError(
             "no way of being notified is set: fedjob node config set notify_mail, notify_webhook or notify_command"

@@ -11,6 +11,7 @@ import click
 from fedjob.common.console import json_option, size, table
 from fedjob.common.errors import SpecError
 from fedjob.common.files import remove_folder
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.node.cli.home import KnownText, home_option, open_database
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def model_add(name: str, path: Path, home: NodeHome) -> None:
     from fedjob.node.data.models import OwnModels
 
     home.check()
-    added = OwnModels(home.models).add(name, path)
+    with still_going_on(f"reading {path}"):
+        added = OwnModels(home.models).add(name, path)
     click.echo(f"added {added.name}, {size(added.size_bytes)}, sha256 {added.sha256}")
 
 

@@ -20,6 +20,8 @@ def summary_of(body: dict[str, Any]) -> str:
         words.append(f"({size(left['bytes'])} left the node)")
     if "value" in body:
         words.append(f"is {body['value']!r}")
+    if not any([status, *words]):  # a change of settings of a dataset or the like
+        words = [f"{name} is {value!r}" for name, value in body.items() if name != "by"]
     by = body.get("decided_by") or body.get("by") or ""
     first = f"{status} ({reason})" if reason else status
     return " ".join(filter(None, [first, *words, f"by {by}" if by else ""]))

@@ -82,7 +82,7 @@ def set_settings(
 def unset_settings(
     home: NodeHome, database: Database, keys: tuple[str, ...], *, by: str | None = None
 ) -> Changed:
-    """Take settings out of the file, so that their defaults hold; also those that nobody knows.
+    """Take settings out of the file, so that their defaults hold; also those of unknown names.
 
     Raises:
         ConfigError: there is no such setting, or the others would not hold together; nothing is changed.

@@ -27,7 +27,9 @@ def cancel(job_id: str, home: Path | None) -> None:
     from fedjob.researcher.storage.transitions import notice
 
     folder = folder_of(home, job_id)
-    if cancel(folder):
+    with still_going_on("withdrawing the job"):
+        is_cancelled = cancel(folder)
+    if is_cancelled:
         click.echo(f"{folder.path.name} cancelled")
         return
     state = notice(folder).state
@@ -69,7 +71,8 @@ def kill(job_id: str, home: Path | None) -> None:
     from fedjob.researcher.storage.transitions import notice
 
     folder = folder_of(home, job_id)
-    killed = kill(folder)
+    with still_going_on("ending the job"):
+        killed = kill(folder)
     state = notice(folder).state
     if killed:
         click.echo(f"{folder.path.name} {state}")
@@ -92,12 +95,13 @@ def restart(job_id: str, home: Path | None, breakpoint: str | None, rounds: int 
     fedjob job restart heart
     fedjob job restart heart --from 5 --rounds 20
     """
-    from fedjob.researcher.jobs.job import Job
-
     begin: str | int | None = breakpoint
     if breakpoint is not None and breakpoint.isdigit():
         begin = int(breakpoint)
-    job = Job.open(folder_of(home, job_id).path).restart(begin, rounds)
+    with still_going_on("starting the job's process"):
+        from fedjob.researcher.jobs.job import Job
+
+        job = Job.open(folder_of(home, job_id).path).restart(begin, rounds)
     click.echo(f"{job.id} attempt {job.attempts}")
 
 
@@ -123,7 +127,8 @@ def resume_all(home: Path | None, lost: bool, as_json: bool) -> None:
     from fedjob.researcher.runner.revival import resume_all
 
     where = home_path(home)
-    found = resume_all(where, lost=lost)
+    with still_going_on("starting the jobs' processes"):
+        found = resume_all(where, lost=lost)
     show_rows(
         [asdict(one) for one in found], as_json, empty=f"every job of {where} has ended or is being run"
     )
@@ -146,12 +151,14 @@ def clone(job_id: str, home: Path | None, changes: tuple[str, ...], submit_it: b
     \b
     fedjob job clone heart --set rounds=20 --submit
     """
-    from fedjob.researcher.jobs.job import Job
+    changed = _parsed(changes)
+    with still_going_on("starting the copy" if submit_it else "copying the job"):
+        from fedjob.researcher.jobs.job import Job
 
-    made = Job.open(folder_of(home, job_id).path).clone(**_parsed(changes))
-    if submit_it:
-        _connect(made, home)
-        made.submit()
+        made = Job.open(folder_of(home, job_id).path).clone(**changed)
+        if submit_it:
+            _connect(made, home)
+            made.submit()
     click.echo(made.id)
 
 

@@ -10,6 +10,7 @@ import click
 from fedjob.common.checks import printable
 from fedjob.common.console import json_option, print_json
 from fedjob.common.errors import DecodeError
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -32,9 +33,10 @@ def write(job_id: str, home: Path | None, output: Path | None) -> None:
     \b
     fedjob job dossier heart -o dossier.html
     """
-    from fedjob.researcher.dossier.dossier import write_dossier
+    with still_going_on("aggregating every round again"):
+        from fedjob.researcher.dossier.dossier import write_dossier
 
-    path = write_dossier(folder_of(home, job_id), output)
+        path = write_dossier(folder_of(home, job_id), output)
     click.echo(f"{path}  (check it anywhere: fedjob dossier verify {path.name})")
 
 
@@ -59,14 +61,17 @@ def verify(file: Path, signer: str | None, as_json: bool) -> None:
     \b
     fedjob dossier verify dossier_job_0191.html
     """
-    from fedjob.researcher.dossier.signed_file import MAX_DOSSIER_BYTES, open_dossier
-
-    with file.open("rb") as opened:
-        data = opened.read(MAX_DOSSIER_BYTES + 1)
-    if len(data) > MAX_DOSSIER_BYTES:
-        raise click.ClickException(f"{file} is larger than any dossier ({MAX_DOSSIER_BYTES >> 20} MiB)")
     try:
-        found = open_dossier(data)
+        with still_going_on("checking the dossier"):
+            from fedjob.researcher.dossier.signed_file import MAX_DOSSIER_BYTES, open_dossier
+
+            with file.open("rb") as opened:
+                data = opened.read(MAX_DOSSIER_BYTES + 1)
+            if len(data) > MAX_DOSSIER_BYTES:
+                raise click.ClickException(
+                    f"{file} is larger than any dossier ({MAX_DOSSIER_BYTES >> 20} MiB)"
+                )
+            found = open_dossier(data)
     except DecodeError as error:
         _end(as_json, file, [str(error)])
         return

@@ -67,9 +67,10 @@ def init(
         raise click.UsageError("give --hub URL for a hub on this machine, or --invite FILE for any other")
     folder = home_path(home)
     own = own_certificate(tls_cert, tls_key)
-    membership, _ = join(
-        folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
-    )
+    with still_going_on("joining the federation"):
+        membership, _ = join(
+            folder, hub=hub, id=party, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own
+        )
     if strict:
         set_config(ResearcherConfig, folder, "strict", "on")
     click.echo(f"{membership.party} is a researcher of {membership.federation}; home: {folder}")

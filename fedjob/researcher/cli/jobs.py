@@ -13,7 +13,7 @@ _COMMANDS = {
     "estimate": (f"{_HERE}.submit", "estimate", "Print the bytes, time, memory and epsilon of a job."),
     "request": (f"{_HERE}.submit", "request", "Ask the nodes' owners to allow a job."),
     "list": (f"{_HERE}.show", "list_jobs", "List the jobs of this home, newest last."),
-    "show": (f"{_HERE}.show", "show", "Show a job's spec and record."),
+    "show": (f"{_HERE}.show", "show", "Show a job's definition, state and participants."),
     "why": (f"{_HERE}.show", "why", "Explain why a job waits or has ended, and whom to ask."),
     "wait": (f"{_HERE}.watch", "wait", "Wait for a job's end; the exit code is 0 if it completed."),
     "watch": (f"{_HERE}.watch", "watch", "Follow a job's events to its end."),

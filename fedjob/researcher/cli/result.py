@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fedjob.common.console import json_option, print_json, show_rows, size
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 
@@ -33,17 +34,20 @@ def result(job_id: str, home: Path | None, output: Path | None, force: bool, as_
     folder = folder_of(home, job_id)
     look(folder)
     if output is None:
-        from fedjob.researcher.results.result import JobResult
+        with still_going_on("reading the result"):
+            from fedjob.researcher.results.result import JobResult
 
-        found = JobResult.load(folder)
+            found = JobResult.load(folder)
+            shown = repr(found)
         if as_json:
             print_json({"id": folder.path.name, "kind": found.kind, "path": str(folder.result)})
         else:
-            click.echo(f"{found!r}\n{folder.result}")
+            click.echo(f"{shown}\n{folder.result}")
         return
-    from fedjob.researcher.results.download import download
+    with still_going_on(f"writing {output}"):
+        from fedjob.researcher.results.download import download
 
-    files = download(folder, output, force=force)
+        files = download(folder, output, force=force)
     if as_json:
         print_json({"path": str(output), "files": files})
         return

@@ -10,6 +10,7 @@ import click
 
 from fedjob.common.console import json_option, print_json, show_fact, show_rows
 from fedjob.common.lifecycle import HISTORY
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import ENDLESS, rounds_text
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
@@ -99,7 +100,7 @@ def _submissions(home: Path, token: str, project: str | None) -> list[dict[str, 
 @HOME
 @json_option
 def show(job_id: str, home: Path | None, as_json: bool) -> None:
-    """Show a job's spec and record.
+    """Show how a job is defined, where it stands and who took part.
 
     \b
     fedjob job show heart
@@ -114,6 +115,8 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
     spec, record = load_spec(folder.spec), look(folder)
     kept = sorted(str(path) for path in folder.breakpoints.glob("round_*"))
     chain = _chain(folder)
+    with still_going_on("reading the job"):
+        took_part = "" if as_json else _took_part(folder, spec, record)
     if as_json:
         print_json(
             {
@@ -137,7 +140,7 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
         "run by": _runner(folder, record.state, runs(folder, record)),
         "detail": record.detail or "-",
-        "took part": _took_part(folder, spec, record),
+        "took part": took_part,
         "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
         "created": when_of_text(record.created),
         "submitted": when_of_text(record.submitted),
@@ -247,8 +250,9 @@ def why(job_id: str, home: Path | None, as_json: bool) -> None:
 
     folder = folder_of(home, job_id)
     record = look(folder)
-    events = list(read_events(folder.events))
-    reasons = explain(load_spec(folder.spec), record, events, runs=runs(folder, record))
+    with still_going_on("reading the job's events"):
+        events = list(read_events(folder.events))
+        reasons = explain(load_spec(folder.spec), record, events, runs=runs(folder, record))
     if as_json:
         print_json(asdict(reasons))
     else:

@@ -37,7 +37,7 @@ _STRICT = click.option(
 @click.option(
     "--log-format",
     type=click.Choice(LOG_FORMATS),
-    help="Of the job's runner.log; json: one object a line.  [default: the home's setting log_format]",
+    help="Format of the job's runner.log; json: one object a line.  [default: the home's setting log_format]",
 )
 @json_option
 def submit(
@@ -170,6 +170,11 @@ def request(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
 
 def _job(what: str, home: Path | None, strict: bool) -> Job:
     """Return the draft that a script, a spec or an id names."""
+    with still_going_on(f"reading {what}"):
+        return _read_job(what, home, strict)
+
+
+def _read_job(what: str, home: Path | None, strict: bool) -> Job:
     gc.disable()  # imports leave no garbage, and looking for it takes as long as a third of them
     from fedjob.researcher.connection.home import home_path
     from fedjob.researcher.jobs.job import Job

@@ -40,7 +40,6 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
     fedjob verify job_0191 --heads heads.jsonl
     """
 
-    from fedjob.researcher.rounds.verification import SECURE, verify_job
     from fedjob.researcher.storage.audit_heads import summaries
 
     folder = folder_of(home, job_id)
@@ -52,6 +51,8 @@ def verify(job_id: str, home: Path | None, heads: Path | None, as_json: bool) ->
             click.echo(printable(f"{chain.node}: {contradiction}"), err=True)
     rewritten = [chain.node for chain in chains if chain.contradictions]
     with still_going_on("aggregating every round again"):
+        from fedjob.researcher.rounds.verification import SECURE, verify_job
+
         checks = verify_job(folder)
     show_rows(
         [{"round": c.round, "step": c.step, "verdict": c.verdict, "detail": c.detail} for c in checks],

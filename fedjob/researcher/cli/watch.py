@@ -18,6 +18,7 @@ import click
 
 from fedjob.common.checks import printable
 from fedjob.common.console import json_option, print_json
+from fedjob.common.terminal.going_on import still_going_on
 from fedjob.researcher.cli.home import HOME, folder_of, job_argument
 
 if TYPE_CHECKING:
@@ -242,15 +243,18 @@ def logs(job_id: str, home: Path | None, node: str | None, as_json: bool) -> Non
     from fedjob.researcher.runner.revival import look
     from fedjob.researcher.storage.event_log import read_events
 
-    try:
-        folder = folder_of(home, job_id)
-        look(folder)
-        lines = list(read_logs(read_events(folder.events), node=node))
-    except NoSuchJob as error:
-        with _followed(job_id, home, error) as job:
-            lines = list(job.logs(node))
+    with still_going_on("reading the job's events"):
+        try:
+            folder = folder_of(home, job_id)
+            look(folder)
+            lines = list(read_logs(read_events(folder.events), node=node))
+        except NoSuchJob as error:
+            with _followed(job_id, home, error) as job:
+                lines = list(job.logs(node))
     if as_json:
         print_json([line.to_plain() for line in lines])
         return
     for line in lines:
         click.echo(printable(str(line)))
+    if not lines:
+        click.echo("no task of this job has written anything that its node lets through", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 from fedjob.common.checks import printable
 from fedjob.common.lifecycle import State
 from fedjob.common.notebooks import living_output
+from fedjob.common.terminal.colours import WAITING, rich_style
 from fedjob.common.types import ENDLESS
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.hooks.notebook_progress import NotebookProgress
@@ -18,6 +19,8 @@ from fedjob.researcher.storage.event import JobEvent, names
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
+
+_NOTED = f"[{rich_style(WAITING)}]"
 
 MANY_NODES = 10
 """Nodes of an ask from which on the bar counts those that are done, and names none that is left out."""
@@ -61,9 +64,9 @@ class ProgressBar(Hook):
         overall = {row.metric: row.value for row in report.rows if row.node == OVERALL}
         note = plain_text(" ".join(f"{metric} {value:.4g}" for metric, value in overall.items()))
         if len(report.left_out) >= MANY_NODES:
-            note += f" [yellow]without {len(report.left_out)} nodes"
+            note += f" {_NOTED}without {len(report.left_out)} nodes"
         elif report.left_out:
-            note += f" [yellow]without {', '.join(sorted(report.left_out))}"
+            note += f" {_NOTED}without {', '.join(sorted(report.left_out))}"
         self._note = note
         self._progress.update(self._task, completed=report.round, note=note)
         return None
@@ -78,7 +81,7 @@ class ProgressBar(Hook):
         if event.type == "grant":
             waiting = plain_text(names(event.body.get("waiting")))
             self._progress.update(
-                self._task, note=f"[yellow]waiting for the owner of {waiting} to approve the plan"
+                self._task, note=f"{_NOTED}waiting for the owner of {waiting} to approve the plan"
             )
         elif event.type == "ask":
             asked = event.body.get("nodes")
@@ -89,7 +92,7 @@ class ProgressBar(Hook):
             self._progress.update(self._task, note=f"{self._note} {done}".strip())
         elif event.type == "error" and self._num_asked < MANY_NODES:
             words = plain_text(f"{event.node} is left out: {event.body.get('reason')}")
-            self._progress.console.print(f"[yellow]{words}")
+            self._progress.console.print(f"{_NOTED}{words}")
 
     def end(self, outcome: str) -> None:
         if self._progress is not None:

@@ -169,20 +169,35 @@ class JobFacts:
     @cached_property
     def replies(self) -> dict[int, dict[str, dict[str, ReplySummary]]]:
         """Round -> step -> node -> what its answer says of time and bytes; of the newest rounds."""
+        files = reply_files(self.folder)
+        newest = set(sorted({round_ for round_, _, _ in files})[-MAX_ROUNDS_TIMED:])
         found: dict[int, dict[str, dict[str, ReplySummary]]] = {}
-        for round_, step, path in reply_files(self.folder)[-MAX_ROUNDS_TIMED:]:
-            found.setdefault(round_, {})[step] = REPLIES.of("reply", path, _summaries) or {}
+        for round_, step, path in files:
+            if round_ in newest:
+                found.setdefault(round_, {})[step] = REPLIES.of("reply", path, _summaries) or {}
         return found
 
     @cached_property
     def times(self) -> list[RoundTimes]:
-        """The times of the rounds that began within the events at the end of the log."""
+        """The times of the newest rounds: those that began within the events at the end of the log."""
         timings: dict[int, Timing] = {
             round_: {step: {node: one.timing for node, one in nodes.items()} for step, nodes in steps.items()}
             for round_, steps in self.replies.items()
         }
         until = self.now if self.state in ACTIVE else self.events[-1].time if self.events else self.now
-        return round_times(self.events, timings, until)
+        first = min(timings, default=0)
+        return [one for one in round_times(self.events, timings, until) if one.round >= first]
+
+    @cached_property
+    def bytes_sent(self) -> dict[str, int]:
+        """Node -> bytes that left it with its answers, in the rounds of `times`."""
+        timed = {one.round for one in self.times}
+        found: dict[str, int] = {}
+        for round_, steps in self.replies.items():
+            for answers in steps.values() if round_ in timed else ():
+                for node, one in answers.items():
+                    found[node] = found.get(node, 0) + one.num_bytes
+        return found
 
     @cached_property
     def traffic(self) -> tuple[Tally, ...]:

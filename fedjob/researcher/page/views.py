@@ -312,11 +312,6 @@ def _nodes(facts: JobFacts) -> list[dict[str, Any]]:
     spent = totals(facts.times)
     at_work = set(facts.live.asked) if facts.state in ACTIVE else set()
     early = is_moving(facts.state)  # who was not chosen by now may be yet
-    left: dict[str, int] = {}
-    for steps in facts.replies.values():
-        for answers in steps.values():
-            for node, one in answers.items():
-                left[node] = left.get(node, 0) + one.num_bytes
     rows = []
     for part in list(facts.participation)[:MAX_NODES_SHOWN]:
         live = facts.live.nodes.get(part.node)
@@ -329,7 +324,7 @@ def _nodes(facts: JobFacts) -> list[dict[str, Any]]:
                 "rounds": part.num_rounds,
                 "rows": part.rows,
                 "reason": "" if part.node in at_work or (early and part.reason == NOT_ASKED) else part.reason,
-                "bytes": left.get(part.node, 0),
+                "bytes": facts.bytes_sent.get(part.node, 0),
                 "seconds": spent.get(part.node, {}),
                 "measured": facts.live.measured.get(part.node, {}),
             }

@@ -12,6 +12,7 @@ import pytest
 from fedjob.common.notebooks import html
 from fedjob.common.notebooks.report import Report, ShownTable
 from fedjob.common.notebooks.shown_map import ShownMap, ShownRows
+from fedjob.messaging.traffic import Tally
 
 ODD = [
     "<script>alert(1)</script>",
@@ -110,6 +111,12 @@ def test_a_bar_is_never_longer_than_its_place(fraction: float) -> None:
 class Count:
     kind: str
     bytes: int
+
+
+def test_a_time_among_records_reads_as_a_time() -> None:
+    (line,) = repr(ShownRows((Tally(direction="in", kind="task", first=1.8e9, last=1.8e9),))).splitlines()[1:]
+    assert len(re.findall(r"2027-01-1\d \d\d:\d\d", line)) == 2
+    assert "2027-01-1" in ShownRows((Tally(direction="in", kind="task", first=1.8e9),))._repr_html_()
 
 
 def test_records_stay_a_tuple_and_read_as_a_table() -> None:

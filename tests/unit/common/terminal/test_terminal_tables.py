@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
-from fedjob.common.terminal.colours import BAD, BUSY, GOOD, WAITING, colour_of, has_colours
+from fedjob.common.terminal.colours import BAD, BUSY, GOOD, WAITING, colour_of, has_colours, rich_style
 from fedjob.common.terminal.tables import table_lines, width_of, wrapped
 
 JOBS = ("id", "name", "project", "protocol", "state", "reason", "submitted")
@@ -26,7 +26,7 @@ ROWS = [
     )
     for end, name in (("9k", "heart disease of three hospitals"), ("xx", "-"))
 ]
-_COLOUR = re.compile(r"\x1b\[\d*m")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class Screen(io.StringIO):
@@ -118,6 +118,29 @@ def test_every_state_has_the_colour_of_what_it_means() -> None:
             assert colour == expected, state
     assert colour_of("status", "pending") == WAITING
     assert colour_of("name", "failed") == "", "only what is a state has a colour"
+
+
+BACKGROUNDS = ("ffffff", "fdf6e3", "fafafa", "000000", "0c0c0c", "1e1e1e", "002b36", "282c34", "300a24")
+"""Of xterm, Solarized, One, VS Code, Windows Terminal and Ubuntu, light and dark."""
+
+
+def brightness(red: float, green: float, blue: float) -> float:
+    """Return the relative luminance of WCAG 2.1."""
+    parts = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in (red, green, blue)]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("colour", [GOOD, BUSY, WAITING, BAD])
+def test_every_colour_can_be_read_on_light_and_on_dark_backgrounds(colour: str, background: str) -> None:
+    kind, _, number = colour.rpartition(";")
+    assert kind == "38;5", "one of the 256, of which 16 to 231 are the same everywhere"
+    levels = (0, 95, 135, 175, 215, 255)
+    red, rest = divmod(int(number) - 16, 36)
+    own = brightness(*(levels[n] / 255 for n in (red, *divmod(rest, 6))))
+    behind = brightness(*(int(background[n : n + 2], 16) / 255 for n in (0, 2, 4)))
+    assert (max(own, behind) + 0.05) / (min(own, behind) + 0.05) >= 3, "WCAG's least contrast of large text"
+    assert rich_style(colour) == f"color({number})"
 
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:

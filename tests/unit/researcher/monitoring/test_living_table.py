@@ -8,12 +8,13 @@ import re
 import pytest
 
 from fedjob.common.lifecycle import State
+from fedjob.common.terminal.colours import BUSY, painted
 from fedjob.common.terminal.redrawn import Redrawn
 from fedjob.common.terminal.tables import width_of
 from fedjob.researcher.monitoring.live import Live, NodeLive
 from fedjob.researcher.monitoring.live_view import LiveView
 
-_COLOUR = re.compile(r"\x1b\[\d*m")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 class Screen(io.StringIO):
@@ -81,7 +82,7 @@ def test_the_table_is_no_wider_than_the_terminal_and_has_all_in_it(width: int) -
 
 
 def test_colours_mean_states_and_are_left_out_where_they_are_not_wanted() -> None:
-    assert "\x1b[36mrunning\x1b[0m" in view().terminal(100, colours=True)[0]
+    assert painted("running", BUSY) in view().terminal(100, colours=True)[0]
     assert "\x1b" not in "".join(view().terminal(100, colours=False))
 
 
