@@ -199,7 +199,7 @@ def read_image(path: Path, mode: str, size: tuple[int, int] | None, background: 
             ) from error
         if isinstance(error, UnidentifiedImageError):
             raise UnreadableData(
-                f"{path} is damaged, or no image of the kinds that are read ({', '.join(_FORMATS)}): save it as one of them, or "
+                f"{path} can't be read: it is damaged, or no image of the kinds that are known ({', '.join(_FORMATS)}): save it as one of them, or "
                 "read the file in the plan, .items"
             ) from error
         raise UnreadableData(
