@@ -25,7 +25,7 @@ help:
 	@echo 'make test      install, then the whole test suite                                 (PYTEST="tests/unit -x")'
 	@echo 'make quick     install, then the unit tests and one job over a hub and two nodes  (under 90 s)'
 	@echo 'make check     ruff, ruff format, mypy --strict, import-linter, pip-audit'
-	@echo 'make soak      many seeded schedules of losses and crashes, and patterns of sums  (SCHEDULES=100000 SUMS=10000)'
+	@echo 'make soak      many seeded schedules of losses and crashes, patterns of sums, 27 real nodes  (SCHEDULES=100000 SUMS=10000)'
 	@echo 'make links     jobs through slow and broken lines, proxies and faults of every kind     (LINKS="--only squid")'
 	@echo 'make cluster   jobs over three RabbitMQ nodes, one of which is killed, and over a real S3 store, installed for it'
 	@echo 'make openid    sign-in to the owner'"'"'s page at a certified OpenID provider, installed for it by npm'
@@ -73,6 +73,8 @@ format: $(STAMP_DEV)
 soak: $(STAMP_DEV)
 	@$(BIN)/python -m tests.simulator --schedules $(SCHEDULES)
 	@$(BIN)/python -m tests.simulator.secure_sums --patterns $(SUMS)
+	@sh envs/programs.sh mosquitto
+	@$(BIN)/python -m tests.simulator.real_sums
 
 links: $(STAMP_DEV)
 	@sh envs/programs.sh mosquitto squid nft

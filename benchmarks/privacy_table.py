@@ -133,8 +133,8 @@ def accuracy(setting: Setting, params: Mapping[str, Any]) -> float:
     return float(((inputs @ weight.T + bias).argmax(1) == labels).mean())
 
 
-def federated(setting: Setting, epsilon: float | None, secagg: bool, seed: int, home: Path) -> float:
-    """Train with fedjob, a site in this process for each node; return the accuracy."""
+def federated(setting: Setting, protect: Protect, seed: int, home: Path) -> float:
+    """Train with fedjob, a site in this process for each node; return the accuracy on the test rows."""
     home.mkdir(parents=True)
     for node, (inputs, labels) in setting.nodes.items():
         np.savez(home / f"{node}.npz", x=inputs, y=labels)
@@ -149,9 +149,7 @@ def federated(setting: Setting, epsilon: float | None, secagg: bool, seed: int, 
         breakpoint_every=setting.rounds,
         home=home / "researcher",
         seed=seed,
-        protect=Protect(
-            secagg=secagg or None, dp=None if epsilon is None else RecordDP(epsilon=epsilon, delta=DELTA)
-        ),
+        protect=protect,
     )
     return accuracy(setting, job.run(progress=False).params)
 
@@ -205,9 +203,10 @@ def measure(files: Mapping[str, Path], seeds: int) -> pd.DataFrame:
             for setting in (digits(seed), *([hearts(seed, files)] if files else [])):
                 for epsilon in EPSILONS:
                     home = Path(folder) / f"{setting.name}-{seed}-{epsilon}"
+                    dp = None if epsilon is None else RecordDP(epsilon=epsilon, delta=DELTA)
                     values = (
-                        federated(setting, epsilon, False, seed, home / "plain"),
-                        federated(setting, epsilon, True, seed, home / "secagg"),
+                        federated(setting, Protect(dp=dp), seed, home / "plain"),
+                        federated(setting, Protect(secagg=True, dp=dp), seed, home / "secagg"),
                         pooled(setting, epsilon, seed),
                     )
                     found += [

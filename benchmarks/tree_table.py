@@ -6,6 +6,7 @@ what moves the parameters under plain gradient descent. With `--accuracy` four n
 for each pass as if everybody knew which records a step has.
 
     python benchmarks/tree_table.py
+    python benchmarks/tree_table.py --figure docs/privacy_tree.png
     python benchmarks/tree_table.py --accuracy --seeds 3
 """
 
@@ -19,11 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from privacy_table import DELTA, Linear, Setting, accuracy, digits
+from privacy_table import DELTA, Array, Setting, digits, federated
 
-from fedjob import FedAvg, Job, RecordDP
+from fedjob import Protect, RecordDP
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, cost_of
+from fedjob.privacy.dp.tree_noise import TreeNoise
 from fedjob.privacy.dp.tree_terms import end_variance
 
 EPSILONS = (8.0, 4.0, 2.0)
@@ -35,14 +37,67 @@ SETTINGS = [
 ]
 """Epsilon, steps of a pass, and passes."""
 
+DRAWN = ((2.0, 256, 1), (2.0, 64, 4))
+"""Those of the figure: as many steps in one pass and in four."""
+
+STEPS_OF_ROUND, DRAWN_DELTA = 4, 1e-5
+
 
 def noise_on_sum(epsilon: float, blocks: int, passes: int) -> tuple[float, float, float]:
-    """Return the standard deviation of the noise on the sum of all steps in the three ways, with a delta of 1e-5."""
-    steps, delta = blocks * passes, 1e-5
-    sampled = noise_for(epsilon, delta, rate=1 / blocks, number=steps) * math.sqrt(steps)
-    alone = noise_for(epsilon, delta, number=passes)
-    tree = alone * math.sqrt(blocks.bit_length() * passes * end_variance(blocks))
-    return sampled, alone * math.sqrt(steps), tree
+    """Return the standard deviation of the noise on the sum of all steps in the three ways."""
+    sampled, alone, tree = (float(line[-1]) for line in noise_on_prefixes(epsilon, blocks, passes).values())
+    return sampled, alone, tree
+
+
+def noise_on_prefixes(epsilon: float, blocks: int, passes: int) -> dict[str, Array]:
+    """Return the standard deviation of the noise on the sum of all steps so far, after each step, in the three ways."""
+    steps = np.arange(1, blocks * passes + 1)
+    sampled = noise_for(epsilon, DRAWN_DELTA, rate=1 / blocks, number=blocks * passes)
+    alone = noise_for(epsilon, DRAWN_DELTA, number=passes)
+    variances = [
+        step // blocks * end_variance(blocks) + end_variance(step % blocks) for step in steps.tolist()
+    ]
+    tree = alone * np.sqrt(blocks.bit_length() * np.array(variances))
+    return dict(zip(HOW, (sampled * np.sqrt(steps), alone * np.sqrt(steps), tree), strict=True))
+
+
+def drawn_noise(epsilon: float, blocks: int, passes: int, size: int) -> Array:
+    """Return what the noise that a node draws comes to after each step: the root of the mean square of so many numbers."""
+    noise, total, found = TreeNoise(bytes(32), blocks, 0, size), np.zeros(size), []
+    for _ in range(blocks * passes):
+        total += noise.step()
+        found.append(math.sqrt(float(np.mean(total**2))))
+    return noise_for(epsilon, DRAWN_DELTA, number=passes) * math.sqrt(blocks.bit_length()) * np.array(found)
+
+
+def draw(path: Path) -> None:
+    """Draw the noise on the sums of all steps so far over the rounds, a panel for each setting."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(DRAWN), figsize=(8, 3.6), sharey=True, layout="constrained")
+    for panel, (epsilon, blocks, passes) in zip(panels, DRAWN, strict=True):
+        rounds = np.arange(1, blocks * passes + 1) / STEPS_OF_ROUND
+        for (how, line), colour in zip(
+            noise_on_prefixes(epsilon, blocks, passes).items(), ("#0072B2", "#D55E00", "#009E73"), strict=True
+        ):
+            panel.plot(rounds, line, color=colour, linewidth=1.6, label=how)
+        drawn = drawn_noise(epsilon, blocks, passes, size=1000)
+        at = slice(2, None, 5)
+        panel.plot(rounds[at], drawn[at], "k.", markersize=2.5, label="tree, as a node drew it")
+        panel.set_title(
+            f"{passes} pass{'es' if passes > 1 else ''} of {blocks} steps, epsilon {epsilon:g}", fontsize=10
+        )
+        panel.set_xlabel(f"rounds of {STEPS_OF_ROUND} steps")
+        panel.set_yscale("log")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("noise on the sum of all steps so far")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
 
 
 def spent_alike(epsilon: float, passes: int, steps: int, rate: float) -> float:
@@ -54,27 +109,6 @@ def spent_alike(epsilon: float, passes: int, steps: int, rate: float) -> float:
     return cost_of([Gaussian(noise=noise, rate=rate, number=steps)], DELTA)
 
 
-def trained(setting: Setting, dp: RecordDP, seed: int, home: Path) -> float:
-    """Train with a site in this process for each node; return the accuracy."""
-    home.mkdir(parents=True)
-    for node, (inputs, labels) in setting.nodes.items():
-        np.savez(home / f"{node}.npz", x=inputs, y=labels)
-    job = Job(
-        FedAvg(),
-        training_plan=Linear,
-        data={node: str(home / f"{node}.npz") for node in setting.nodes},
-        nodes="local",
-        model_args={"inputs": setting.test[0].shape[1], "classes": setting.classes},
-        training_args=dict(setting.args),
-        rounds=setting.rounds,
-        breakpoint_every=setting.rounds,
-        home=home / "researcher",
-        seed=seed,
-        protect=dp,
-    )
-    return accuracy(setting, job.run(progress=False).params)
-
-
 def measure(setting: Setting, epsilon: float, seed: int, home: Path) -> list[float]:
     """Return the accuracies of the three ways, in their order."""
     rows = min(len(labels) for _, labels in setting.nodes.values())
@@ -83,7 +117,7 @@ def measure(setting: Setting, epsilon: float, seed: int, home: Path) -> list[flo
     alike = spent_alike(epsilon, math.ceil(steps / blocks), steps, batch / rows)
     sampled = RecordDP(epsilon=epsilon, delta=DELTA)
     ways = (sampled, replace(sampled, epsilon=alike), replace(sampled, mechanism="tree"))
-    return [trained(setting, dp, seed, home / str(number)) for number, dp in enumerate(ways)]
+    return [federated(setting, Protect(dp=dp), seed, home / str(number)) for number, dp in enumerate(ways)]
 
 
 def rounds_of(seed: int, passes: int) -> Setting:
@@ -120,14 +154,18 @@ def print_accuracy(seeds: int) -> None:
 
 
 def main() -> None:
-    """Print one of the tables."""
+    """Print one of the tables, or draw the figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--accuracy", action="store_true")
+    parser.add_argument("--figure", type=Path, help="draw the noise over the rounds into this file")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    if given.accuracy:
+    if given.figure:
+        draw(given.figure)
+        print(given.figure)
+    elif given.accuracy:
         print_accuracy(given.seeds)
     else:
         print_noise()

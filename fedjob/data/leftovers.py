@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import SpecError, UnreadableData
 
 _SYSTEM_NAMES = frozenset(
     {
@@ -59,9 +59,14 @@ def listed(folder: Path) -> list[Path]:
 
     Raises:
         SpecError: the folder can't be read.
+        UnreadableData: a name in it is not text.
     """
     try:
-        return sorted(child for child in folder.iterdir() if not is_leftover(child.name))
+        return sorted(
+            child
+            for child in folder.iterdir()
+            if not is_leftover(child.name) and _is_text(folder, child.name)
+        )
     except OSError as error:
         raise _unreadable(error) from error
 
@@ -71,12 +76,26 @@ def walked(folder: Path) -> Iterator[Path]:
 
     Raises:
         SpecError: a folder can't be read, so that some would be missing without a word.
+        UnreadableData: a name is not text.
     """
     found: list[Path] = []
     for path, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not is_leftover(name)]
-        found += [Path(path, name) for name in files if not is_leftover(name)]
+        folders[:] = [name for name in folders if not is_leftover(name) and _is_text(path, name)]
+        found += [Path(path, name) for name in files if not is_leftover(name) and _is_text(path, name)]
     yield from sorted(found)
+
+
+def is_file_with_content(path: Path) -> bool:
+    """Return whether a path is a file, or a link to one, and not a folder, a pipe or the like.
+
+    Raises:
+        UnreadableData: it is a link to nothing, so that an item would be missing without a word.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UnreadableData(
+            f"{path} is a link to a file that is not there: fetch its content, or take the link away"
+        )
+    return path.is_file()
 
 
 def leftovers_of(folder: Path, most: int = 5) -> list[str]:
@@ -89,6 +108,21 @@ def leftovers_of(folder: Path, most: int = 5) -> list[str]:
         if len(found) >= most:
             break
     return sorted(found)[:most]
+
+
+def _is_text(folder: str | Path, name: str) -> bool:
+    """Return True for a name that is text: it stands in tables and lists of items.
+
+    Raises:
+        UnreadableData: it is not.
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnreadableData(
+            f"{folder} has a file or folder whose name is not text in UTF-8, {name!a}: give it another name"
+        ) from error
+    return True
 
 
 def _raise(error: OSError) -> None:

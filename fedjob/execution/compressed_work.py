@@ -62,6 +62,8 @@ class CompressedWork:
                 "",
             ):
                 raise DecodeError("it does not say how the parameters came and how the answer leaves")
+            if type(asked.get("num_bytes")) is not int or asked["num_bytes"] < 0:
+                raise DecodeError("it does not say how many bytes the parameters have, a whole number")
         except (FedjobError, KeyError, TypeError, ValueError) as error:
             raise NodeFailure(self.order.node, "decode", str(error)[:500]) from error
 
@@ -77,7 +79,7 @@ class CompressedWork:
         asked = self.order.compress
         try:
             origin = self.kept["came"] if asked["down"] == "changes" else {}
-            opened = Opened(FileParams(path), self._compressor, origin, limit_bytes=int(asked["num_bytes"]))
+            opened = Opened(FileParams(path), self._compressor, origin, limit_bytes=asked["num_bytes"])
             self._came = {name: opened[name] for name in opened}
         except KeyError as error:
             raise self._failure(f"the node state has no {error} that changes are measured from") from error

@@ -14,13 +14,16 @@ from pathlib import Path
 import torch
 
 from fedjob.common.errors import DecodeError, PlanError
-from fedjob.parameters.files import FileParams, save_params
+from fedjob.parameters.files import FileParams, raw_bytes, save_params
 from fedjob.parameters.safetensors_header import read_metadata
 
 FROZEN = "frozen parameters"
 """The name under which a job sends the file along: no name that a researcher can give to a file."""
 
 _ELSEWHERE = "elsewhere"
+
+_SAMPLED = 16
+"""Numbers of a frozen parameter, about, by which a change of it is noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +72,15 @@ class FrozenPart:
 class FrozenWatch:
     """A watch over a model's frozen parameters, which nothing may change while it is trained.
 
+    Torch counts what is written to a tensor, but not through its `.data`: of each a few numbers are compared as well.
+
     Args:
         names: of the frozen parameters.
     """
 
     def __init__(self, model: torch.nn.Module, names: Collection[str]) -> None:
         self._model, self._names = model, names
-        self._seen = self._versions()
+        self._seen = self._facts()
 
     def problem(self) -> str:
         """Say which frozen parameter was changed, or is trained by now; empty for none."""
@@ -83,14 +88,20 @@ class FrozenWatch:
         for name in sorted(self._names):
             if name not in own or own[name].requires_grad:
                 return _unfrozen(name)
-        now = self._versions()
+        now = self._facts()
         changed = [name for name, seen in self._seen.items() if now[name] != seen]
         return _unfrozen(min(changed)) if changed else ""
 
-    def _versions(self) -> dict[str, tuple[int, int]]:
-        """Return how often each was written to, and which tensor it is."""
+    def _facts(self) -> dict[str, tuple[int, int, bytes]]:
+        """Return which tensor each is, how often it was written to, and the bytes of a few of its numbers."""
         named = self._model.named_parameters(remove_duplicate=False)
-        return {name: (id(one), one._version) for name, one in named if name in self._names}
+        return {name: (id(one), one._version, _sample(one)) for name, one in named if name in self._names}
+
+
+def _sample(tensor: torch.Tensor) -> bytes:
+    """Return the bytes of some numbers all over a tensor; of a large file in memory few pages are read for them."""
+    flat = tensor.detach().reshape(-1) if tensor.is_contiguous() else tensor.detach().flatten()
+    return bytes(raw_bytes(flat[:: max(1, flat.numel() // _SAMPLED)]))
 
 
 def _unfrozen(name: str) -> str:

@@ -80,6 +80,19 @@ class Counting(Points):
         return super().get_params(**how)
 
 
+class Numbered(Points):
+    """Ends in numbers that follow from the node's name and the model it started from, and add without rounding."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        place = int(self.ctx.node.lstrip("n"))
+        with torch.no_grad():
+            for tensor in model.parameters():
+                steps = torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape)
+                started = (tensor.double() * 64).round()  # another start, other numbers
+                tensor.copy_(0.5 + ((started * 5 + steps * 7 + place * place) % 33) / 64)
+        return model(batch[0]).sum() * 0
+
+
 class FailsAtOne(Points):
     """Raises at one node, with a value of its data in the message."""
 

@@ -13,6 +13,7 @@ import pytest
 from fedjob import FedAvg, Job
 from fedjob.common.errors import ConfigError, DecodeError
 from fedjob.identity.keys import SealKey
+from fedjob.researcher.dossier.page import JSON_CLOSES, JSON_OPENS
 from fedjob.researcher.dossier.signed_file import open_dossier, signed_file
 from tests.data import TRAINING, make_points
 from tests.plans import Tiny
@@ -153,6 +154,52 @@ def test_data_of_another_form_are_refused(home: Path, content: dict[str, object]
     data = page + f"<!-- fedjob dossier 1 {key.public_key_hex} {signature} -->\n".encode()
     with pytest.raises(DecodeError, match=r"format|lacks"):
         open_dossier(data)
+
+
+def nested(depth: int) -> object:
+    found: object = "x"
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("made", ["", "9.9"])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("job", "model_args"), nested(900)),
+        (("job", "training_args"), nested(400)),
+        (("job",), {}),
+        (("job", "id"), 3),
+        (("job", "researcher_key"), None),
+        (("rounds",), [[]]),
+        (("plan", "texts_per_node"), []),
+        (("verification",), {"round": 1}),
+        (("audit_heads",), [3]),
+        (("made", "time"), 1e300),
+        (("made", "fedjob"), ["9.9"]),
+    ],
+)
+def test_whatever_a_liar_signs_is_refused_in_one_line_or_said_to_be_unchecked(
+    file: Path, home: Path, made: str, path: tuple[str, ...], value: object
+) -> None:
+    key = SealKey(home / "home")
+    content = json.loads(json.dumps(open_dossier(file.read_bytes()).content))
+    if made:
+        content["made"]["fedjob"] = made  # which no page of this fedjob is compared with
+    place = content
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    page = (JSON_OPENS + json.dumps(content).replace("<", "\\u003c") + JSON_CLOSES).encode()
+    signature = key.sign(b"fedjob dossier 1\n" + page).hex()
+    data = page + f"<!-- fedjob dossier 1 {key.public_key_hex} {signature} -->\n".encode()
+    try:
+        found = open_dossier(data)
+    except DecodeError:
+        return
+    assert found.problems or "its page was not compared" in found.notes[0]
+    assert type(found.content["job"]["id"]) is type(found.content["job"]["researcher"]) is str
 
 
 def test_a_dossier_is_written_and_checked_by_commands(job: Job, home: Path) -> None:

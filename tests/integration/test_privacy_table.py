@@ -9,9 +9,11 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from fedjob import Protect, RecordDP
 from tests.parts import shared_data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +41,15 @@ def small(setting: object) -> object:
 def test_nodes_and_opacus_learn_digits_with_noise_and_without(benchmark: ModuleType, tmp_path: Path) -> None:
     setting = small(benchmark.digits(1))
     found = {
-        (epsilon, secagg): benchmark.federated(setting, epsilon, secagg, 1, tmp_path / f"{epsilon}-{secagg}")
+        (epsilon, secagg): benchmark.federated(
+            setting,
+            Protect(
+                secagg=secagg or None,
+                dp=None if epsilon is None else RecordDP(epsilon=epsilon, delta=benchmark.DELTA),
+            ),
+            1,
+            tmp_path / f"{epsilon}-{secagg}",
+        )
         for epsilon in (None, 8.0)
         for secagg in (False, True)
     }
@@ -95,3 +105,18 @@ def test_the_table_of_tree_noise_on_the_page_is_what_its_script_computes() -> No
     for epsilon, blocks, passes in script.SETTINGS:
         cells = " | ".join(f"{one:.1f}" for one in script.noise_on_sum(epsilon, blocks, passes))
         assert f"| {epsilon:g} | {blocks} | {passes} | {cells} |" in page
+
+
+@pytest.mark.usefixtures("benchmark")
+def test_the_picture_of_tree_noise_shows_what_the_noise_of_nodes_comes_to(tmp_path: Path) -> None:
+    script = import_module("tree_table")
+    for epsilon, blocks, passes in script.DRAWN:
+        steps = blocks * passes
+        lines = script.noise_on_prefixes(epsilon, blocks, passes)
+        assert [len(line) for line in lines.values()] == [steps] * 3
+        ends = tuple(float(line[-1]) for line in lines.values())
+        assert ends == pytest.approx(script.noise_on_sum(epsilon, blocks, passes))
+        drawn = script.drawn_noise(epsilon, blocks, passes, size=400)
+        assert np.abs(drawn / lines["tree"] - 1).max() < 0.2  # of 400 numbers
+    script.draw(tmp_path / "tree.png")
+    assert (tmp_path / "tree.png").stat().st_size > 5000

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import SpecError, UnreadableData
-from fedjob.data.leftovers import listed, walked
+from fedjob.data.leftovers import is_file_with_content, listed, walked
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, identity_of, words
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 )
 _MODES = {"rgb": "RGB", "grey": "L", "gray": "L"}
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What a file may hold, whatever its name: Pillow would start Ghostscript for one that begins like PostScript."""
+
+MOST_PIXELS = 1 << 26
+"""Of one image: 256 MiB when it is read; a file of some kilobytes may claim any number."""
+
+_SAMPLE_FORMAT, _UNSIGNED, _SIGNED = 339, 1, 2
+_ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class ImagesDataset(Dataset):
             for label, name in enumerate(self.classes)
             if (self.path / name).is_dir()
             for file in walked(self.path / name)
-            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            if file.suffix.lower() in IMAGE_SUFFIXES and is_file_with_content(file)
         ]
         if not found:
             raise SpecError(
@@ -106,11 +115,12 @@ class ImagesDataset(Dataset):
 
         Returns:
             Shape (height, width, 3), or (height, width) if option `mode` is grey. The numbers are those of the
-            file: uint8, or uint16, int32 or float32 for greyscale images of more than 8 bits.
+            file: uint8, or uint16, int32 or float32 for greyscale images of more than 8 bits. Levels of fewer bits than
+            8 or 16 are spread over all of these, as a viewer does.
 
         Raises:
-            SpecError: it can't be read, or not without loss: it has several frames, or transparent pixels and
-                there is no option `background`.
+            SpecError: it can't be read, or not without loss: it has several frames, more than `MOST_PIXELS` pixels,
+                colours of 16 bits, or transparent pixels and there is no option `background`.
         """
         chosen = self.items[item] if isinstance(item, int) else item
         return read_image(chosen.path, self._mode, self._size, self.options.get("background", ""))
@@ -168,23 +178,111 @@ def read_image(path: Path, mode: str, size: tuple[int, int] | None, background: 
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as opened:
-            frames = getattr(opened, "n_frames", 1)
-            if frames > 1 and opened.format != "MPO":  # a camera's file, with previews beside the image
-                raise SpecError(
-                    f"{path} has {frames} frames; one is read: split them into files of their own"
-                )
+        with Image.open(path, formats=_FORMATS) as opened:
+            _check_before_decoding(opened, path)
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                _check_deep(image, opened, path)
                 return _deep(image, opened.format or "", mode, size)
             flat = _flattened(image, path, background).convert(mode)
-    except SpecError:
+    except (SpecError, MemoryError):
         raise
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UnreadableData(f"{path} can't be read as an image: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except (
+        Exception
+    ) as error:  # a damaged file may make a parser raise anything, with bytes of the file in its words
+        if _is_dicom(path):
+            raise UnreadableData(
+                f"{path} is a DICOM file: turn it into a PNG file, or a series into NIfTI files for the reader medical-folder, "
+                "such as by dcm2niix"
+            ) from error
+        if isinstance(error, UnidentifiedImageError):
+            raise UnreadableData(
+                f"{path} can't be read: it is damaged, or no image of the kinds that are known ({', '.join(_FORMATS)}): save it as one of them, or "
+                "read the file in the plan, .items"
+            ) from error
+        raise UnreadableData(
+            f"{path} can't be read as an image, it is damaged ({type(error).__name__})"
+        ) from error
     import numpy as np
 
     return np.asarray(flat if size is None else flat.resize(size), dtype=np.uint8)
+
+
+def _check_before_decoding(opened: Any, path: Path) -> None:
+    """Refuse what would take too much memory, or arrive as other numbers than those of the file; nothing is decoded yet.
+
+    Raises:
+        SpecError: there are too many pixels, several frames, or numbers that Pillow reads with a loss.
+    """
+    width, height = opened.size
+    if width * height > MOST_PIXELS:
+        raise _too_large(path)
+    if getattr(opened, "is_animated", False) and opened.format != "MPO":  # a camera's file, with previews
+        raise SpecError(f"{path} has several frames; one is read: split them into files of their own")
+    if opened.mode not in ("I", "F") and not opened.mode.startswith("I;16") and _is_deep(opened):
+        raise SpecError(
+            f"{path} has colours of 16 bits, of which 8 would be lost: save it with 8 bits a colour, or read the file in the "
+            "plan, .items"
+        )
+    tags = getattr(opened, "tag_v2", {})
+    if tags.get(_ORIENTATION, 1) in _ON_ITS_SIDE and width != height and opened.tile[0][0] == "raw":
+        raise SpecError(
+            f"{path} lies on its side and is not compressed, which Pillow takes for another image: save it the right way up"
+        )
+    if opened.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise SpecError(
+            f"{path} has numbers of 8 bits with a sign, which would be read without it: save it with 16 bits, or read the "
+            "file in the plan, .items"
+        )
+
+
+def _is_deep(opened: Any) -> bool:
+    """Return whether one colour of a pixel has more than 8 bits in the file, as its decoder is ordered to read it."""
+    if not opened.tile:
+        return False
+    decoder, *_, given = opened.tile[0]
+    if opened.format == "PPM" and decoder != "raw":
+        return len(given) > 1 and given[1] > 255  # the largest number that the file may have
+    raw = given if isinstance(given, str) else next((one for one in given or () if isinstance(one, str)), "")
+    return ";16" in raw
+
+
+def _check_deep(image: Any, opened: Any, path: Path) -> None:
+    """Refuse greyscale images of more than 8 bits whose numbers mean something else than they seem to.
+
+    Raises:
+        SpecError: white is 0, there are transparent pixels, or numbers are too large for Pillow.
+    """
+    tags = getattr(opened, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise SpecError(
+            f"{path} has 0 for white: save it with 0 for black, or read the file in the plan, .items"
+        )
+    if "transparency" in opened.info:
+        raise SpecError(f"{path} has transparent pixels and more than 8 bits: save it without transparency")
+    unsigned = opened.format == "TIFF" and _UNSIGNED in tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
+    if image.mode == "I" and unsigned and image.getextrema()[0] < 0:
+        raise SpecError(
+            f"{path} has whole numbers of 2147483648 or more, which int32 can't hold: read the file in the plan, .items"
+        )
+
+
+def _too_large(path: Path) -> SpecError:
+    return UnreadableData(
+        f"{path} says that it has more than {MOST_PIXELS} pixels, which would fill the memory: scale it down, cut it into tiles, "
+        "or read the file in the plan, .items"
+    )
+
+
+def _is_dicom(path: Path) -> bool:
+    """Return whether a file begins as DICOM part 10 says."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _flattened(image: Any, path: Path, background: str) -> Any:

@@ -11,6 +11,8 @@ A subject is read if it has a row in the table and an image of every modality.
 
 from __future__ import annotations
 
+import gzip
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.common.errors import MissingPackage, SpecError, UnreadableData
 from fedjob.data.column_types import numeric_array, text_column
-from fedjob.data.leftovers import listed
+from fedjob.data.leftovers import is_file_with_content, listed
 from fedjob.data.readers.base import Dataset, ItemIdentity, Reader, check_folder, words
 from fedjob.data.readers.loading_plan import LoadingPlan
 from fedjob.data.readers.table import records_of, type_name
@@ -32,6 +34,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+MOST_VOXELS = 1 << 29
+"""Of one image: 2 GiB as float32."""
+
+_LONGEST_HEADER = 540
+"""Bytes of a NIfTI-2 file's; a header begins with the number of its bytes."""
+
+_LAST_START = 1 << 24
+"""Byte of a file at which its image begins at the latest, behind what programs noted of it."""
+
+_BEST_PACKED = 1032
+"""A byte of gzip holds so many at most, https://www.zlib.net/zlib_tech.html."""
+
 TABLE_SUFFIXES = (".csv", ".tsv")
 SUBJECT = "subject"
 """The column of `frame` with the names of the subjects."""
@@ -226,6 +240,7 @@ class MedicalFolderDataset(Dataset):
             raise SpecError(f"there is no modality {name!r}; there are {', '.join(chosen.images)}")
         file = chosen.images[name]
         with _reading(file):
+            _check_header(file)
             numbers = np.asarray(_nibabel().load(file).dataobj)
         if numbers.dtype.kind not in "biuf":
             raise SpecError(
@@ -240,7 +255,13 @@ class MedicalFolderDataset(Dataset):
                 f"{file} holds whole numbers over {1 << 24}, such as labels, which float32 can't tell apart: read "
                 "the file in the plan, item.images[...]"
             )
-        return numbers.astype(np.float32)
+        with np.errstate(over="ignore"):
+            found = numbers.astype(np.float32)
+        if numbers.dtype.kind == "f" and (np.isinf(found) & np.isfinite(numbers)).any():
+            raise SpecError(
+                f"{file} holds numbers that float32 can't: read the file in the plan, item.images[...]"
+            )
+        return found
 
     def arrays(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return (images, targets), all in memory.
@@ -302,7 +323,7 @@ def _images(subject: Path) -> list[Path]:
         for modality in listed(subject)
         if modality.is_dir()
         for file in listed(modality)
-        if file.name.endswith(NIFTI_SUFFIXES)
+        if file.name.endswith(NIFTI_SUFFIXES) and is_file_with_content(file)
     ]
 
 
@@ -312,7 +333,42 @@ def _folder(file: Path) -> str:
 
 def _type_of(file: Path) -> str:
     with _reading(file):
-        return f"nifti[{', '.join(map(str, _nibabel().load(file).shape))}]"
+        return f"nifti[{', '.join(map(str, _check_header(file)))}]"
+
+
+def _check_header(file: Path) -> tuple[int, ...]:
+    """Return the shape that a file's first bytes claim, before anything of that size is read.
+
+    Raises:
+        UnreadableData: there is no such image in the file, or it would fill the memory.
+    """
+    nibabel, packed = _nibabel(), file.name.endswith(".gz")
+    with gzip.open(file) if packed else file.open("rb") as opened:
+        first = opened.read(_LONGEST_HEADER)
+    kinds = (nibabel.Nifti1Header, nibabel.Nifti2Header)
+    known = [kind for kind in kinds if kind.sizeof_hdr in _either_order(first[:4])]
+    if not known or len(first) < known[0].sizeof_hdr:
+        raise UnreadableData(
+            f"{file} can't be read as NIfTI: it does not begin as such a file (DICOM is turned into it by dcm2niix)"
+        )
+    header = known[0](first[: known[0].sizeof_hdr], check=False)
+    shape = tuple(int(length) for length in header.get_data_shape())
+    offset, number = float(header["vox_offset"]), math.prod(shape)
+    if not shape or min(shape) < 1:
+        raise UnreadableData(f"{file} is damaged: an axis of its image has no voxels")
+    if number > MOST_VOXELS:
+        raise UnreadableData(
+            f"{file} says that it has more than {MOST_VOXELS} voxels, which would fill the memory: cut it into files of their "
+            "own, or read it piece by piece in the plan, item.images[...]"
+        )
+    most_left = file.stat().st_size * (_BEST_PACKED if packed else 1)
+    if not 0 <= offset <= _LAST_START or offset + number * header.get_data_dtype().itemsize > most_left:
+        raise UnreadableData(f"{file} is damaged or cut off: it is shorter than the image that it announces")
+    return shape
+
+
+def _either_order(four: bytes) -> tuple[int, int]:
+    return int.from_bytes(four, "little"), int.from_bytes(four, "big")
 
 
 def _nibabel() -> Any:
@@ -328,7 +384,7 @@ def _reading(file: Path) -> Iterator[None]:
     """Turn whatever nibabel raises while it reads a file into one error that names the file."""
     try:
         yield
-    except MissingPackage:
+    except (MissingPackage, UnreadableData, MemoryError):
         raise
     except Exception as error:  # a damaged file may make the parser raise anything
         raise UnreadableData(f"{file} can't be read as NIfTI: {type(error).__name__}") from error

@@ -143,7 +143,9 @@ def _check_memory(task: Task, sources: Sources) -> None:
     """Refuse parameters that no worker could hold, before they are fetched."""
     unpacked = task.compress.get("num_bytes")
     params_bytes = sum(ref.size_bytes for ref in task.params.values())
-    params_bytes = max(params_bytes, unpacked if isinstance(unpacked, int) else 0)
+    if unpacked is not None and type(unpacked) is not int:
+        raise DecodeError("compress: num_bytes is a whole number of bytes")
+    params_bytes = max(params_bytes, unpacked or 0)
     limit_bytes = sources.config.worker_memory_bytes
     if params_bytes > limit_bytes:
         raise NodeFailure(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob._version import __version__
-from fedjob.common.errors import DecodeError, FedjobError
+from fedjob.common.errors import DecodeError
 from fedjob.identity.audit_heads import read_held_head
 from fedjob.identity.keys import verify
 from fedjob.researcher.dossier.content import FORMAT, ledger_problem
@@ -79,14 +79,11 @@ def open_dossier(data: bytes) -> OpenedDossier:
         )
     try:
         problems, notes = tuple(_problems(content, page)), tuple(_notes(content))
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        FedjobError,
-    ) as error:  # its signer may write anything
-        raise DecodeError(f"it lacks what a dossier holds, or has it in another form: {error}") from error
+        _check_job(content["job"])
+    except Exception as error:  # its signer may write anything, such as lists in lists in lists
+        raise DecodeError(
+            f"it lacks what a dossier holds, or has it in another form: {type(error).__name__}: {str(error)[:200]}"
+        ) from error
     return OpenedDossier(content=content, key=key, problems=problems, notes=notes)
 
 
@@ -130,8 +127,21 @@ def _problems(content: Mapping[str, Any], page: bytes) -> list[str]:
     return found
 
 
+def _check_job(job: Any) -> None:
+    """Hold the names that whoever checks a dossier is shown.
+
+    Raises:
+        ValueError: one is no text.
+    """
+    if not all(type(job[name]) is str for name in ("id", "researcher", "researcher_key")):
+        raise ValueError("the job, its researcher and the researcher's key are texts")
+
+
 def _notes(content: Mapping[str, Any]) -> list[str]:
     made = content["made"]["fedjob"]
     if made != __version__:
-        return [f"fedjob {made} made it and this is {__version__}: its page was not drawn again to compare"]
+        return [
+            f"it says that fedjob {str(made)[:40]} made it, and this is {__version__}: its page was not compared with the data in "
+            "it, and may show something else. Check it with that fedjob"
+        ]
     return []

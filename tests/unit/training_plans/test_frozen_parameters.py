@@ -107,6 +107,26 @@ class Tied(Plain):
         return model
 
 
+class WritesBehindIt(Head):
+    """Changes a frozen parameter on a way that torch does not count."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        model[0].bias.data.add_(0.1)
+        return super().training_step(model, batch)
+
+
+class ThawsForAWhile(Head):
+    """Trains a frozen parameter in a step and freezes it again."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        model[0].requires_grad_(True)
+        loss = super().training_step(model, batch)
+        loss.backward()
+        self.optimizer.step()
+        model[0].requires_grad_(False)
+        return super().training_step(model, batch)
+
+
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("points")
@@ -237,7 +257,7 @@ def test_a_trained_model_is_evaluated_with_its_frozen_part(points: dict[str, str
     found.run(progress=False)
 
 
-@pytest.mark.parametrize("plan", [Thaws, WritesToIt])
+@pytest.mark.parametrize("plan", [Thaws, WritesToIt, WritesBehindIt, ThawsForAWhile])
 def test_what_is_frozen_and_changes_all_the_same_is_an_error_that_names_it(
     points: dict[str, str], tmp_path: Path, plan: Any
 ) -> None:

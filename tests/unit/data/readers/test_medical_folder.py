@@ -139,7 +139,7 @@ def test_a_loading_plan_names_modalities_and_columns_as_plans_do(tmp_path: Path)
         (
             lambda path: (path / "subject-0/T1/scan.nii").write_bytes(b"none"),
             {},
-            "can't be read as NIfTI: ImageFileError",
+            "can't be read as NIfTI: it does not begin",
         ),
         (lambda path: (path / "subject-0/T1/b.nii.gz").touch(), {}, "subject-0/T1 has 2 NIfTI files"),
         (lambda path: (path / "more.csv").touch(), {}, "has 2 tables: choose one"),
