@@ -364,6 +364,7 @@ class Attempts:
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
         charge = self._context.permissions.charge(row, stored.result, turn.predicted)
         turn.charge(charge)
+        turn.rows.append(lambda: self._context.permissions.count_cost(row, charge.result, attempt.started))
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)
         if protect := task_of(row).protect:
