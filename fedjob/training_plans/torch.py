@@ -25,6 +25,7 @@ from fedjob.training_plans.batches import (
     ExampleStream,
     TensorExamples,
     batches_of,
+    choose_device,
     examples_of,
     missing_in,
     num_in_batch,
@@ -281,8 +282,7 @@ class TorchPlan(PrivateTorch):
 
     def _begin_anew(self) -> None:
         """Choose the device and forget what stays at the node."""
-        wanted = self.training_args.use_gpu and self.ctx.allow_gpu
-        self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+        self.device = choose_device(self.training_args.use_gpu, self.ctx.gpu_share)
         self.ctx.device = self.device.type
         self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
@@ -369,7 +369,9 @@ class TorchPlan(PrivateTorch):
         """Tell whoever follows the job that it asked for a GPU and goes without one."""
         if self.training_args.use_gpu and self.device.type == "cpu":
             why = (
-                "torch finds no GPU here" if self.ctx.allow_gpu else "the node's owner does not lend its GPU"
+                "torch finds no GPU here"
+                if self.ctx.gpu_share
+                else "the job holds no GPU of this node: ask for one with resources={'gpus': 1}, if its owner lends any"
             )
             self.ctx.emit("note", {"text": f"use_gpu=True, but {why}: training on the CPU"})
 

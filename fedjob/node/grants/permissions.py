@@ -157,11 +157,12 @@ class Permissions:
                 self._grants.usage.bind(row.key, verdict.grant.id)
         return None
 
-    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int]) -> Charge:
+    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int], started: float) -> Charge:
         """Return what a finished task costs the grant that it ran under.
 
         Args:
             counted: payer -> predictions that are to be counted with the same commit.
+            started: seconds of `time.monotonic`, when its attempt began.
 
         Returns:
             A result that says whether it reached a limit, or a failure where other tasks used what was left
@@ -186,19 +187,16 @@ class Permissions:
 
         def count() -> None:
             self._grants.usage.spend(row.key, rows=result.num_examples)
+            self._count_cost(row, result, started)
             if made:
                 self._grants.usage.use(sha256, asked, limit, grant=payer)
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
 
-    def count_cost(self, row: TaskRow, result: Result, started: float) -> None:
-        """Count the time and the bytes of a finished task; part of the caller's transaction.
-
-        Args:
-            started: seconds of `time.monotonic`, when its attempt began.
-        """
+    def _count_cost(self, row: TaskRow, result: Result, started: float) -> None:
+        """Count the time and the bytes of a finished task; part of the caller's transaction."""
         task = task_of(row)
-        if row.parent or not result.ok:
+        if not result.ok:
             return
         bound = self._grants.usage.bound(row.key)
         claimed = self._grants.get(bound).asked.claimed if bound else {}
