@@ -11,13 +11,15 @@ import torch
 from fedjob import TorchPlan
 from fedjob.training_plans.batches import choose_device, to_device
 from fedjob.training_plans.context import Context
+from tests.parts import need_gpu
 
-GPU = pytest.mark.skipif(
-    not torch.cuda.is_available(),
-    reason="this machine has no GPU; GPU tests are skipped in CI too, which has none",
-)
 RNG = np.random.default_rng(3)
 ARRAYS = (RNG.normal(size=(64, 4)).astype(np.float32), RNG.normal(size=(64, 1)).astype(np.float32))
+
+
+@pytest.fixture
+def gpu() -> None:
+    need_gpu()
 
 
 class Mixed(TorchPlan):
@@ -74,7 +76,7 @@ def test_mixed_precision_is_the_plan_s_and_trains_on_whatever_device_it_has() ->
     assert all(tensor.dtype == torch.float32 for tensor in plan.get_params().values())
 
 
-@GPU
+@pytest.mark.usefixtures("gpu")
 def test_parameters_trained_on_a_gpu_are_those_of_the_processor_but_for_rounding() -> None:
     on_gpu, on_cpu = (trained(use_gpu=wanted)[0].get_params() for wanted in (True, False))
     for name, tensor in on_gpu.items():
@@ -82,7 +84,7 @@ def test_parameters_trained_on_a_gpu_are_those_of_the_processor_but_for_rounding
         torch.testing.assert_close(tensor, on_cpu[name], rtol=0.05, atol=0.02)
 
 
-@GPU
+@pytest.mark.usefixtures("gpu")
 def test_a_worker_with_a_share_of_a_gpu_gets_no_more_of_its_memory() -> None:
     whole = torch.cuda.get_device_properties(0).total_memory
     device = choose_device(True, 0.01)
@@ -93,7 +95,7 @@ def test_a_worker_with_a_share_of_a_gpu_gets_no_more_of_its_memory() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-@GPU
+@pytest.mark.usefixtures("gpu")
 def test_tensors_of_pinned_memory_arrive_whole() -> None:
     batch = {"x": torch.arange(1_000_000).pin_memory(), "y": [torch.ones(3)]}
     moved = to_device(batch, torch.device("cuda"))
