@@ -71,3 +71,11 @@ def shared_data(name: str) -> Path:
     __tracebackhide__ = True
     folder = SHARED_DATA / name
     return folder if folder.is_dir() else missing(f"../shared/data/{name}")
+
+
+def need_gpu() -> None:
+    """Skip a test where there is no GPU, also in CI, whose machines have none: the exception to the rule of this module."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU, and those of CI have none either")

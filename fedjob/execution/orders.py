@@ -52,6 +52,7 @@ class WorkOrder(WorkSettings):
         noise: the terms of differential privacy, see `privacy.dp.terms`, or a stretch of tree noise, see
             `privacy.dp.tree_terms`; empty for none.
         compress: how parameters came and how the answer leaves, see `compressed_work`; empty for as they are.
+        gpu_share: of the memory of each device that the job holds; 0 where it holds none.
     """
 
     key: str
@@ -81,6 +82,7 @@ class WorkOrder(WorkSettings):
     models: dict[str, ModelFile] = field(default_factory=dict)
     noise: dict[str, Any] = field(default_factory=dict, repr=False)
     compress: dict[str, Any] = field(default_factory=dict)
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -285,6 +285,7 @@ def _begin_step(
 
     plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
     plan.ctx.props, plan.ctx.private = order.props, terms
+    plan.ctx.gpu_share = order.gpu_share
     names = tuple(launched.function.__name__ for launched in declared(plan.launches))
     plan.ctx.launcher = ChildLauncher(order.node, names, runner) if terms is None else None
     if isinstance(plan, Pipeline):

@@ -122,6 +122,8 @@ class Offer(WorkDescription):
     Args:
         rounds: that the job is for.
         reserve: hold the resources for a short lease; a task takes them.
+        cost: bytes that the whole job will move and hold at this node, as the researcher says: `down`, `up`, `memory`; `most` of 1
+            where fewer may move. Empty for not known.
         dry: look only; nothing is filed with the owner.
     """
 
@@ -129,6 +131,7 @@ class Offer(WorkDescription):
     job_name: str = ""
     note: str = ""
     rounds: int = 1
+    cost: dict[str, int] = field(default_factory=dict)
     reserve: bool = False
     dry: bool = False
 

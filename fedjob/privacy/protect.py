@@ -10,10 +10,11 @@ from typing import Any
 from fedjob.common.checks import check_kinds, shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
-from fedjob.privacy.secagg.fixed_point import BITS
+from fedjob.privacy.secagg.fixed_point import BITS, STOCHASTIC_BELOW
 from fedjob.privacy.secagg.neighbours import COLLUDING, DROPOUTS
 from fedjob.privacy.secagg.terms import MIN_GROUPS, MIN_NODES, least_threshold, usual_threshold
 
+USUAL_CLIP = 8.0
 LEAST_NORM, LARGEST_NORM = 1e-6, 1e6
 """Bounds on a norm that are taken: near the ends of what a float can be, rounding would be more than the noise."""
 
@@ -35,8 +36,9 @@ class SecAgg:
             researcher who does not follow the protocol. The least is more than half of them.
         min_nodes: a sum is of so many nodes at least, 3 or more.
         clip: the largest change of a single parameter in a round; larger ones count as much, and are reported.
-        bits: of a sum's tensors, 32 or 16. The error of a mean of parameters is at most
-            `clip * num_nodes^2 / 2^bits` where all nodes weigh alike.
+        bits: of a sum's tensors: 32, or 8 to 16, with a clip of your own below 16. The error of a mean of parameters is at most
+            `clip * num_nodes^2 / 2^bits` where all nodes weigh alike, and twice that below 16, where numbers are rounded up or
+            down by chance. With `8 + log2(num_nodes)` each node's numbers have 8 bits.
         max_weight: the largest weight of a node, usually its number of examples; None for that of the largest dataset.
         colluding: of more than 20 nodes at most this part works together with the researcher, 0.1 to 1/3. With more
             neighbours for each node a sum stays hidden from more of them. Of fewer nodes all are neighbours, and it is a third.
@@ -48,7 +50,7 @@ class SecAgg:
 
     threshold: int | None = None
     min_nodes: int = MIN_NODES
-    clip: float = 8.0
+    clip: float = USUAL_CLIP
     bits: int = 32
     max_weight: float | None = None
     colluding: float = COLLUDING
@@ -65,7 +67,13 @@ class SecAgg:
         if not (math.isfinite(self.clip) and self.clip > 0):
             raise SpecError(f"SecAgg(clip=...) is a number above 0, found {self.clip}")
         if self.bits not in BITS:
-            raise SpecError(f"SecAgg(bits=...) is 16 or 32, found {self.bits}")
+            raise SpecError(f"SecAgg(bits=...) is 8 to 16, or 32, found {self.bits}")
+        if self.bits < STOCHASTIC_BELOW and self.clip >= USUAL_CLIP:
+            raise SpecError(
+                f"SecAgg(bits={self.bits}) has few steps from 0 to clip, and with clip={self.clip:g} nearly every change of a "
+                "parameter is less than one: give the largest change of one parameter in a round that is to count, such as "
+                f"SecAgg(bits={self.bits}, clip=0.1); how many numbers were larger is reported"
+            )
         if self.max_weight is not None and not (math.isfinite(self.max_weight) and self.max_weight > 0):
             raise SpecError(f"SecAgg(max_weight=...) is a number above 0, found {self.max_weight}")
         if not LEAST_COLLUDING <= self.colluding <= 1 / 3:

@@ -311,10 +311,30 @@ def as_tensor(data: Any, where: str) -> torch.Tensor:
     return tensor
 
 
+def choose_device(wanted: bool, gpu_share: float) -> torch.device:
+    """Return where a plan computes: the first GPU that this process sees where one is wanted and held, else the CPU.
+
+    Args:
+        gpu_share: of the GPU's memory that torch may have in this process, beyond which it raises `OutOfMemoryError`; 0 for no
+            GPU.
+    """
+    if not (wanted and gpu_share and torch.cuda.is_available()):
+        return torch.device("cpu")
+    if gpu_share < 1:
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(gpu_share, number)
+    return torch.device("cuda")
+
+
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in a batch; what can move itself, such as a packed sequence or a graph, does."""
+    """Move every tensor in a batch; what can move itself, such as a packed sequence or a graph, does.
+
+    Tensors of pinned memory move while the next batch is being made.
+    """
     if device.type == "cpu":
         return batch
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
     if callable(getattr(batch, "to", None)):
         return batch.to(device)
     if isinstance(batch, Mapping):

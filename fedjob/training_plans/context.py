@@ -48,7 +48,7 @@ class Context:
         job_seed: the job's own; it decides the first parameters and the test split.
         seed: of (job, round, node); it decides shuffling, dropout and augmentation.
         device: where the plan computes, `cpu` or `cuda`; set by the plan.
-        allow_gpu: whether the node lets `use_gpu` have its GPU.
+        gpu_share: of the memory of a GPU that the plan may have where it asks for one with `use_gpu`; 0 for no GPU.
         state: kept at this node from round to round: a dictionary of numbers,
             strings, bytes, None, tensors, and lists and dictionaries of them.
         send: `send(type, body)` takes what `emit` is given on its way to the researcher.
@@ -67,7 +67,7 @@ class Context:
     job_seed: int = 0
     seed: int = 0
     device: str = "cpu"
-    allow_gpu: bool = True
+    gpu_share: float = 1.0
     state: dict[str, Any] = field(default_factory=dict)
     send: Callable[[str, dict[str, Any]], None] = _ignore
     props: Mapping[str, Any] = field(default_factory=dict)

@@ -11,14 +11,23 @@ from fedjob.training_plans.source.required_arguments import check_arguments
 from fedjob.training_plans.training_args import TrainingArgs
 
 _NEVER_CALLED = {
-    "training_routine": "fedjob has a loop of its own; write training_step(self, model, batch), or for a loop of "
-    "yours a class derived from Plan",
+    "training_routine": "fedjob has a loop of its own; write training_step(self, model, batch), or "
+    "training_loop(self, model, data, training_args) for a loop of yours",
     "testing_routine": "write testing_step(self, model, batch)",
     "after_training_params": "what is done to parameters after training belongs to the protocol or the aggregator, see "
     "docs/protocols.md",
     "init_dependencies": "a plan's imports stand at the top of its file",
 }
 """Methods of Fed-BioMed's plans, with what to write instead."""
+
+
+_LOOP, _OF_LOOP = "training_loop", ("init_optimizer", "training_step")
+"""The method with which a plan has a training loop of its own, and what fedjob's loop needs in its place."""
+
+
+def has_own_loop(cls: type[TrainingPlan], kind: type[TrainingPlan]) -> bool:
+    """Tell whether a plan's class trains by a loop of its own."""
+    return _LOOP in kind.optional_methods and overrides(cls, kind, _LOOP)
 
 
 def overrides(plan: type | object, base: type, name: str) -> bool:
@@ -65,7 +74,7 @@ def replaced_method(cls: type[TrainingPlan]) -> str | None:
     kind = _kind_of(cls)
     if kind is None:
         return None
-    own = {*kind.required_methods, *kind.optional_methods, *_DECLARED, "_abc_impl"}
+    own = {*kind.required_methods, *kind.optional_methods, *_DECLARED, "_abc_impl"} - {_LOOP}
     for base in cls.__mro__[: cls.__mro__.index(kind)]:
         for name in vars(base):
             odd = name in _DRIVEN_DUNDERS or (not name.startswith("__") and hasattr(kind, name))
@@ -97,6 +106,8 @@ def check_plan_class(cls: object) -> type[TrainingPlan]:
             name=cls.__name__,
         )
     missing = [name for name in kind.required_methods if not overrides(cls, kind, name)]
+    if has_own_loop(cls, kind):
+        missing = [name for name in missing if name not in _OF_LOOP]
     if missing:
         signatures = ", ".join(_signature(name, kind.required_methods[name]) for name in missing)
         raise IncompletePlan(f"{cls.__name__} lacks {signatures}", name=cls.__name__)
@@ -124,6 +135,14 @@ def check_test_data(cls: type[TrainingPlan], args: TrainingArgs, *, at_end: bool
     asked = [name for name in ("test_on_global_updates", "test_on_local_updates") if getattr(args, name)]
     asked += ["validate_at_end"] if at_end else []
     kind = _kind_of(cls)
+    if asked and kind is not None and has_own_loop(cls, kind):
+        measures = [name for name in (cls.measured_by, "training_step") if overrides(cls, kind, name)]
+        if not measures:
+            raise NoTestingStep(
+                f"{asked[0]} asks for a validation, and {cls.__name__} has a training_loop of its own and no "
+                'testing_step(self, model, batch): write it, to return (predictions, targets) or {"name": value}',
+                name=cls.__name__,
+            )
     if not asked or kind is None or args.test_ratio or args.test_fold or overrides(cls, kind, "testing_data"):
         return
     raise SpecError(

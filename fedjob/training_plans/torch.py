@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from fedjob.training_plans.batches import (
     ExampleStream,
     TensorExamples,
     batches_of,
+    choose_device,
     examples_of,
     missing_in,
     num_in_batch,
@@ -194,11 +195,117 @@ class PrivateTorch(TorchParameters):
         return next(self.model.parameters(), None) is None
 
 
-class TorchPlan(PrivateTorch):
+class LoopTorch(PrivateTorch):
+    """A torch plan that may have a training loop of its own in place of fedjob's."""
+
+    _adjust: Adjust | None = None
+    _num_adjusted = 0
+
+    def training_loop(
+        self, model: torch.nn.Module, data: Iterable[Any], training_args: Mapping[str, Any]
+    ) -> Iterator[Any]:
+        """Train on the batches of a round and yield the loss after each update, instead of fedjob's own loop.
+
+        It is for what one loss and one optimizer can't say: several optimizers, gradients that are accumulated, a learning
+        rate for each step. Call `self.adjust_gradients()` between `backward` and the optimizer's step.
+
+        Args:
+            model: on its device, in training mode.
+            data: the batches of the whole round, with all its epochs, on that device; they can be gone through once.
+
+        Yields:
+            the loss of what was trained on since the last one, a number or a scalar tensor.
+        """
+        raise NotImplementedError
+
+    def adjust_gradients(self) -> None:
+        """Correct the gradients as the job's protocol wants it, and clip them to `clip_norm` where that is given.
+
+        For plans with a loop of their own, after `backward` and before the step of each optimizer.
+        """
+        self._num_adjusted += 1
+        if self._adjust is not None:
+            self._adjust(self.model)
+        clip_norm = self.training_args.raw.get("clip_norm")
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
+
+    @property
+    def _has_own_loop(self) -> bool:
+        return overrides(self, LoopTorch, "training_loop")
+
+    def _own_updates(
+        self, batches: Iterable[tuple[int, Any]], adjust: Adjust | None
+    ) -> Iterator[tuple[int, float]]:
+        """Yield the examples and the loss of each update of the plan's own loop."""
+        self._adjust, self._num_adjusted, seen = adjust, 0, 0
+
+        def data() -> Iterator[Any]:
+            nonlocal seen
+            for size, batch in batches:
+                seen += size
+                yield batch
+
+        found = self.training_loop(self.model, data(), self.training_args.for_user())
+        if not isinstance(found, Iterator):
+            raise self.fail(
+                "plan", "training_loop has to yield the loss after each update, as in `yield loss`"
+            )
+        try:
+            for loss in found:
+                number = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+                if not math.isfinite(number):
+                    raise self.fail("not_finite", f"the loss is {number}: try a smaller learning rate")
+                size, seen = seen, 0
+                yield size, number
+        finally:
+            self._adjust = None
+        needed = adjust is not None or self.training_args.raw.get("clip_norm") is not None
+        if needed and not self._num_adjusted:
+            why = "the protocol corrects gradients" if adjust is not None else "clip_norm is given"
+            raise self.fail(
+                "plan",
+                f"training_loop never called self.adjust_gradients(), and {why}: call it between backward and the "
+                "optimizer's step",
+            )
+
+    def _update(self, batch: Any, adjust: Adjust | None) -> float:
+        """Take one optimizer step; return the loss before it."""
+        if self._is_fixed:
+            return self._loss(batch).item()
+        losses: list[float] = []
+
+        def closure() -> torch.Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(batch)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                advice = missing_in(batch) or "try a smaller learning rate"
+                raise self.fail("not_finite", f"the loss is {losses[-1]}: {advice}")
+            if not loss.requires_grad:
+                raise self.fail("plan", "training_step returned a loss that depends on no parameter")
+            loss.backward()  # type: ignore[no-untyped-call]
+            if adjust is not None:
+                adjust(self.model)
+            clip_norm = self.training_args.raw.get("clip_norm")
+            if clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
+            return loss
+
+        if isinstance(self.optimizer, torch.optim.LBFGS):
+            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
+        else:
+            closure()
+            self.optimizer.step()
+        return losses[0]
+
+
+class TorchPlan(LoopTorch):
     """A torch model and how to train it.
 
     A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
-    `testing_data`, `testing_step` and `inference_step` are optional.
+    `testing_data`, `testing_step` and `inference_step` are optional. With a `training_loop` a plan needs neither
+    `init_optimizer` nor `training_step`.
     """
 
     required_methods: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -212,6 +319,7 @@ class TorchPlan(PrivateTorch):
         "testing_step": ("model", "batch"),
         "inference_step": ("model", "batch"),
         "num_examples": ("batch",),
+        "training_loop": ("model", "data", "training_args"),
     }
     measured_by: ClassVar[str] = "testing_step"
     applied_args: ClassVar[tuple[str, ...]] = ("clip_norm",)
@@ -281,8 +389,7 @@ class TorchPlan(PrivateTorch):
 
     def _begin_anew(self) -> None:
         """Choose the device and forget what stays at the node."""
-        wanted = self.training_args.use_gpu and self.ctx.allow_gpu
-        self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+        self.device = choose_device(self.training_args.use_gpu, self.ctx.gpu_share)
         self.ctx.device = self.device.type
         self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
@@ -360,7 +467,7 @@ class TorchPlan(PrivateTorch):
             check_parameter_names(self.model)
         self.model.train()
         self._note_missing_gpu()
-        if not self._is_fixed:
+        if not (self._is_fixed or self._has_own_loop):
             self.optimizer.zero_grad(set_to_none=True)
         with _repeatable():
             return super()._run_updates(adjust)
@@ -369,7 +476,9 @@ class TorchPlan(PrivateTorch):
         """Tell whoever follows the job that it asked for a GPU and goes without one."""
         if self.training_args.use_gpu and self.device.type == "cpu":
             why = (
-                "torch finds no GPU here" if self.ctx.allow_gpu else "the node's owner does not lend its GPU"
+                "torch finds no GPU here"
+                if self.ctx.gpu_share
+                else "the job holds no GPU of this node: ask for one with resources={'gpus': 1}, if its owner lends any"
             )
             self.ctx.emit("note", {"text": f"use_gpu=True, but {why}: training on the CPU"})
 
@@ -377,6 +486,9 @@ class TorchPlan(PrivateTorch):
         batches = ((size, to_device(batch, self.device)) for size, batch in self._training_batches())
         if self.ctx.together is not None and not self._is_fixed:
             yield from self.ctx.together(self._as_one_of_many(batches, adjust))
+            return
+        if self._has_own_loop:
+            yield from self._own_updates(batches, adjust)
             return
         for size, batch in batches:
             yield size, self._update(batch, adjust)
@@ -415,36 +527,6 @@ class TorchPlan(PrivateTorch):
         found = _taken_gradients(self.model)
         set_tensors(self.model, buffers, self._frozen)  # such as the running means of batch normalisation
         return found
-
-    def _update(self, batch: Any, adjust: Adjust | None) -> float:
-        """Take one optimizer step; return the loss before it."""
-        if self._is_fixed:
-            return self._loss(batch).item()
-        losses: list[float] = []
-
-        def closure() -> torch.Tensor:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(batch)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                advice = missing_in(batch) or "try a smaller learning rate"
-                raise self.fail("not_finite", f"the loss is {losses[-1]}: {advice}")
-            if not loss.requires_grad:
-                raise self.fail("plan", "training_step returned a loss that depends on no parameter")
-            loss.backward()  # type: ignore[no-untyped-call]
-            if adjust is not None:
-                adjust(self.model)
-            clip_norm = self.training_args.raw.get("clip_norm")
-            if clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
-            return loss
-
-        if isinstance(self.optimizer, torch.optim.LBFGS):
-            self.optimizer.step(closure)  # type: ignore[no-untyped-call]
-        else:
-            closure()
-            self.optimizer.step()
-        return losses[0]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -246,6 +246,16 @@ def test_owners_read_how_parameters_travel_and_allow_that_alone(tmp_path: Path) 
             {"compress": TopK(0.1), "protect": Protect(secagg=True)},
             "places of one node's largest changes",
         ),
+        (
+            "fedavg",
+            {"compress": Int8(), "protect": Protect(secagg=True)},
+            r"leave compress out, and give SecAgg\(bits=\d+, clip=0.1\), in which .* have 8 bits each",
+        ),
+        (
+            "fedavg",
+            {"compress": "bf16", "protect": Protect(secagg=True)},
+            r"leave compress out, and give SecAgg\(bits=16, clip=0.1\)",
+        ),
         (FedBuff(k=2), {}, "answers of earlier rounds"),
         (FLoRA(ranks={}), {"compress": TopK(0.1)}, "factors of adapters"),
         ("fedavg", {"training_plan": Counts}, r"whole numbers \(I64\)"),

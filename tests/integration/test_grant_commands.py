@@ -140,6 +140,8 @@ pool          gpu
 project       heart
 job           {ann.job} heart-fedavg
 note          the cohort of March
+moves         not known: its researcher's side can't say it before the job has run
+takes         not known yet: nothing like it has run here
 differs       nothing like it was approved for this researcher's key before
 imports       torch
 not installed -

@@ -14,8 +14,12 @@ import torch
 from fedjob import FedAvg, Job, JobFailed, Quorum, TorchPlan
 from fedjob.common.errors import SpecError
 from fedjob.identity.keys import Identity
+from fedjob.messaging.messages import Answer
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.decisions import Grants, burden_of
+from fedjob.node.grants.notifications import notice_of
+from fedjob.node.owner.review import review_of
+from fedjob.node.storage.burden import Burden
 from fedjob.researcher.jobs.session import Session
 from tests.e2e.federation import background
 from tests.integration.nodes import Federation, Node, Researcher, plan_with
@@ -116,6 +120,58 @@ def test_check_leaves_nothing_and_request_a_pending_grant_and_no_task(
     }
     job.run(progress=False)
     assert job.rounds[1].replied == ("a",)
+
+
+def test_an_owner_sees_what_a_job_will_cost_and_later_what_it_did(
+    federation: Federation, session: Session
+) -> None:
+    (node,) = strict(federation, "a")
+
+    def burden() -> Burden:
+        with node.database() as database:
+            grant = Grants(database).all()[0]
+            found = review_of(database, grant.id).burden
+            assert found is not None
+            return found
+
+    job = make_job(session, training_args={"epochs": 1, "batch_size": 5}, rounds=3)
+    (estimate,) = job.estimate()
+    job.request(timeout_s=60)
+    before = burden()
+    assert (before.claimed["down"], before.claimed["up"]) == (estimate.down, estimate.up)
+    assert before.time_words == "not known yet: nothing like it has run here"
+    node.decide()
+    wait_until(lambda: job.refresh(throttle_s=0), timeout_s=20, what="the decision to be seen")
+    job.run(progress=False)
+    wait_until(
+        lambda: burden().moved is not None and burden().moved.tasks == 3, timeout_s=20, what="three tasks"
+    )
+    after = burden()
+    assert after.moved is not None
+    assert (after.moved.bytes_in, after.moved.bytes_out) == (estimate.down, estimate.up)
+    assert not after.moved.over
+    longer = job.clone(training_args={"epochs": 4, "batch_size": 5}, rounds=3)
+    longer.request(timeout_s=60)
+    found = burden()
+    assert found.time is not None
+    assert (found.time.rounds, found.time.same) == (3, False)
+    assert found.time.round_s == pytest.approx(4 * after.moved.seconds / 3)
+    with node.database() as database:
+        lines = dict(review_of(database, grants_of(node)[0]["id"]).lines)
+        notice = notice_of("a", Grants(database).all("pending"), lambda grant: burden_of(grant, database))
+    assert lines["moves"].endswith("as the researcher says")
+    assert "the same plan with other arguments" in lines["takes"]
+    assert f"it moves {lines['moves']}; it takes {lines['takes']}" in notice.text
+
+
+def test_a_cost_that_is_none_is_refused(federation: Federation) -> None:
+    (node,) = strict(federation, "a")
+    ann = Researcher(federation, "ann")
+    for cost in ({"down": -1}, {"down": 2**60}, {"price": 1}):
+        answer = ann.answer_to(ann.offer("a", plan_with("return 0"), "Odd", cost=cost), Answer)
+        assert (answer.status, answer.reason) == ("unknown", "spec"), cost
+        assert "the cost of a job is down, up, memory, most" in answer.note
+    assert grants_of(node) == []
 
 
 @pytest.mark.feature("NV-15", "TB-31", "TB-66")

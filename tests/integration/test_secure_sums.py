@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ from fedjob import (
     SpecError,
     TrimmedMean,
 )
+from fedjob.parameters.safetensors_header import read_schema
 from fedjob.protocols.analytics.cox import CoxRegression
 from fedjob.protocols.analytics.statistics import Statistics
 from fedjob.researcher.rounds.verification import verify_job
@@ -338,6 +340,24 @@ def test_sixteen_bits_are_coarser(points: dict[str, str], tmp_path: Path) -> Non
     assert 1e-6 < off < 16 / 2**16
 
 
+def test_eight_bits_of_each_node_are_a_third_of_the_bytes_and_a_sum_that_is_not_off(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    about = {"training_plan": Linear, "training_args": ARGS, "rounds": 3, "keep": True}
+    plain = run(FedAvg(), points, tmp_path, **about)
+    bits, clip = 8 + math.ceil(math.log2(len(points))), 0.5
+    coarse = run(FedAvg(), points, tmp_path, **about, protect=SecAgg(bits=bits, clip=clip))
+    again = run(FedAvg(), points, tmp_path, **about, protect=SecAgg(bits=bits, clip=clip))
+    assert (weights(coarse) == weights(again)).all(), "rounding depends on the contribution alone"
+    off = (weights(plain) - weights(coarse)).abs().max()
+    assert 0 < off < 3 * 2 * clip * len(points) ** 2 / 2**bits
+    paths = [*coarse.folder.rglob("masked_*.safetensors")]
+    assert paths
+    for path in paths:
+        dtype, (stored,) = read_schema(path)["tensors"]
+        assert (dtype, stored) == ("U8", -(-weights(plain).numel() // 8) * bits)
+
+
 def test_keys_come_with_the_contributions_so_that_the_first_attempt_is_the_only_one(
     points: dict[str, str], tmp_path: Path
 ) -> None:
@@ -434,7 +454,7 @@ def test_what_needs_single_contributions_is_refused_when_the_job_is_made(
         ({"min_nodes": 2}, "3 or more"),
         ({"clip": 0.0}, "above 0"),
         ({"clip": float("nan")}, "above 0"),
-        ({"bits": 8}, "16 or 32"),
+        ({"bits": 7}, "8 to 16, or 32"),
         ({"threshold": 1}, "more than half"),
         ({"max_weight": -1.0}, "above 0"),
         ({"min_nodes": "3"}, "min_nodes"),

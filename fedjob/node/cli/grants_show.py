@@ -26,17 +26,21 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
     fedjob node grants list --pending
     """
 
-    from fedjob.node.grants.decisions import Grants
+    from fedjob.node.grants.decisions import Grants, burden_of
     from fedjob.node.owner.review import plain_price, price_for, short_price
 
     with open_database(home) as database:
         store = Grants(database)
         found = store.all("pending" if pending else None)
-        prices = {grant.id: price_for(store, grant, database) for grant in found if grant.status == "pending"}
+        waiting = [grant for grant in found if grant.status == "pending"]
+        prices = {grant.id: price_for(store, grant, database) for grant in waiting}
+        burdens = {grant.id: burden_of(grant, database) for grant in waiting}
     if as_json:
-        print_json(
-            [in_utc({**grant.to_plain(), "privacy": plain_price(prices.get(grant.id))}) for grant in found]
-        )
+        costs = {id_: {} if one is None else one.to_plain() for id_, one in burdens.items()}
+        more = {
+            g.id: {"privacy": plain_price(prices.get(g.id)), "burden": costs.get(g.id, {})} for g in found
+        }
+        print_json([in_utc({**grant.to_plain(), **more[grant.id]}) for grant in found])
         return
     table(
         (
@@ -50,6 +54,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
             "sha256",
             "job",
             "privacy",
+            "costs",
             "asked",
         ),
         [
@@ -64,6 +69,7 @@ def list_(home: NodeHome, pending: bool, as_json: bool) -> None:
                 g.subject.plan[:12] or "-",
                 g.asked.job_name or "-",
                 short_price(prices.get(g.id)),
+                "-" if (burden := burdens.get(g.id)) is None else burden.short,
                 when(g.requested),
             )
             for g in found

@@ -31,11 +31,16 @@ class CapacityPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """The resources that the owner lends; `whole` includes the pools."""
+    """The resources that the owner lends; `whole` includes the pools.
+
+    Args:
+        gpu_jobs: jobs that hold one device at once; each of their workers may have its share of the device's memory.
+    """
 
     whole: CapacityPart = field(default_factory=CapacityPart)
     labels: frozenset[str] = frozenset()
     pools: Mapping[str, CapacityPart] = field(default_factory=dict)
+    gpu_jobs: int = 1
 
     def part(self, pool: str) -> CapacityPart | None:
         """Return what a pool has, or what belongs to none; None where the pool is unknown."""

@@ -67,6 +67,7 @@ class NodeConfig:
         cpus: cores that jobs may ask for; 0 for as many as there are.
         memory: that jobs may ask for, such as `16Gi`; empty for the machine's.
         gpus: devices that jobs may ask for; -1 for as many as there are. No task sees others.
+        gpu_jobs: jobs that may hold one device at once; with 2 a worker's torch may have half of its memory.
         labels: words that jobs may ask for, with commas between them.
         pools: parts of the node that jobs ask for by name, such as `gpu: workers=1 gpus=0,1; batch: workers=2`.
         hours: when tasks may begin, such as `Mon-Fri 20:00-06:00, Sat-Sun 00:00-24:00`; empty for always.
@@ -139,6 +140,7 @@ class NodeConfig:
     cpus: float = field(default=0.0, metadata={"at_least": 0.0})
     memory: str = field(default="", metadata={"check": lambda text: _memory_bytes(text)})
     gpus: int = field(default=0, metadata={"at_least": -1})
+    gpu_jobs: int = field(default=1, metadata={"at_least": 1})
     labels: str = ""
     pools: str = field(default="", metadata={"check": read_pools})
     hours: str = field(default="", metadata={"check": read_hours})
@@ -175,6 +177,11 @@ class NodeConfig:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // max(1, self.workers))
 
     @property
+    def gpu_share(self) -> float:
+        """The part of a device's memory that one worker may have: as many workers may be on it as there are parts."""
+        return 1.0 / (self.gpu_jobs * max(1, min(self.workers, self.job_workers)))
+
+    @property
     def contacts(self) -> tuple[Contact, ...]:
         """Whom researchers should ask."""
         return read_contacts(self.contact)
@@ -192,7 +199,12 @@ class NodeConfig:
             memory_bytes=_memory_bytes(self.memory),
             gpus=tuple(range(num_gpus)),
         )
-        return Capacity(whole=whole, labels=read_labels(self.labels), pools=read_pools(self.pools))
+        return Capacity(
+            whole=whole,
+            labels=read_labels(self.labels),
+            pools=read_pools(self.pools),
+            gpu_jobs=self.gpu_jobs,
+        )
 
     @property
     def worker_memory_bytes(self) -> int:

@@ -330,7 +330,8 @@ class Attempts:
 
     def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
-            order = replace(order, secrets=self._context.permissions.secrets_of(row))
+            share = self._context.config.gpu_share if attempt.gpus else 0.0
+            order = replace(order, secrets=self._context.permissions.secrets_of(row), gpu_share=share)
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
                 identity = self._identity_of(row, attempt, order)
@@ -362,7 +363,7 @@ class Attempts:
         self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
-        charge = self._context.permissions.charge(row, stored.result, turn.predicted)
+        charge = self._context.permissions.charge(row, stored.result, turn.predicted, attempt.started)
         turn.charge(charge)
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)

@@ -27,6 +27,7 @@ from fedjob.node.daemon.session_liveness import SessionLiveness
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
+from fedjob.node.grants.decisions import burden_of
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
 from fedjob.node.queue import task_events as events
@@ -172,7 +173,10 @@ class Housekeeping:
 
     def _notify_owner(self) -> None:
         """Notify the owner, as the settings ask for it, that requests wait for a decision."""
-        notified = self._notices.look(self._context.grants.unnoticed)
+        context = self._context
+        notified = self._notices.look(
+            context.grants.unnoticed, lambda grant: burden_of(grant, context.database)
+        )
         if notified:
             with self._context.database.transaction():
                 for grant in notified:

@@ -129,6 +129,7 @@ class SumHandler:
             "departure": {"bytes": size_bytes, "numbers": 0, "use": task.use, "parameters_bytes": size_bytes},
         }
         turn.rows.append(lambda: self._context.grants.audit.add("sum", message.job, body))
+        turn.rows.append(lambda: self._context.permissions.count_masked(task, message.job, size_bytes))
 
     def under_way(self) -> Iterator[Message]:
         """Yield the messages whose vectors are being masked: their researchers wait."""

@@ -89,6 +89,7 @@ class Request(WorkSettings):
         has_plan: a plan would run.
         gpus: the devices of the node that the job may hold: those that its owner lends, where it asks for some. None
             where the owner lends none.
+        claimed: bytes that the job will move and hold here, as its researcher says: `down`, `up`, `memory`; it binds nothing.
         round: that a task is for; 0 for a job, which is for all `rounds`.
     """
 
@@ -113,6 +114,7 @@ class Request(WorkSettings):
     reading: str = ""
     has_plan: bool = False
     gpus: tuple[int, ...] | None = None
+    claimed: Mapping[str, int] = field(default_factory=dict)
     round: int = 0
 
     def breaks(self, limits: GrantLimits) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import check_given, check_prefix
-from fedjob.node.grants.contract import Request
+from fedjob.node.grants.contract import Request, defaults_of
 from fedjob.node.grants.grant import (
     Grant,
     GrantSubject,
@@ -31,6 +31,8 @@ from fedjob.node.grants.plan_texts import PlanTexts
 from fedjob.node.grants.projects import Projects
 from fedjob.node.grants.researchers import KnownResearchers
 from fedjob.node.grants.waiting_offers import WaitingOffers
+from fedjob.node.storage.burden import Burden
+from fedjob.node.storage.costs import CostLedger, arguments_hash, kind_of_work, passes_in
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.usage import UsageLedger
 
@@ -371,6 +373,25 @@ class Grants:
                     approvals=(),
                     rule=grant.id,
                 )
+
+
+def burden_of(grant: Grant, database: Database) -> Burden | None:
+    """Return what a request costs its node; None for a standing agreement.
+
+    Of a decision about data alone, whatever would run on them, the time is not known.
+    """
+    asked, subject = grant.asked, grant.subject
+    if grant.origin != "request":
+        return None
+    ledger = CostLedger(database)
+    time_ = None
+    if asked.needs != ("data",):
+        entry = subject.entry if asked.has_plan else ""
+        work = kind_of_work(subject.plan, entry, grant.protocol, subject.dataset, subject.use)
+        config = {**defaults_of(grant.protocol), **asked.config}
+        args = arguments_hash(config, asked.model_args, asked.training_args)
+        time_ = ledger.time_of(work, args, passes_in(asked.training_args))
+    return Burden(claimed=asked.claimed, rounds=asked.rounds, time=time_, moved=ledger.of_grant(grant.id))
 
 
 def pinned(rule: GrantSubject, grants: Grants) -> GrantSubject:

@@ -142,6 +142,7 @@ class Grant:
             "files": asked.files,
             "protect": dict(asked.protect),
             "compress": dict(asked.compress),
+            "claimed": dict(asked.claimed),
             "question": subject.question,
             "needs": list(asked.needs),
             "limits": self.limits.to_plain(),

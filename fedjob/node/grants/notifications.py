@@ -29,6 +29,7 @@ from fedjob.common.checks import printable
 from fedjob.common.errors import ConfigError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.grant import Grant
+from fedjob.node.storage.burden import Burden
 
 SEND_WITHIN_S = 20.0
 AGAIN_AFTER_S = 5.0
@@ -71,6 +72,8 @@ class Notice:
                 f"{one['id']}  {one['researcher']} wants to run {one['entry']} on {one['dataset'] or 'no data'}"
                 f" ({one['use']})"
             )
+            if one["burden"]:
+                lines.append(f"    it moves {one['burden']}")
             lines.append(f"    fedjob node grants show {one['id']} --code")
         if self.num_waiting > len(self.waiting):
             lines.append(f"and {self.num_waiting - len(self.waiting)} more")
@@ -87,14 +90,20 @@ class Notice:
         return json.dumps(plain).encode()
 
 
-def notice_of(node: str, grants: Iterable[Grant]) -> Notice:
-    """Return the notice about these requests."""
+def notice_of(node: str, grants: Iterable[Grant], burden: Callable[[Grant], Burden | None]) -> Notice:
+    """Return the notice about these requests.
+
+    Args:
+        burden: returns what a request costs the node.
+    """
     every = list(grants)
     names = ("id", "researcher", "org", "dataset", "use", "protocol", "entry", "plan", "project", "requested")
     waiting = []
     for grant in every[:MAX_LISTED]:
         plain = grant.to_plain()
-        waiting.append({name: _plain_text(plain[name]) for name in names})
+        found = burden(grant)
+        words = "" if found is None else f"{found.bytes_words}; it takes {found.time_words}"
+        waiting.append({**{name: _plain_text(plain[name]) for name in names}, "burden": words})
     return Notice(node, tuple(waiting), len(every))
 
 
@@ -121,11 +130,14 @@ class Notices:
         """True if the owner has set any way of being notified."""
         return bool(self.config.notify_mail or self.config.notify_webhook or self.config.notify_command)
 
-    def look(self, waiting: Callable[[], list[Grant]]) -> tuple[str, ...]:
+    def look(
+        self, waiting: Callable[[], list[Grant]], burden: Callable[[Grant], Burden | None]
+    ) -> tuple[str, ...]:
         """Begin to send a notice if one is due; return the ids of requests that were notified. Never blocks.
 
         Args:
             waiting: returns the requests that the owner was not told of.
+            burden: returns what one of them costs the node.
         """
         done: tuple[str, ...] = ()
         now = time.monotonic()
@@ -149,7 +161,7 @@ class Notices:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
                 self._thread.start()
-            self._wanted.put_nowait((notice_of(self._node, found), self.config))
+            self._wanted.put_nowait((notice_of(self._node, found, burden), self.config))
         return done
 
     def stop(self) -> None:

@@ -16,6 +16,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.data.models import OwnModels
 from fedjob.node.data.versions import Versions
+from fedjob.node.grants.contract import defaults_of
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import Grant
 from fedjob.node.grants.limits import GrantLimits, tighten
@@ -25,6 +26,7 @@ from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.protection.privacy_ledger import Quote, Wanted, unprotected
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import task_of
+from fedjob.node.storage.costs import CostLedger, TaskCost, arguments_hash, kind_of_work, passes_in
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.secrets import Secrets
 from fedjob.privacy.dp.mechanisms import Mechanism
@@ -79,6 +81,7 @@ class Permissions:
         self._versions = versions
         self._secrets = secrets
         self._models = OwnModels(models)
+        self._costs = CostLedger(database)
         self.accounts = PrivacyAccounts(database)
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
@@ -154,11 +157,12 @@ class Permissions:
                 self._grants.usage.bind(row.key, verdict.grant.id)
         return None
 
-    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int]) -> Charge:
+    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int], started: float) -> Charge:
         """Return what a finished task costs the grant that it ran under.
 
         Args:
             counted: payer -> predictions that are to be counted with the same commit.
+            started: seconds of `time.monotonic`, when its attempt began.
 
         Returns:
             A result that says whether it reached a limit, or a failure where other tasks used what was left
@@ -183,10 +187,43 @@ class Permissions:
 
         def count() -> None:
             self._grants.usage.spend(row.key, rows=result.num_examples)
+            self._count_cost(row, result, started)
             if made:
                 self._grants.usage.use(sha256, asked, limit, grant=payer)
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
+
+    def _count_cost(self, row: TaskRow, result: Result, started: float) -> None:
+        """Count the time and the bytes of a finished task; part of the caller's transaction."""
+        task = task_of(row)
+        if not result.ok:
+            return
+        bound = self._grants.usage.bound(row.key)
+        claimed = self._grants.get(bound).asked.claimed if bound else {}
+        came = [*task.params.values(), *task.blobs.values()]
+        if not self._costs.has_job(row.job):
+            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
+        left = [
+            ref for ref in (result.params, result.blob) if ref is not None and "secagg" not in task.protect
+        ]
+        config = {**defaults_of(task.protocol), **task.config}
+        cost = TaskCost(
+            job=row.job,
+            grant=bound,
+            work=_kind_of(task),
+            args=arguments_hash(config, task.model_args, task.training_args),
+            passes=passes_in(task.training_args),
+            round=row.round,
+            seconds=max(0.0, time.monotonic() - started),
+            bytes_in=sum(ref.size_bytes for ref in came),
+            bytes_out=sum(ref.size_bytes for ref in left),
+            claimed=claimed.get("down", 0) + claimed.get("up", 0),
+        )
+        self._costs.add(cost)
+
+    def count_masked(self, task: Task, job: str, size_bytes: int) -> None:
+        """Count a masked contribution, which leaves after its task was counted; part of the caller's transaction."""
+        self._costs.add_masked(job, _kind_of(task), size_bytes)
 
     def inferences_left(self, row: TaskRow) -> int | None:
         """Return how many predictions a task may make; None for any number."""
@@ -306,6 +343,11 @@ class Permissions:
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def _kind_of(task: Task) -> str:
+    plan = "" if task.plan is None else task.plan.sha256
+    return kind_of_work(plan, task.entry, task.protocol, task.dataset, task.use)
 
 
 def quote_of(

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.requirements import read_need
+from fedjob.common.types import MAX_SIZE_BYTES
 from fedjob.data.preprocessing import canonical
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
@@ -23,6 +25,7 @@ from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.step_inputs import input_problem
 from fedjob.training_plans.training_args import merged_args
 
+CLAIMS = ("down", "up", "memory", "most")
 MAX_PLAN_BYTES = 256 * 1024
 MAX_LEVELS = 32
 """Levels of lists and maps in arguments and settings: an owner can't read more."""
@@ -201,7 +204,12 @@ def _asked(
 ) -> Request:
     more = {}
     if isinstance(wanted, Offer):
-        more = {"job_name": wanted.job_name, "note": wanted.note, "rounds": wanted.rounds}
+        more = {
+            "job_name": wanted.job_name,
+            "note": wanted.note,
+            "rounds": wanted.rounds,
+            "claimed": _claimed(wanted.cost),
+        }
     return Request(
         job=job,
         project=wanted.project,
@@ -227,6 +235,20 @@ def _asked(
         gpus=lent_gpus(wanted.resources, config) if config.gpus or config.pools else None,
         **more,  # type: ignore[arg-type]
     )
+
+
+def _claimed(cost: Mapping[str, int]) -> dict[str, int]:
+    """Return what a researcher says that a job will cost.
+
+    Raises:
+        SpecError: it names something else, or no number of bytes.
+    """
+    for name, value in cost.items():
+        if name not in CLAIMS or not 0 <= value <= MAX_SIZE_BYTES:
+            raise SpecError(
+                f"the cost of a job is {', '.join(CLAIMS)}, each 0 to {MAX_SIZE_BYTES}; found {shown(name)}: {shown(value)}"
+            )
+    return dict(cost)
 
 
 def _compression(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,11 @@ def summary_of(body: dict[str, Any]) -> str:
     status = body.get("status") or body.get("state") or ("removed" if body.get("removed") else "")
     reason = body.get("reason") or ""
     words = [str(body.get(name) or "") for name in ("researcher", "entry", "step", "dataset", "use", "job")]
-    if "cost" in body:
+    if "moved" in body:
+        words.append(
+            f"moved {size(body['moved'])}, more than the {size(body['claimed'])} that its researcher said"
+        )
+    elif "cost" in body:
         words.append(f"epsilon {body['cost']:.4g}")
     elif "epsilon" in body:
         words.append(f"epsilon {body['epsilon']:g} delta {body['delta']:g}")

@@ -13,7 +13,7 @@ from fedjob.common.terminal.times import when
 from fedjob.common.types import rounds_text
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.contract import deviations
-from fedjob.node.grants.decisions import Grants, approved_before
+from fedjob.node.grants.decisions import Grants, approved_before, burden_of
 from fedjob.node.grants.grant import SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
 from fedjob.node.grants.permissions import price_of
@@ -26,6 +26,7 @@ from fedjob.node.grants.question_words import (
 )
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.protection.privacy_ledger import Quote
+from fedjob.node.storage.burden import Burden
 from fedjob.node.storage.database import Database
 
 
@@ -42,6 +43,7 @@ class Review:
         compared: how it differs from that one, in sentences.
         alike: the newest approved grant whose text differs in comments or formatting only.
         price: in differential privacy, or why it can't run so; None for none.
+        burden: bytes, time and memory; None for a standing agreement.
     """
 
     grant: Grant
@@ -54,6 +56,7 @@ class Review:
     differences: tuple[str, ...]
     alike: Grant | None
     price: Quote | str | None
+    burden: Burden | None
     dataset: RegisteredDataset | None
 
     @property
@@ -69,6 +72,7 @@ class Review:
             **self.grant.to_plain(),
             "question_in_words": self.question,
             "privacy": plain_price(self.price),
+            "burden": {} if self.burden is None else self.burden.to_plain(),
             "differs_from": "" if self.before is None else self.before.id,
             "differences": list(self.differences),
             "differs_only_in_form_from": "" if self.alike is None else self.alike.id,
@@ -88,13 +92,13 @@ def review_of(database: Database, id_: str) -> Review:
     dataset = Datasets(database).find(grant.subject.dataset)
     org = store.known.org_of(grant.subject.researcher, grant.subject.key_hex)
     before = approved_before(store, grant)
-    price = price_for(store, grant, database)
+    price, burden = price_for(store, grant, database), burden_of(grant, database)
     question = _question(grant, _min_rows(store, grant, dataset))
     about = _lines(grant, 0 if dataset is None else dataset.num_rows, org, question)
     return Review(
         grant=grant,
         question=question,
-        lines=(*about, *_price_lines(price)),
+        lines=(*about, *(() if burden is None else burden.lines()), *_price_lines(price)),
         text=text,
         before=before,
         earlier="" if before is None else _text(store, before),
@@ -102,6 +106,7 @@ def review_of(database: Database, id_: str) -> Review:
         differences=() if before is None else tuple(_differences(before, grant)),
         alike=_alike(store, grant, text),
         price=price,
+        burden=burden,
         dataset=dataset,
     )
 

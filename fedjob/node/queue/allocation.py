@@ -8,6 +8,7 @@ nothing is held, and tasks that are still in the queue take again as they start.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -133,12 +134,13 @@ class Allocation:
         return [held for name, held in self.holdings.items() if name != job]
 
     def _free_gpus(self, need: Need, held: Iterable[Holding]) -> tuple[int, ...]:
-        """Return the devices of its pool that are free and may serve it."""
+        """Return the devices of its pool that have room and may serve it, those that fewest jobs hold first."""
         part = self.capacity.part(need.pool)
-        taken = {gpu for holding in held for gpu in holding.gpus}
+        holders = Counter(gpu for holding in held for gpu in holding.gpus)
         lent = () if part is None else part.gpus
         may = lent if need.devices is None else need.devices
-        return tuple(gpu for gpu in lent if gpu in may and gpu not in taken)
+        free = [gpu for gpu in lent if gpu in may and holders[gpu] < self.capacity.gpu_jobs]
+        return tuple(sorted(free, key=holders.__getitem__))  # stable: else in their own order
 
     def _lacking(self, need: Need, held: list[Holding]) -> tuple[str, ...]:
         part = self.capacity.part(need.pool)

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -63,6 +63,26 @@ CREATE TABLE uses (
     began REAL NOT NULL,
     PRIMARY KEY (grant_id, job)
 ) STRICT;
+
+CREATE TABLE costs (
+    job TEXT NOT NULL,
+    grant_id TEXT NOT NULL,
+    work TEXT NOT NULL,
+    args TEXT NOT NULL,
+    passes REAL NOT NULL,
+    last_round INTEGER NOT NULL,
+    rounds INTEGER NOT NULL,
+    tasks INTEGER NOT NULL,
+    seconds REAL NOT NULL,
+    bytes_in INTEGER NOT NULL,
+    bytes_out INTEGER NOT NULL,
+    claimed INTEGER NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (job, grant_id, work)
+) STRICT;
+CREATE INDEX costs_by_work ON costs (work, at);
+CREATE INDEX costs_by_grant ON costs (grant_id);
+CREATE INDEX costs_by_time ON costs (at);
 
 CREATE TABLE inferences (
     grant_id TEXT NOT NULL,

@@ -1,4 +1,4 @@
-"""Fixed-point numbers that add without error: tensors in 32 or 16 bits, all other numbers in 192.
+"""Fixed-point numbers that add without error: tensors in 32 bits or 8 to 16, all other numbers in 192.
 
 Tensors. A number x counts as the whole number nearest to `scale * x`, with
 
@@ -7,6 +7,12 @@ Tensors. A number x counts as the whole number nearest to `scale * x`, with
 so that the sum of `num_nodes` numbers, each within -clip to clip, never leaves the bits. What lies beyond is clipped, and
 counted. The error of a sum is at most `num_nodes * step / 2`, with `step = 1 / scale`.
 
+In fewer than 16 bits a number is rounded up or down by chance, up with the probability of what is over the whole number below it
+(stochastic rounding, Suresh et al. 2017, https://arxiv.org/abs/1611.00429): what a coarse step takes from one number it gives to
+others, so that the mean of many is not off, and a change of less than half a step is not lost in all rounds. The chance is drawn from the
+contribution itself: the same contribution gives the same whole numbers, however often it is masked. A sum of `bits` bits for which
+each node has 8 takes `8 + log2(num_nodes)`; they are packed without gaps.
+
 All other numbers, such as counts, sums and metrics, count as the whole number nearest to `2^64 x`: whole numbers are exact, and
 a sum is the nearest double of the exact sum of what was rounded to 2^-64. The sum of `MAX_NODES` numbers of less than 2^118 never
 leaves 192 bits.
@@ -14,6 +20,7 @@ leaves 192 bits.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +34,8 @@ if TYPE_CHECKING:
 
 MAX_NODES = 1000
 
-BITS = (16, 32)
+BITS = (*range(8, 17), 32)
+STOCHASTIC_BELOW = 16
 
 LIMBS = 6
 """32-bit words of a wide number."""
@@ -44,7 +52,7 @@ class FixedPoint:
     Args:
         num_nodes: the most numbers that are added, 2 to `MAX_NODES`.
         clip: the largest size of a number.
-        bits: of a sum, 16 or 32.
+        bits: of a sum, 8 to 16 or 32.
         steps: whole numbers in 1, where sums need room for noise; None for as many as fit.
     """
 
@@ -59,9 +67,12 @@ class FixedPoint:
         if not (math.isfinite(self.clip) and 1e-30 < self.clip < 1e30):
             raise SpecError(f"clip is a number above 0, found {self.clip}")
         if self.bits not in BITS:
-            raise SpecError(f"bits is 16 or 32, found {self.bits}")
+            raise SpecError(f"bits is 8 to 16 or 32, found {self.bits}")
         if self.largest < 1:
-            raise SpecError(f"the sum of {self.num_nodes} numbers has no room in {self.bits} bits")
+            raise SpecError(
+                f"the sum of {self.num_nodes} nodes has no room in {self.bits} bits: give SecAgg(bits="
+                f"{min(bits for bits in BITS if 2 ** (bits - 1) > self.num_nodes)}) or more"
+            )
 
     @property
     def largest(self) -> int:
@@ -72,8 +83,22 @@ class FixedPoint:
 
     @property
     def dtype(self) -> str:
-        """The numpy dtype of the whole numbers, unsigned: sums go round."""
-        return f"<u{self.bits // 8}"
+        """The numpy dtype that the whole numbers are computed in, unsigned: sums go round."""
+        return f"<u{self.word_bits // 8}"
+
+    @property
+    def word_bits(self) -> int:
+        """The bits of `dtype`; of a sum that has fewer the lowest count."""
+        return next(bits for bits in (8, 16, 32) if bits >= self.bits)
+
+    @property
+    def is_packed(self) -> bool:
+        """True if the numbers lie in a file without the bits that do not count."""
+        return self.bits != self.word_bits
+
+    def num_bytes(self, length: int) -> int:
+        """Return the bytes of so many whole numbers in a file; packed are 8 together."""
+        return -(-length // 8) * self.bits if self.is_packed else length * self.bits // 8
 
     @property
     def scale(self) -> float:
@@ -83,14 +108,22 @@ class FixedPoint:
     @property
     def error(self) -> float:
         """The most that the sum of all nodes is off where nothing was clipped."""
-        return self.num_nodes / self.scale / 2
+        return self.num_nodes / self.scale / (1 if self.is_stochastic else 2)
 
-    def quantised(self, numbers: np.ndarray, factor: float) -> tuple[np.ndarray, int]:
+    @property
+    def is_stochastic(self) -> bool:
+        """True if numbers are rounded up or down by chance. Never where noise is to come, which counts on the nearest."""
+        return self.bits < STOCHASTIC_BELOW and self.steps is None
+
+    def quantised(
+        self, numbers: np.ndarray, factor: float, chance: np.random.Generator | None = None
+    ) -> tuple[np.ndarray, int]:
         """Return `factor * numbers` as whole numbers of `dtype`, and how many numbers were larger than `clip`.
 
         Args:
             numbers: float64; what lies beyond -clip and clip counts as these.
             factor: 0 to 1, of numbers within the clip.
+            chance: by which numbers are rounded, see `rounding_of`; None for the nearest whole number.
 
         Raises:
             SpecError: a number is NaN or infinite.
@@ -101,7 +134,8 @@ class FixedPoint:
             raise SpecError("a number is NaN or infinite: it can't be added")
         over = int(np.count_nonzero(np.abs(numbers) > self.clip))
         within = np.clip(numbers, -self.clip, self.clip) if over else numbers
-        whole = np.rint(within * (factor * self.scale))
+        exact = within * (factor * self.scale)
+        whole = np.rint(exact) if chance is None else np.floor(exact + chance.random(len(exact)))
         # a product may be rounded up past the largest by one
         np.clip(whole, -self.largest, self.largest, out=whole)
         return whole.astype(np.int64).astype(self.dtype), over
@@ -110,7 +144,58 @@ class FixedPoint:
         """Return sums, of `dtype`, as float64."""
         import numpy as np
 
-        return sums.view(f"<i{self.bits // 8}").astype(np.float64) / self.scale
+        signed, beyond = f"<i{self.word_bits // 8}", self.word_bits - self.bits
+        whole = (sums << beyond).view(signed) >> beyond if beyond else sums.view(signed)
+        return whole.astype(np.float64) / self.scale
+
+    def packed(self, whole: np.ndarray) -> np.ndarray:
+        """Return whole numbers, of `dtype`, as they lie in a file: those of fewer bits packed 8 together, the lowest bits first."""
+        import numpy as np
+
+        if not self.is_packed:
+            return whole
+        rows = -(-len(whole) // 8)
+        words = np.zeros((rows, 8), dtype="<u2")
+        words.reshape(-1)[: len(whole)] = whole & ((1 << self.bits) - 1)
+        found = np.empty((rows, self.bits), dtype=np.uint8)
+        for place in range(self.bits):
+            first, gone = divmod(8 * place, self.bits)
+            byte = words[:, first] >> gone
+            if self.bits - gone < 8:  # the next number begins in this byte
+                byte = byte | (words[:, first + 1] << (self.bits - gone))
+            found[:, place] = byte & 0xFF
+        return found.reshape(-1)
+
+    def unpacked(self, stored: np.ndarray, length: int) -> np.ndarray:
+        """Return so many whole numbers, of `dtype`, of bytes as `packed` returns them."""
+        import numpy as np
+
+        if not self.is_packed:
+            return stored
+        columns = stored.reshape(-1, self.bits)
+        words = np.empty((len(columns), 8), dtype="<u2")
+        for number in range(8):
+            first, gone = divmod(number * self.bits, 8)
+            found = columns[:, first].astype(np.uint32) >> gone
+            for further in range(1, 3):
+                if 8 * further - gone < self.bits:
+                    found |= columns[:, first + further].astype(np.uint32) << (8 * further - gone)
+            words[:, number] = found & ((1 << self.bits) - 1)
+        return words.reshape(-1)[:length]
+
+
+def rounding_of(bound: str) -> np.random.Generator:
+    """Return the chance by which a contribution is rounded.
+
+    It depends on the contribution alone: rounded anew and masked with the same masks, the difference of the two would tell of it.
+
+    Args:
+        bound: the contribution's digest.
+    """
+    import numpy as np
+
+    seed = hashlib.sha256(b"fedjob secure sum: rounding 1\0" + bound.encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "little")))
 
 
 def wide_of(numbers: Sequence[Any]) -> np.ndarray:

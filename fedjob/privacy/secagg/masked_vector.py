@@ -1,7 +1,7 @@
 """Masked vectors in files: written at nodes chunk by chunk, added up at the researcher.
 
 A file is in the safetensors format, with two tensors: `tensors`, the flat concatenation of all tensors in fixed point in the
-order of their names, and `numbers`, the wide numbers as bytes. Memory is a chunk, however large a model is.
+order of their names (packed into bytes where a number has 9 to 15 bits), and `numbers`, the wide numbers as bytes. Memory is a chunk, however large a model is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.codec import pack
 from fedjob.common.errors import DecodeError, OtherContribution, SpecError
 from fedjob.parameters.safetensors_header import Schema, Span, read_spans
-from fedjob.privacy.secagg.fixed_point import LIMBS, WIDE_BYTES, FixedPoint, numbers_of, wide_of, wide_total
+from fedjob.privacy.secagg.fixed_point import (
+    LIMBS,
+    WIDE_BYTES,
+    FixedPoint,
+    numbers_of,
+    rounding_of,
+    wide_of,
+    wide_total,
+)
 from fedjob.privacy.secagg.mask_stream import CHUNK, MaskStream
 from fedjob.privacy.secagg.node_noise import OwnNoise
 from fedjob.privacy.secagg.node_session import Mask
@@ -58,7 +66,8 @@ def length_of(schema: Schema, *, noised: bool = False) -> int:
 
 def vector_schema(length: int, num_numbers: int, fixed: FixedPoint) -> Schema:
     """Return the schema of a masked vector's file."""
-    return {TENSORS: (f"I{fixed.bits}", (length,)), NUMBERS: ("U8", (num_numbers * WIDE_BYTES,))}
+    stored = ("U8", fixed.num_bytes(length)) if fixed.is_packed else (f"I{fixed.bits}", length)
+    return {TENSORS: (stored[0], (stored[1],)), NUMBERS: ("U8", (num_numbers * WIDE_BYTES,))}
 
 
 class TensorFile:
@@ -184,12 +193,13 @@ def write_vector(
     changes = _Changes(contribution, bound)
     if noise is not None:
         changes = replace(changes, noise=noise, factor=changes.factor_within(noise.clip, noise.clip_norm))
-    layers = _Layers([MaskStream(mask.tensors, mask.sign) for mask in masks], noise)
+    layers = _Layers([MaskStream(mask.tensors, mask.sign) for mask in masks], noise, fixed)
+    chance = rounding_of(bound) if fixed.is_stochastic else None
     clipped, ready = 0, np.empty(0, dtype=fixed.dtype)
     with path.open("wb") as file:
         file.write(_header(length, len(numbers), fixed))
         for chunk in changes.chunks():
-            found, over = fixed.quantised(chunk, factor)
+            found, over = fixed.quantised(chunk, factor, chance)
             clipped += over if noise is None else 0
             ready = found if not len(ready) else np.concatenate([ready, found])
             whole = len(ready) // CHUNK * CHUNK  # streams go on at multiples of a chunk only
@@ -204,9 +214,12 @@ def write_vector(
 
 
 def added_up(
-    paths: Sequence[Path], masks: Sequence[Mask], fixed: FixedPoint
+    paths: Sequence[Path], masks: Sequence[Mask], fixed: FixedPoint, length: int
 ) -> tuple[np.ndarray, list[Fraction]]:
     """Return the sum of masked vectors without the masks that are left: whole numbers of `fixed.dtype`, and wide numbers.
+
+    Args:
+        length: how many numbers the tensors have.
 
     Raises:
         DecodeError: they are not vectors of one shape.
@@ -217,15 +230,17 @@ def added_up(
     schemas = {tuple(sorted(file.schema.items())) for file in files}
     if len(schemas) != 1 or set(files[0].schema) != {TENSORS, NUMBERS}:
         raise DecodeError("masked vectors of different shapes can't be added")
-    (length,), (num_bytes,) = files[0].spans[TENSORS].shape, files[0].spans[NUMBERS].shape
+    (num_bytes,) = files[0].spans[NUMBERS].shape
+    if files[0].schema != vector_schema(length, num_bytes // WIDE_BYTES, fixed):
+        raise DecodeError(f"masked vectors of another length than {length} numbers can't be added")
     total = np.empty(length, dtype=fixed.dtype)
-    flats = [file._flat(file.spans[TENSORS], fixed.dtype) for file in files]
+    flats = [file._flat(file.spans[TENSORS], "<u1" if fixed.is_packed else fixed.dtype) for file in files]
     streams = [MaskStream(mask.tensors, mask.sign) for mask in masks]
     for start in range(0, length, CHUNK):
-        part = slice(start, start + CHUNK)
-        total[part] = flats[0][part]
+        part = slice(start, min(start + CHUNK, length))
+        total[part] = _stored_part(flats[0], part, fixed)
         for flat in flats[1:]:
-            np.add(total[part], flat[part], out=total[part])
+            np.add(total[part], _stored_part(flat, part, fixed), out=total[part])
         for stream in streams:
             stream.apply(total[part])
     words = np.zeros(num_bytes // 4, dtype=np.int64)
@@ -234,6 +249,14 @@ def added_up(
     for mask in masks:
         words += MaskStream(mask.numbers, mask.sign).words(len(words))
     return total, numbers_of(wide_total(words.reshape(-1, LIMBS)))
+
+
+def _stored_part(flat: np.ndarray, part: slice, fixed: FixedPoint) -> np.ndarray:
+    """Return a part of the whole numbers in a file; it begins at a multiple of 8."""
+    if not fixed.is_packed:
+        return flat[part]
+    stored = flat[fixed.num_bytes(part.start) : fixed.num_bytes(part.stop)]
+    return fixed.unpacked(stored, part.stop - part.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +345,7 @@ class _Layers:
 
     streams: Sequence[MaskStream]
     noise: OwnNoise | None
+    fixed: FixedPoint
     place: int = 0
 
     def write(self, file: Any, numbers: np.ndarray) -> None:
@@ -332,13 +356,14 @@ class _Layers:
             self.place += 1
         for stream in self.streams:
             stream.apply(covered)
-        file.write(covered.tobytes())
+        file.write(self.fixed.packed(covered).tobytes())
 
 
 def _header(length: int, num_numbers: int, fixed: FixedPoint) -> bytes:
-    size, wide = length * fixed.bits // 8, num_numbers * WIDE_BYTES
+    size, wide = fixed.num_bytes(length), num_numbers * WIDE_BYTES
+    dtype, shape = vector_schema(length, num_numbers, fixed)[TENSORS]
     header = {
-        TENSORS: {"dtype": f"I{fixed.bits}", "shape": [length], "data_offsets": [0, size]},
+        TENSORS: {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]},
         NUMBERS: {"dtype": "U8", "shape": [wide], "data_offsets": [size, size + wide]},
     }
     text = json.dumps(header, separators=(",", ":")).encode()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from fedjob.aggregation.base import check_nodes
 from fedjob.aggregation.robust.median import Median
 from fedjob.aggregation.robust.trimmed_mean import TrimmedMean
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing.learning import to_learn_together
 from fedjob.execution.private_work import check_mechanism, check_private, check_training, check_whole_nodes
+from fedjob.parameters.compression.int8 import Int8
 from fedjob.parameters.compression.top_k import TopK
 from fedjob.privacy.protect import RecordDP, SecAgg, is_noised, protect_of
 from fedjob.protocols.base import FederatedProtocol
@@ -170,17 +173,28 @@ def check_compressed(spec: JobSpec, protocol: FederatedProtocol) -> None:
             "left out: use Int8(), 'bf16' or 'fp16'"
         )
     if "secagg" in spec.protect:
-        _check_masked(spec.compress.name)
+        _check_masked(spec.compress.name, len(spec.datasets))
 
 
-def _check_masked(name: str) -> None:
-    why = (
-        "the places of one node's largest changes would tell what it learnt, and those of other nodes are elsewhere, so that "
-        "their sum has no such places"
-        if name == TopK.name
-        else "what leaves a node is whole numbers with a mask on them, which look drawn at random and can't be made smaller"
-    )
+def _check_masked(name: str, num_nodes: int) -> None:
+    """Say what to write instead of a compressor under secure aggregation, where the bits of the sum are the compression.
+
+    Args:
+        num_nodes: 0 where it is not known yet.
+    """
+    where = f"compress={name!r} can't go with protect=Protect(secagg=True)"
+    if name == TopK.name:
+        raise SpecError(
+            f"{where}: the places of one node's largest changes would tell what it learnt, and those of other nodes are "
+            "elsewhere, so that their sum has no such places; leave compress out, and give SecAgg(bits=12, clip=0.1)"
+        )
+    if name == Int8.name:
+        bits = min(16, 8 + math.ceil(math.log2(num_nodes or 16)))
+        whose = f"of {num_nodes} nodes" if num_nodes else "of up to 16 nodes"
+        instead = f"SecAgg(bits={bits}, clip=0.1), in which the numbers {whose} have 8 bits each"
+    else:
+        instead = "SecAgg(bits=16, clip=0.1)"
     raise SpecError(
-        f"compress={name!r} can't go with protect=Protect(secagg=True): {why}: leave compress out, and give "
-        "SecAgg(bits=16), which halves what nodes send"
+        f"{where}: what leaves a node has a mask on it and looks drawn at random, so that only the sum's own bits can be fewer; "
+        f"leave compress out, and give {instead}"
     )

@@ -336,6 +336,7 @@ def offer_for(
         model_args=spec.model_args,
         training_args=merged_args(spec.training_args, spec.each.get(node, {})),
         rounds=spec.rounds,
+        cost=dict(enclosed.cost.get(node, {})),
         files=enclosed.files if BROUGHT in dataset else None,
         props=spec.props,
         items=spec.items,

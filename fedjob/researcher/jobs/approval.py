@@ -29,6 +29,7 @@ from fedjob.researcher.monitoring.logs import JobLogs, read_logs
 from fedjob.researcher.runner import batch_trial
 from fedjob.researcher.runner.batch_trial import PublishedColumns
 from fedjob.researcher.runner.plan_trial import FAILS, PlanCheck, PlanChecks, TriedDataset, try_one_batch
+from fedjob.researcher.runner.traffic_estimate import write_cost
 from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder
@@ -208,6 +209,7 @@ def request_grants(
     """Ask the owners of the nodes to allow a draft; return node -> id of its grant."""
     if session is None:
         return {}
+    write_cost(spec, folder)
     checks = ask_nodes(session, spec, folder, dry=False, timeout_s=timeout_s)
     _write_down(folder, checks)
     return {answer.node: answer.id for answer in checks if answer.id}

@@ -282,7 +282,8 @@ class SecureSum:
     def _total(self, one: _MaskedSum, outline: Outline, terms: Terms, schema: Schema) -> Contribution:
         num_nodes = len(one.vectors)
         paths = [arrival.params.path for arrival in one.vectors.values() if arrival.params is not None]
-        whole, numbers = added_up(paths, one.masks, terms.fixed_point)
+        length = length_of(schema, noised=self.noise is not None)
+        whole, numbers = added_up(paths, one.masks, terms.fixed_point, length)
         found = summed(outline, numbers, terms.rule, num_nodes)
         self._note_clipped(found.clipped)
         if not schema:

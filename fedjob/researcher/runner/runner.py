@@ -35,6 +35,7 @@ from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.rounds.unfinished_tasks import restore_held
 from fedjob.researcher.runner.attempt import AttemptRecord, MakeHooks, Release, no_nodes
 from fedjob.researcher.runner.persistence import Persistence
+from fedjob.researcher.runner.traffic_estimate import write_cost
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
@@ -344,6 +345,7 @@ def _prepare(
         aggregator=aggregator_of(spec.aggregator),
         tasks=tasks,
     )
+    write_cost(spec, folder)
     federation.prepare(code, attempt)
     attempt.enter(State.STARTING)
     attempt.enter(State.RUNNING)

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 
 from fedjob.aggregation.contribution import Contribution
+from fedjob.common.codec import pack
+from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
-from fedjob.common.types import ENDLESS
+from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES
 from fedjob.messaging.attachments import is_attachable
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.parameters.auxiliary import join
@@ -35,6 +37,7 @@ from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 
 _MAX_ASKS = 3
 """Asks that are played: from the third on a round of these protocols sends what the one before it sent."""
+_LARGE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +96,44 @@ def unknown_traffic(spec: JobSpec) -> str:
     return ""
 
 
-def estimate_traffic(spec: JobSpec, folder: JobFolder, *, local: bool = False) -> TrafficEstimate:
+def write_cost(spec: JobSpec, folder: JobFolder) -> None:
+    """Write down, for the offers of a job, what its owners are told that it moves and holds at their nodes.
+
+    Of large models the first round is played alone: the offer does not wait for sums over zeros.
+    """
+    if spec.local or unknown_traffic(spec):
+        return
+    large = folder.initial_params.exists() and folder.initial_params.stat().st_size > _LARGE_BYTES
+    try:
+        found = estimate_traffic(spec, folder, asks=1 if large else _MAX_ASKS)
+    except Exception:  # a protocol of the researcher's own that can't be played: nothing is said then
+        return
+    most = {"most": 1} if found.bound else {}
+    cost = {
+        node: {"down": found.down[node], "up": found.up[node], "memory": found.memory_bytes}
+        for node in found.down
+    }
+    cost = {
+        node: {name: min(n, MAX_SIZE_BYTES) for name, n in one.items()} | most for node, one in cost.items()
+    }
+    write_atomic(folder.cost, pack(cost))
+
+
+def estimate_traffic(
+    spec: JobSpec, folder: JobFolder, *, local: bool = False, asks: int = _MAX_ASKS
+) -> TrafficEstimate:
     """Return the bytes that a training job moves.
 
     Args:
         spec: with its datasets; `unknown_traffic` of it is empty.
         local: nothing moves; only the memory is of interest.
+        asks: that are played at most; later rounds are taken to be like the last of them.
     """
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
     params = FileParams(folder.initial_params)
     nodes = tuple(sorted(spec.datasets))
-    asks, whole = _played(protocol, spec, folder, params, nodes)
-    rounds = _rounds(asks, spec.rounds)
+    played, whole = _played(protocol, spec, folder, params, nodes, asks)
+    rounds = _rounds(played, spec.rounds)
     memory = max((ask.memory for ask in rounds), default=0)
     if local:
         nothing = dict.fromkeys(nodes, 0)
@@ -155,19 +184,22 @@ def _played(
     folder: JobFolder,
     params: Mapping[str, Any],
     nodes: tuple[str, ...],
+    most: int,
 ) -> tuple[list[_AskBytes], bool]:
     """Return the bytes of the first asks, and whether the protocol could be played on with answers of zeros."""
     state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed)
     asks: list[_AskBytes] = []
     way = compression_for(spec, folder, ref_of)
-    while len(asks) < min(_MAX_ASKS, spec.rounds):
+    while len(asks) < min(most, spec.rounds):
         try:
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
                 return asks, False
             plain = _bytes_of(ask, spec)
             asks.append(plain if way is None else _compressed(plain, ask, way, first=not asks))
+            if len(asks) == most:  # nothing is computed for an ask that nobody looks at
+                break
             answer = _zeros(_answer_schema(ask))
             gathered = _gathered(ask, answer, nodes)
             state = protocol.finish(state, gathered)
@@ -176,7 +208,7 @@ def _played(
             if not asks:
                 raise
             return asks, False
-    return asks, True
+    return asks, most >= min(_MAX_ASKS, spec.rounds)
 
 
 def _gathered(ask: Ask, answer: Mapping[str, Any], nodes: tuple[str, ...]) -> Gathered:

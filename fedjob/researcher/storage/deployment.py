@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedjob.common.checks import check_path, shown
+from fedjob.common.codec import unpack
 from fedjob.common.errors import BreakpointIncompatible, DecodeError, SpecError
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Ref, party_of
@@ -40,10 +41,12 @@ class Enclosed:
     Args:
         files: the data that the researcher brings; None for none.
         artifacts: by the names that the plan fetches them by.
+        cost: node -> what the job moves and holds there, for its owner to see, see `Offer`; empty for not known.
     """
 
     files: Ref | None = None
     artifacts: Mapping[str, Ref] = field(default_factory=dict)
+    cost: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 Publish = Callable[[Path, str | None], Ref]
@@ -72,6 +75,7 @@ def enclosed_with(spec: JobSpec, folder: JobFolder) -> Enclosed:
     return Enclosed(
         files=_ref_of(folder.brought) if spec.files else None,
         artifacts={name: _ref_of(folder.artifact_of(name)) for name in spec.artifacts},
+        cost=unpack(folder.cost.read_bytes()) if folder.cost.exists() else {},
     )
 
 

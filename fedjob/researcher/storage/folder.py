@@ -125,6 +125,11 @@ class JobFolder:
         return self.path / "simulated"
 
     @property
+    def cost(self) -> Path:
+        """The bytes that the job moves and holds at each node, as its owners are told: node -> name -> bytes."""
+        return self.path / "cost.mpk"
+
+    @property
     def replies(self) -> Path:
         """The exact bodies of the nodes' replies, a file for each ask."""
         return self.path / "replies"

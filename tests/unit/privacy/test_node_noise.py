@@ -274,7 +274,7 @@ def write_bound(path: Path, order: VectorOrder, held: Any, origin: Path) -> None
 def written(path: Path, order: VectorOrder, held: Any, origin: Path) -> np.ndarray:
     """Return the whole numbers of a vector, and see that nothing beside them says anything."""
     write_bound(path, order, held, origin)
-    whole, numbers = added_up([path], [], order.terms.fixed_point)
+    whole, numbers = added_up([path], [], order.terms.fixed_point, TensorFile(path).spans["tensors"].shape[0])
     assert numbers == [0, 1]
     return whole.view("<i4").astype(np.int64)
 
@@ -378,7 +378,7 @@ def test_masks_lie_over_the_noise_and_cancel(tmp_path: Path) -> None:
     write_bound(tmp_path / "2", order_for(terms, masks=[Mask(*seeds, 1)]), held, origin)
     raw = TensorFile(tmp_path / "2")._flat(TensorFile(tmp_path / "2").spans["tensors"], "<i4")
     assert (raw != bare).mean() > 0.9
-    whole, _ = added_up([tmp_path / "2"], [Mask(*seeds, -1)], terms.fixed_point)
+    whole, _ = added_up([tmp_path / "2"], [Mask(*seeds, -1)], terms.fixed_point, len(bare))
     assert (whole.view("<i4") == bare).all()
 
 

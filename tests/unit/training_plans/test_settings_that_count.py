@@ -150,10 +150,13 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
 
 def test_a_gpu_that_is_not_there_is_noted() -> None:
     events: list[Any] = []
-    built(Fixed, {"use_gpu": True}, events, allow_gpu=False).train()
+    built(Fixed, {"use_gpu": True}, events, gpu_share=0.0).train()
     assert (
         "note",
-        {"text": "use_gpu=True, but the node's owner does not lend its GPU: training on the CPU"},
+        {
+            "text": "use_gpu=True, but the job holds no GPU of this node: ask for one with resources={'gpus': 1}, if its "
+            "owner lends any: training on the CPU"
+        },
     ) in events
     events.clear()
     built(Fixed, {}, events).train()

@@ -56,7 +56,7 @@ def predicted(amount: int) -> Result:
 def test_a_charge_changes_nothing_before_the_turn_makes_its_change(
     database: Database, permissions: Permissions
 ) -> None:
-    charge = permissions.charge(ROW, predicted(4), {})
+    charge = permissions.charge(ROW, predicted(4), {}, 0.0)
     assert charge.result.ok
     assert permissions.inferences_left(ROW) == 10
     turn = Turn(Book())
@@ -71,8 +71,8 @@ def test_a_charge_changes_nothing_before_the_turn_makes_its_change(
 
 def test_tasks_of_one_turn_count_each_others_predictions(permissions: Permissions) -> None:
     turn = Turn(Book())
-    turn.charge(permissions.charge(ROW, predicted(8), turn.predicted))
-    second = permissions.charge(ROW, predicted(8), turn.predicted)
+    turn.charge(permissions.charge(ROW, predicted(8), turn.predicted, 0.0))
+    second = permissions.charge(ROW, predicted(8), turn.predicted, 0.0)
     assert (second.result.ok, second.result.reason) == (False, "limits_exceeded")
     assert second.result.detail.startswith("6 predictions were over")
     turn.charge(second)
@@ -80,7 +80,7 @@ def test_tasks_of_one_turn_count_each_others_predictions(permissions: Permission
 
 
 def test_the_last_predictions_that_are_allowed_use_the_limit_up(permissions: Permissions) -> None:
-    charge = permissions.charge(ROW, predicted(10), {})
+    charge = permissions.charge(ROW, predicted(10), {}, 0.0)
     assert charge.result.usage == [0, 10]
     assert charge.count is not None
     charge.count()

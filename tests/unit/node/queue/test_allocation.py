@@ -8,6 +8,7 @@ import pytest
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.requirements import read_need
 from fedjob.node.config.capacity import Capacity, CapacityPart, read_pools
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.queue.allocation import Allocation, granted, judge, need_of
 
 LEDGER = Allocation(
@@ -103,3 +104,27 @@ def test_a_job_holds_only_devices_that_its_grant_names() -> None:
     assert ledger.never(need_of(granted({"gpus": 2}, (2, 7)))) == ("gpus",), "7 is not lent"
     with pytest.raises(SpecError, match="granted_gpus"):
         read_need(granted(asked, (0,)))
+
+
+def test_several_jobs_hold_one_device_where_its_owner_shares_it() -> None:
+    shared = Allocation(Capacity(whole=CapacityPart(gpus=(0, 1)), gpu_jobs=2))
+    one = read_need({"gpus": 1})
+    for job, device in (("a", 0), ("b", 1), ("c", 0), ("d", 1)):
+        taken = shared.take(job, "ann", one)
+        assert taken is not None
+        shared = taken
+        assert shared.gpus_of(job) == (device,), "the device that fewest jobs hold"
+    assert shared.take("e", "ann", one) is None
+    assert shared.free("b").take("e", "ann", one) is not None
+    assert shared.never(read_need({"gpus": 3})) == ("gpus",), "a share of a device is no device"
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [({}, 1.0), ({"gpu_jobs": 2}, 0.5), ({"job_workers": 2, "workers": 2}, 0.5), ({"job_workers": 4}, 1.0)],
+    ids=str,
+)
+def test_workers_on_one_device_have_equal_shares_of_its_memory(
+    settings: dict[str, Any], share: float
+) -> None:
+    assert NodeConfig(gpus=1, **settings).gpu_share == share

@@ -1,0 +1,187 @@
+"""The ledger of what finished tasks have cost this node: seconds and bytes, by job, and by the kind of work."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedjob.common.codec import in_order, pack
+from fedjob.node.storage.audit import Audit
+from fedjob.node.storage.database import Database
+
+_KEPT_OF_A_KIND = 20
+"""Jobs by which the time of their like is judged, the newest ones."""
+_KEPT = 10_000
+"""Jobs whose costs are kept; those that ended first go."""
+
+
+def kind_of_work(*about: str) -> str:
+    """Return the hash of a kind of work: plan, class, protocol, dataset and use."""
+    return hashlib.sha256(pack(list(about))).hexdigest()
+
+
+def arguments_hash(*settings: Mapping[str, Any]) -> str:
+    """Return the hash of the settings and arguments that work runs with."""
+    return hashlib.sha256(pack([in_order(dict(one)) for one in settings])).hexdigest()
+
+
+def passes_in(training_args: Mapping[str, Any]) -> float:
+    """Return the passes over the data that a round makes; 0 where it is given in updates, or is not known."""
+    if training_args.get("num_updates") is not None:
+        return 0.0
+    epochs = training_args.get("epochs", 1)
+    return float(epochs) if isinstance(epochs, int) and epochs > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCost:
+    """The cost of one finished task.
+
+    Args:
+        work: hash of what all tasks of its kind have in common: text, class, protocol, dataset and use.
+        args: hash of the arguments that it ran with.
+        passes: over the data, which its time grows with; 0 for unknown.
+        seconds: from its start to its answer.
+        bytes_in: of the objects that it named.
+        bytes_out: of those that it stored.
+        claimed: bytes that its researcher said its job would move here; 0 for nothing said.
+    """
+
+    job: str
+    grant: str
+    work: str
+    args: str
+    passes: float
+    round: int
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+    claimed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The cost so far of what runs under one grant.
+
+    Args:
+        over: a job of it has moved more than its researcher said.
+    """
+
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+    tasks: int
+    over: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTime:
+    """The time that a round of a kind of work takes at this node.
+
+    Args:
+        round_s: seconds, the mean over the rounds that were measured.
+        rounds: that were measured.
+        same: they ran with the same arguments.
+    """
+
+    round_s: float
+    rounds: int
+    same: bool
+
+
+class CostLedger:
+    """The costs, in the node's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._audit = Audit(database)
+
+    def add(self, cost: TaskCost) -> None:
+        """Count a finished task; part of the caller's transaction.
+
+        The first task by which a job has moved more than its researcher said is written into the audit log.
+        """
+        key = (cost.job, cost.grant, cost.work)
+        before = self._total(key)
+        self._database.execute(
+            "INSERT INTO costs VALUES (?, ?, ?, ?, ?, ?, 1, 1, ?, ?, ?, ?, ?) ON CONFLICT (job, grant_id, work) DO UPDATE "
+            "SET rounds = rounds + (excluded.last_round > last_round), last_round = max(last_round, excluded.last_round), "
+            "tasks = tasks + 1, seconds = seconds + excluded.seconds, bytes_in = bytes_in + excluded.bytes_in, "
+            "bytes_out = bytes_out + excluded.bytes_out, claimed = excluded.claimed, at = excluded.at",
+            (
+                *key,
+                cost.args,
+                cost.passes,
+                cost.round,
+                cost.seconds,
+                cost.bytes_in,
+                cost.bytes_out,
+                cost.claimed,
+                time.time(),
+            ),
+        )
+        after = self._total(key)
+        if before <= cost.claimed < after and cost.claimed:
+            body = {"job": cost.job, "moved": after, "claimed": cost.claimed}
+            self._audit.add("cost", cost.grant or cost.job, body)
+        self._database.execute(
+            "DELETE FROM costs WHERE at < (SELECT at FROM costs ORDER BY at DESC LIMIT 1 OFFSET ?)", (_KEPT,)
+        )
+
+    def add_masked(self, job: str, work: str, size_bytes: int) -> None:
+        """Count a masked contribution that leaves after its task was counted; part of the caller's transaction."""
+        self._database.execute(
+            "UPDATE costs SET bytes_out = bytes_out + ? WHERE job = ? AND work = ?", (size_bytes, job, work)
+        )
+
+    def has_job(self, job: str) -> bool:
+        """Tell whether a task of a job was counted already."""
+        return self._database.row("SELECT 1 FROM costs WHERE job = ? LIMIT 1", (job,)) is not None
+
+    def of_grant(self, id_: str) -> Moved | None:
+        """Return what all jobs under a grant have cost; None for nothing yet."""
+        row = self._database.row(
+            "SELECT sum(seconds) AS seconds, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, "
+            "sum(tasks) AS tasks, max(claimed > 0 AND bytes_in + bytes_out > claimed) AS over "
+            "FROM costs WHERE grant_id = ?",
+            (id_,),
+        )
+        if row is None or row["tasks"] is None:
+            return None
+        return Moved(
+            seconds=row["seconds"],
+            bytes_in=row["bytes_in"],
+            bytes_out=row["bytes_out"],
+            tasks=row["tasks"],
+            over=bool(row["over"]),
+        )
+
+    def time_of(self, work: str, args: str, passes: float) -> MeasuredTime | None:
+        """Return how long a round of a kind of work has taken here; None where none was measured.
+
+        Rounds with the same arguments count alone where there are any; else those with others do, in proportion to
+        their passes over the data.
+        """
+        rows = self._database.rows(
+            f"SELECT * FROM costs WHERE work = ? ORDER BY at DESC LIMIT {_KEPT_OF_A_KIND}", (work,)
+        )
+        same = [row for row in rows if row["args"] == args]
+        if same:
+            rounds = sum(row["rounds"] for row in same)
+            seconds = sum(row["seconds"] for row in same)
+            return MeasuredTime(round_s=seconds / rounds, rounds=rounds, same=True)
+        alike = [row for row in rows if row["passes"] > 0 and passes > 0]
+        if not alike:
+            return None
+        rounds = sum(row["rounds"] for row in alike)
+        each = sum(row["seconds"] / row["passes"] for row in alike) / rounds
+        return MeasuredTime(round_s=each * passes, rounds=rounds, same=False)
+
+    def _total(self, key: tuple[str, str, str]) -> int:
+        row = self._database.row(
+            "SELECT bytes_in + bytes_out AS n FROM costs WHERE job = ? AND grant_id = ? AND work = ?", key
+        )
+        return 0 if row is None else int(row["n"])

@@ -1,0 +1,130 @@
+"""The ledger of what tasks cost a node, and the words that an owner reads of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedjob.common.types import ENDLESS
+from fedjob.node.owner.audit_words import summary_of
+from fedjob.node.storage.audit import Audit
+from fedjob.node.storage.burden import UNKNOWN_BYTES, UNKNOWN_TIME, Burden
+from fedjob.node.storage.costs import (
+    CostLedger,
+    MeasuredTime,
+    Moved,
+    TaskCost,
+    arguments_hash,
+    kind_of_work,
+    passes_in,
+)
+from fedjob.node.storage.database import Database
+
+TASK = TaskCost(
+    job="job_1",
+    grant="g1",
+    work="plan",
+    args="lr 0.1",
+    passes=1.0,
+    round=1,
+    seconds=2.0,
+    bytes_in=600,
+    bytes_out=300,
+    claimed=2000,
+)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return Database(tmp_path / "node.sqlite")
+
+
+def test_a_job_that_moves_more_than_its_researcher_said_is_recorded_once(database: Database) -> None:
+    ledger = CostLedger(database)
+    for round_ in (1, 2, 3, 4):
+        ledger.add(replace(TASK, round=round_))
+        found = ledger.of_grant("g1")
+        assert found is not None
+        assert found.over == (round_ > 2)
+    (record,) = [one for one in Audit(database).records() if one.kind == "cost"]
+    body = record.to_plain()["body"]
+    assert (record.subject, body["moved"], body["claimed"]) == ("g1", 2700, 2000)
+    assert "moved 2.7 KB, more than the 2.0 KB that its researcher said" in summary_of(body)
+    assert found == Moved(seconds=8.0, bytes_in=2400, bytes_out=1200, tasks=4, over=True)
+    assert ledger.of_grant("another") is None
+
+
+def test_a_job_of_which_nothing_was_said_is_never_over(database: Database) -> None:
+    ledger = CostLedger(database)
+    ledger.add(replace(TASK, claimed=0))
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert not found.over
+
+
+def test_the_time_of_a_round_is_that_of_rounds_with_the_same_arguments(database: Database) -> None:
+    ledger = CostLedger(database)
+    assert ledger.time_of("plan", "lr 0.1", 1.0) is None
+    ledger.add(TASK)
+    ledger.add(replace(TASK, seconds=1.0))  # a second task of the same round
+    ledger.add(replace(TASK, round=2, seconds=5.0))
+    assert ledger.time_of("plan", "lr 0.1", 1.0) == MeasuredTime(round_s=4.0, rounds=2, same=True)
+
+
+def test_the_time_of_a_round_with_other_arguments_grows_with_its_passes(database: Database) -> None:
+    ledger = CostLedger(database)
+    ledger.add(replace(TASK, passes=2.0, seconds=6.0))
+    assert ledger.time_of("plan", "lr 0.5", 4.0) == MeasuredTime(round_s=12.0, rounds=1, same=False)
+    assert ledger.time_of("plan", "lr 0.5", 0.0) is None, "updates are not passes"
+    assert ledger.time_of("another plan", "lr 0.1", 1.0) is None
+
+
+def test_a_masked_contribution_counts_when_it_leaves(database: Database) -> None:
+    ledger = CostLedger(database)
+    ledger.add(replace(TASK, bytes_out=0))
+    ledger.add_masked("job_1", "plan", 80)
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert found.bytes_out == 80
+
+
+def test_work_and_arguments_are_named_by_all_that_they_are_made_of() -> None:
+    assert kind_of_work("a", "b") != kind_of_work("ab", "")
+    assert arguments_hash({"a": 1, "b": 2}) == arguments_hash({"b": 2, "a": 1})
+    assert arguments_hash({"a": 1}) != arguments_hash({"a": 1.0})
+    assert [passes_in(args) for args in ({}, {"epochs": 3}, {"num_updates": 5}, {"epochs": "x"})] == [
+        1,
+        3,
+        0,
+        0,
+    ]
+
+
+def test_an_owner_reads_what_is_a_claim_and_what_was_measured() -> None:
+    claimed = {"down": 15_000_000, "up": 7_500_000, "memory": 3_000_000}
+    time = MeasuredTime(round_s=12.0, rounds=4, same=True)
+    burden = Burden(claimed=claimed, rounds=15, time=time, moved=None)
+    assert burden.bytes_words == (
+        "15.0 MB in and 7.5 MB out in all, about 1.0 MB in and 500.0 KB out in each round, as the researcher says"
+    )
+    assert burden.time_words == (
+        "about 3 min in all, about 12 s a round, as measured here in 4 rounds of the same work"
+    )
+    assert "as the researcher says" in burden.memory_words
+    assert burden.short == "22.5 MB, 3 min"
+    bound = replace(burden, claimed={**claimed, "most": 1}, rounds=1)
+    assert bound.bytes_words == "at most 15.0 MB in and 7.5 MB out in all, as the researcher says"
+
+
+def test_what_is_not_known_is_said_to_be_not_known() -> None:
+    burden = Burden(claimed={}, rounds=ENDLESS, time=None, moved=None)
+    assert (burden.bytes_words, burden.time_words, burden.memory_words) == (UNKNOWN_BYTES, UNKNOWN_TIME, "")
+    assert burden.short == "? bytes, time unknown"
+    endless = replace(burden, time=MeasuredTime(round_s=1.0, rounds=1, same=False))
+    assert endless.time_words == (
+        "about 1 s a round, as measured here in 1 round of the same plan with other arguments"
+    )
+    over = replace(burden, moved=Moved(seconds=3.0, bytes_in=10, bytes_out=20, tasks=1, over=True))
+    assert over.moved_words == "1 task, 3 s, 10 B in and 20 B out: more than the researcher said"
