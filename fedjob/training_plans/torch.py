@@ -284,7 +284,11 @@ class TorchPlan(PrivateTorch):
         wanted = self.training_args.use_gpu and self.ctx.allow_gpu
         self.device = torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
         self.ctx.device = self.device.type
-        self.model.to(self.device)
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        own = type(self.model).to is not torch.nn.Module.to
+        # most steps of a warm worker need no walk over all modules
+        if own or any(tensor.device != self.device for tensor in tensors):
+            self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
             set_tensors(self.model, self._first_buffers, self._frozen)
         if self._frozen and self._frozen_watch is None:
