@@ -354,7 +354,7 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
         PlanError: the batch can't be counted, or the plan gave no count.
     """
     if own is None:
-        if collated is not None and _is_rows(batch, collated):  # by far the most batches: quicker than reading them
+        if collated and _is_rows(batch, collated):  # most batches, which need no reading
             return collated
         return count_examples(batch, collated)
     given = own(batch)
@@ -371,11 +371,7 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
 def _is_rows(batch: Any, count: int) -> bool:
     """Tell whether a batch is a tuple of tensors with so many rows each."""
     return type(batch) is tuple and all(
-        type(part) is torch.Tensor
-        and part.layout == torch.strided
-        and part.ndim > 0
-        and part.shape[0] == count
-        for part in batch
+        type(part) is torch.Tensor and part.ndim > 0 and part.shape[0] == count for part in batch
     )
 
 

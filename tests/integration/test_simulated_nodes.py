@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -129,7 +128,6 @@ class CountsPageFaults(Linear):
         return {"faults": float(passes(10))}
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's allocator")
 def test_a_worker_keeps_the_memory_of_a_batch_for_the_next(tmp_path: Path) -> None:
     args = {**ARGS, "test_ratio": 0.5, "batch_size": 80, "test_on_local_updates": True}
     nodes = simulate(2, workers=1)
