@@ -16,16 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.base import Aggregator, Origin, totalled
-from fedjob.aggregation.elementwise import aggregate_leaves, like_leaf, tensors_of
+from fedjob.aggregation.elementwise import CHUNK, aggregate_leaves, like_leaf, tensors_of
 from fedjob.common.checks import check_kinds, check_not_negative
 
 if TYPE_CHECKING:
     import torch
 
     from fedjob.aggregation.contribution import Contribution
-
-_CHUNK = 1 << 18
-"""Elements added up at a time, so that the float64 sums fit the processor's cache and memory is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +69,16 @@ def _mean_tensor(tensors: Sequence[torch.Tensor], shares: Sequence[float]) -> to
     flat_result = result.view(-1)
     flats = [tensor.reshape(-1) for tensor in tensors]
     whole = not result.is_floating_point()
-    for start in range(0, flat_result.numel(), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        # copied even where it is float64 already, because the contributions must stay as they are
-        total = flats[0][part].to(torch.float64, copy=True).mul_(shares[0])
+    # contributions are multiplied in a room of their own, because they must stay as they are
+    sums = torch.empty(min(CHUNK, flat_result.numel()), dtype=torch.float64)
+    products = torch.empty_like(sums)
+    for start in range(0, flat_result.numel(), CHUNK):
+        part = slice(start, min(start + CHUNK, flat_result.numel()))
+        total, product = sums[: part.stop - start], products[: part.stop - start]
+        total.copy_(flats[0][part]).mul_(shares[0])
         for flat, share in zip(flats[1:], shares[1:], strict=True):
             # multiplied, then added: a fused step would round differently on other processors
-            total.add_(flat[part].to(torch.float64, copy=True).mul_(share))
+            total.add_(product.copy_(flat[part]).mul_(share))
         flat_result[part] = total.round_() if whole else total
     return result
 

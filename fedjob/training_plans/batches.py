@@ -374,6 +374,8 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
         PlanError: the batch can't be counted, or the plan gave no count.
     """
     if own is None:
+        if collated and _is_rows(batch, collated):  # most batches, which need no reading
+            return collated
         return count_examples(batch, collated)
     given = own(batch)
     try:
@@ -384,6 +386,13 @@ def num_in_batch(batch: Any, collated: int | None, own: Callable[[Any], Any] | N
     if counted < 0:
         raise PlanError(f"num_examples returned {given!r:.80}; expected a whole number, 0 or more")
     return counted
+
+
+def _is_rows(batch: Any, count: int) -> bool:
+    """Tell whether a batch is a tuple of tensors with so many rows each."""
+    return type(batch) is tuple and all(
+        type(part) is torch.Tensor and part.ndim > 0 and part.shape[0] == count for part in batch
+    )
 
 
 def missing_in(batch: Any, depth: int = 8) -> str:

@@ -391,7 +391,11 @@ class TorchPlan(LoopTorch):
         """Choose the device and forget what stays at the node."""
         self.device = choose_device(self.training_args.use_gpu, self.ctx.gpu_share)
         self.ctx.device = self.device.type
-        self.model.to(self.device)
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        own = type(self.model).to is not torch.nn.Module.to
+        # most steps of a warm worker need no walk over all modules
+        if own or any(tensor.device != self.device for tensor in tensors):
+            self.model.to(self.device)
         if not self.training_args.share_persistent_buffers:
             set_tensors(self.model, self._first_buffers, self._frozen)
         if self._frozen and self._frozen_watch is None:

@@ -109,6 +109,34 @@ class EndsItsProcess(Linear):
     extra_args = ("folder",)
 
 
+class CountsPageFaults(Linear):
+    """Measures how many pages the system gave while blocks of memory were taken and given back, again and again."""
+
+    def testing_step(self, model, batch):  # type: ignore[no-untyped-def]
+        import resource
+
+        import torch
+
+        def passes(count):  # type: ignore[no-untyped-def]
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(count):
+                blocks = [torch.ones(n << 18) for n in (1, 2, 3, 4)]  # 1 to 4 MB
+                del blocks
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        passes(2)
+        return {"faults": float(passes(10))}
+
+
+def test_a_worker_keeps_the_memory_of_a_batch_for_the_next(tmp_path: Path) -> None:
+    args = {**ARGS, "test_ratio": 0.5, "batch_size": 80, "test_on_local_updates": True}
+    nodes = simulate(2, workers=1)
+    job = simulated(tmp_path, training_plan=CountsPageFaults, training_args=args, nodes=nodes, rounds=1)
+    history = job.run(progress=False).history
+    faults = history.loc[history.metric == "faults", "value"].max()
+    assert faults < 2_560  # ten times 10 MB are 25,600 pages, and the heap may grow once more
+
+
 def test_work_whose_worker_dies_is_done_again_and_given_up_after_three_times(tmp_path: Path) -> None:
     args = {**ARGS, "folder": str(tmp_path)}
     job = simulated(

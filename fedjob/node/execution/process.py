@@ -29,6 +29,7 @@ from typing import Any
 from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, EncodeError, FedjobError, NodeFailure
 from fedjob.common.files import remove_folder
+from fedjob.execution.allocator import keep_freed_memory
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.execution.workbench import Workbench
 from fedjob.messaging.token_bucket import TokenBucket
@@ -83,6 +84,7 @@ def run_closed(
 def _serve(link: Link, log_bytes: int, threads: int) -> None:
     import torch
 
+    keep_freed_memory()
     bench = Workbench(RecordBorrower(link))
     streams = (os.dup(1), os.dup(2))
     while True:

@@ -37,7 +37,8 @@ class Backend(Protocol):
     num_workers: int
 
     def compute(self, orders: Iterable[WorkOrder], tell: Tell) -> Iterator[NodeOutcome]:
-        """Yield the outcome of every order as it comes; take an order only when somebody is free to compute it.
+        """Yield the outcome of every order as it comes; take an order only when somebody is free to compute it, and
+        one beyond those.
 
         Each order names an existing folder for what comes out. What user code raises becomes an outcome that is not
         `ok`; so does work whose worker died each time that it was tried.

@@ -13,7 +13,7 @@ from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
 from fedjob.researcher.simulation.population import Simulation, simulation_of
 from fedjob.researcher.simulation.ray_cluster import RayCluster, is_on_this_machine
-from fedjob.researcher.simulation.vectorisable import check_vectorisable
+from fedjob.researcher.simulation.vectorisable import check_vectorisable, gains_nothing
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER, Vectorised
 from fedjob.researcher.simulation.worker_pool import ProcessPool
 from fedjob.researcher.storage.event_log import EventLog
@@ -23,8 +23,15 @@ from fedjob.researcher.storage.spec import JobSpec
 WORKER_BYTES = 128 << 20
 """What a worker needs beside the model, most of it for the libraries' own working memory."""
 
-NODE_BYTES = 4 << 20
-"""What a node that is trained with others needs beside its model, most of it for its batch and what is computed of it."""
+GROUP_BYTES = 96 << 20
+"""Memory that nodes may take that are trained at once on processors: more than that bears at a time save little, since it is
+small models whose steps cost less together."""
+
+NODE_BYTES = 1 << 20
+"""What a node that is trained with others needs beside its model and what is computed of its batch."""
+
+STEPS_TOGETHER = 3
+"""What is computed of a batch, in comparison to what its forward pass keeps for the gradients."""
 
 MODELS_TOGETHER = 8
 """Of a node that is trained with others: its own model and optimizer, and their place among the stacked ones."""
@@ -41,10 +48,16 @@ def open_simulation(
     model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
 
     def opened() -> Backend:
-        backend = open_backend(simulation, spec.datasets, model_bytes)
-        if simulation.vectorize:
-            check_vectorisable(spec, folder)
-        return backend
+        if not simulation.vectorize:
+            return open_backend(simulation, spec.datasets, model_bytes)
+        _shared(spec.datasets)  # are the data there?
+        costs = check_vectorisable(spec, folder)
+        if note := gains_nothing(costs, len(os.sched_getaffinity(0))):
+            events.add("note", text=note)
+        saved_bytes = max((cost.saved_bytes for cost in costs), default=0)
+        on_cpu = all(cost.device == "cpu" for cost in costs)
+        bears = min(usable_bytes() // 2, GROUP_BYTES) if on_cpu else usable_bytes() // 2
+        return Vectorised(at_once(model_bytes, saved_bytes, bears))
 
     return SimulatedFederation(
         spec.datasets,
@@ -67,8 +80,6 @@ def open_backend(
         SpecError: the data are gone, or there is not enough memory for so many workers.
     """
     shared = _shared(datasets)
-    if simulation.vectorize:
-        return Vectorised(at_once(model_bytes, usable_bytes()))
     if simulation.workers == 0:
         return InProcess()
     workers = simulation.workers
@@ -80,10 +91,14 @@ def open_backend(
     return ProcessPool(workers, shared)
 
 
-def at_once(model_bytes: int, memory_bytes: int) -> int:
-    """Return how many nodes are trained at once: `MAX_TOGETHER`, or as many as half of the memory bears."""
-    each = NODE_BYTES + MODELS_TOGETHER * model_bytes
-    return max(1, min(MAX_TOGETHER, memory_bytes // 2 // each))
+def at_once(model_bytes: int, saved_bytes: int, memory_bytes: int) -> int:
+    """Return how many nodes are trained at once: `MAX_TOGETHER`, or as many as so much memory bears.
+
+    Args:
+        saved_bytes: what the forward pass of a step keeps for the gradients.
+    """
+    each = NODE_BYTES + MODELS_TOGETHER * model_bytes + STEPS_TOGETHER * saved_bytes
+    return max(1, min(MAX_TOGETHER, memory_bytes // each))
 
 
 def num_workers(wanted: int | None, num_nodes: int, model_bytes: int, memory_bytes: int) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import MissingPackage, SpecError
+from fedjob.execution.allocator import keep_freed_memory
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.researcher.simulation.backend import NodeOutcome, Tell
 from fedjob.researcher.simulation.worker_pool import order_of_dead_worker
@@ -166,6 +167,7 @@ class RayWorker:
 
         sys.path += [path for path in paths if path not in sys.path]
         torch.set_num_threads(1)
+        keep_freed_memory()
         self._work = NodeWork()
 
     def unseen(self, paths: list[str]) -> tuple[str, list[str]]:

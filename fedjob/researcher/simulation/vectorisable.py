@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.seeds import seed_for
@@ -14,11 +14,17 @@ from fedjob.researcher.storage.spec import JobSpec
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.training_args import merged_args
 
+if TYPE_CHECKING:
+    from fedjob.training_plans.together.trial import StepCost
 
-def check_vectorisable(spec: JobSpec, folder: JobFolder) -> None:
+
+def check_vectorisable(spec: JobSpec, folder: JobFolder) -> list[StepCost]:
     """Refuse a job whose nodes can't be trained at once.
 
     Each plan is built, and its first step is computed in both ways on the data of the first node that has it.
+
+    Returns:
+        What a step of each plan takes; of those that have data.
 
     Raises:
         SpecError: it says why, and what to use instead.
@@ -33,16 +39,36 @@ def check_vectorisable(spec: JobSpec, folder: JobFolder) -> None:
             f"vectorize=True is for jobs that train a TorchPlan; {spec.protocol.name or spec.protocol.entry} has no "
             "plan: leave vectorize=True out"
         )
-    tried = set()
+    tried, costs = set(), []
     for node in spec.datasets:
         plan = plan_at(spec, node)
         if plan and plan["hash"] not in tried:
             tried.add(plan["hash"])
             path = folder.plan_of(plan["hash"]) if spec.plans else folder.plan
-            _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"])
+            costs += _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"])
+    return costs
 
 
-def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> None:
+def gains_nothing(costs: Sequence[StepCost], workers: int) -> str:
+    """Return that worker processes would be quicker on this machine, for the job's log; empty where they would not be.
+
+    Of a GPU nothing is returned, which has time of its own.
+
+    Args:
+        costs: of all plans.
+        workers: processes that there would be.
+    """
+    alone_s = sum(cost.alone_s for cost in costs) / workers
+    together_s = sum(cost.together_s for cost in costs)
+    if together_s <= alone_s or any(cost.device != "cpu" for cost in costs):
+        return ""
+    return (
+        f"vectorize=True is slower on this machine: a step takes {together_s * 1000:.3g} ms a node trained with others, "
+        f"{alone_s * 1000:.3g} ms a node in {workers} worker process{'es' * (workers > 1)}. Leave vectorize=True out"
+    )
+
+
+def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> list[StepCost]:
     from fedjob.data.loader import open_dataset
     from fedjob.training_plans.context import Context
     from fedjob.training_plans.randomness import seeded
@@ -59,13 +85,13 @@ def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> None:
         try:
             dataset = open_dataset(spec.datasets[node]) if spec.datasets[node].get("path") else None
         except FedjobError:  # of the first node's data: its round says so
-            return
+            return []
         check_loading(plan, dataset)
         try:
             plan.load_data(dataset)
         except Exception:  # the same
-            return
-        try_step(plan)
+            return []
+        return [try_step(plan)]
 
 
 def _own_args(spec: JobSpec, node: str) -> Mapping[str, Any]:

@@ -87,13 +87,13 @@ class ProcessPool:
                     self._assign(selector, waiting, again)
                     if not selector.get_map() or not any(worker.order for worker in self._workers):
                         return
+                    if not again and (ahead := next(waiting, None)) is not None:
+                        again.append(ahead)  # made while all compute: whoever is done first has it at once
                     for key, _ in selector.select():
                         worker = key.data
-                        if (outcome := self._hear(worker, selector, again, tries, tell)) is not None:
-                            self._assign(
-                                selector, waiting, again
-                            )  # it computes while the outcome is looked at
-                            yield outcome
+                        if (found := self._take(worker, selector, again, tries, tell)) is not None:
+                            self._assign(selector, waiting, again)  # it computes while the outcome is read
+                            yield found if isinstance(found, NodeOutcome) else from_plain(NodeOutcome, found)
             finally:
                 self._give_up_running()
 
@@ -116,15 +116,15 @@ class ProcessPool:
             with suppress(OSError):  # it is gone: reading from it says so
                 free.frames.send(["work", _plain_order(order)])
 
-    def _hear(
+    def _take(
         self,
         worker: _PoolWorker,
         selector: selectors.BaseSelector,
         again: deque[WorkOrder],
         tries: Counter[str],
         tell: Tell,
-    ) -> NodeOutcome | None:
-        """Take one frame of a worker; return the outcome that it brings."""
+    ) -> NodeOutcome | dict[str, Any] | None:
+        """Take one frame of a worker; return the outcome that it brings, as plain data or as it is."""
         try:
             frame = worker.frames.receive()
         except OSError:
@@ -141,7 +141,7 @@ class ProcessPool:
                     tell(order.node, order.round, type_, data)
             case ["done", plain]:
                 worker.order = None
-                return from_plain(NodeOutcome, plain)
+                return dict(plain)
         return None
 
     def _give_up_running(self) -> None:

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.execution.allocator import keep_freed_memory
 from fedjob.researcher.simulation.frames import FrameSocket
 
 PRELOAD = (
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to act on
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children that have ended leave nothing behind
     end = socket.socket(fileno=int(arguments[0]))
+    keep_freed_memory()
     gc.disable()
     for module in PRELOAD:
         import_module(module)

@@ -10,7 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedjob.common.checks import printable, shown
@@ -80,10 +80,13 @@ class JobEvent:
 
     def to_json(self) -> str:
         """Return the line that the log holds, without its end."""
-        return json.dumps({"v": VERSION, **asdict(self)}, separators=(",", ":"))
+        # not `asdict`, which copies the body piece by piece: a simulation has several events for each node and round
+        plain = {name: getattr(self, name) for name in _ORDER}
+        return json.dumps({"v": VERSION, **plain}, separators=(",", ":"))
 
 
-_FIELDS = frozenset(f.name for f in fields(JobEvent))
+_ORDER = tuple(f.name for f in fields(JobEvent))
+_FIELDS = frozenset(_ORDER)
 
 
 def is_job_state(event: JobEvent) -> bool:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.elementwise import CHUNK
+from fedjob.aggregation.guard import not_finite
 from fedjob.aggregation.mean import WeightedMean, mean_of
 from fedjob.metrics.states import measure, value
 from fedjob.parameters.files import FileParams, save_params
@@ -40,6 +42,33 @@ def test_integer_tensors_keep_their_type_and_are_rounded() -> None:
     total = WeightedMean().aggregate(counts).value["n"]
     assert total.dtype == torch.int64
     assert total.item() == 11
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
+def test_a_mean_of_many_chunks_has_the_bits_of_one_sum_and_leaves_the_contributions_as_they_are(
+    size: int, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(size)
+    tensors = [torch.randn(size, generator=generator).mul(100).to(dtype) for _ in range(3)]
+    before, shares = [tensor.clone() for tensor in tensors], [0.2, 0.3, 0.5]
+    total = tensors[0].double() * shares[0]
+    for tensor, share in zip(tensors[1:], shares[1:], strict=True):
+        total = total + tensor.double() * share
+    expected = total if dtype.is_floating_point else total.round()
+    assert torch.equal(mean_of(tensors, shares), expected.to(dtype))
+    assert all(torch.equal(tensor, kept) for tensor, kept in zip(tensors, before, strict=True))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, CHUNK - 1, CHUNK, 2 * CHUNK])
+def test_a_number_that_is_not_finite_is_found_in_every_chunk(place: int, number: float) -> None:
+    tensor = torch.zeros(2 * CHUNK + 1)
+    tensor[0], tensor[1] = 3.4e38, -3.4e38  # their difference is no float32
+    assert not_finite({"w": tensor, "count": torch.ones(3, dtype=torch.int64)}) == ""
+    tensor[place] = number
+    assert not_finite({"w": tensor}) == "not_finite: w holds NaN or infinity"
+    assert not_finite({"w": tensor.double().reshape(1, -1)}) == "not_finite: w holds NaN or infinity"
 
 
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3, width=32), st.integers(1, 1000)), min_size=1, max_size=8))

@@ -14,6 +14,7 @@ from torch.utils.data import default_collate
 
 from fedjob.common.errors import PlanError
 from fedjob.data.example_count import count_examples
+from fedjob.training_plans.batches import num_in_batch
 
 Pair = namedtuple("Pair", "inputs targets")
 
@@ -79,6 +80,7 @@ EIGHT = {
 @pytest.mark.parametrize("collated", [None, 8])
 def test_the_examples_of_a_batch_are_counted(batch: Any, collated: int | None) -> None:
     assert count_examples(batch, collated) == 8
+    assert num_in_batch(batch, collated) == 8
 
 
 def test_a_sparse_matrix_is_counted_by_its_rows() -> None:

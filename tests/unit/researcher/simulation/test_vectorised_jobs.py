@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from fedjob import (
     TorchPlan,
     simulate,
 )
-from fedjob.researcher.simulation.opening import at_once
+from fedjob.researcher.simulation.opening import GROUP_BYTES, at_once
+from fedjob.researcher.simulation.vectorisable import gains_nothing
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER
+from fedjob.training_plans.context import Context
+from fedjob.training_plans.together.trial import StepCost, try_step
 from tests.plans import Linear, Tiny
 
 NUM_NODES = 7
@@ -343,9 +347,57 @@ def test_processes_and_clusters_are_not_for_it() -> None:
 
 
 def test_as_many_are_trained_at_once_as_memory_bears() -> None:
-    assert at_once(1 << 20, 64 << 30) == 64
-    assert at_once(1 << 30, 64 << 30) == 3
-    assert at_once(1 << 40, 1 << 30) == 1
+    assert at_once(10_000, 0, GROUP_BYTES) == MAX_TOGETHER
+    assert at_once(1 << 20, 0, GROUP_BYTES) == 10
+    assert at_once(1 << 20, 0, 64 << 30) == MAX_TOGETHER
+    assert at_once(600_000, 3 << 20, GROUP_BYTES) == 6
+    assert at_once(1 << 40, 0, 1 << 30) == 1
+
+
+def test_a_job_says_where_worker_processes_would_be_quicker() -> None:
+    slower = [StepCost(alone_s=0.008, together_s=0.0095)]
+    words = gains_nothing(slower, 2)
+    assert words.startswith(
+        "vectorize=True is slower on this machine: a step takes 9.5 ms a node trained with others, 4 ms"
+    )
+    assert "in 2 worker processes. Leave vectorize=True out" in words
+    assert gains_nothing([StepCost(alone_s=0.008, together_s=0.002)], 2) == ""
+    assert gains_nothing([StepCost(device="cuda", alone_s=0.008, together_s=0.0095)], 2) == ""
+    assert gains_nothing([], 2) == ""
+
+
+class Pictures(TorchPlan):
+    """A convolution, which is not quicker at many nodes at once."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 26 * 26, 2)
+        )
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        return dataset.arrays()
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs, labels = batch
+        return torch.nn.functional.cross_entropy(model(inputs), labels)
+
+
+def test_the_trial_finds_what_a_step_keeps_and_takes() -> None:
+    plan = Pictures()
+    plan.ctx = Context(node="node-1", round=1, job_seed=1, seed=1)
+    plan.build({}, {"lr": 0.1, "batch_size": 10})
+    inputs, labels = torch.zeros(20, 1, 28, 28), torch.zeros(20, dtype=torch.int64)
+    before = {name: tensor.clone() for name, tensor in plan.model.state_dict().items()}
+    plan.load_data(SimpleNamespace(arrays=lambda: (inputs, labels)))
+    cost = try_step(plan)
+    maps_bytes = 10 * 8 * 26 * 26 * 4  # what the convolution gives, which the linear layer keeps
+    assert maps_bytes <= cost.saved_bytes < 2 * maps_bytes
+    assert cost.alone_s > 0
+    assert cost.together_s > 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plan.model.state_dict().items())
 
 
 def test_the_profile_shares_the_time_of_a_group_out(tmp_path: Path) -> None:
