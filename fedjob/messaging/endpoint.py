@@ -16,6 +16,7 @@ An owner without transactions calls `send` and `settle`, which do the same.
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import threading
 import time
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from fedjob.common.errors import EncodeError
 from fedjob.common.types import Address
 from fedjob.identity.audit_heads import AuditHead
 from fedjob.identity.keys import Identity
@@ -56,6 +58,14 @@ from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
 MAX_RECEIPTS = 500
+
+RIDE_S = 0.1
+"""How long the receipt of a message with attached parameters waits for a message that it can travel in: in a round of a
+small model the answer, or the next task, is there by then. Its sender resends after more than that."""
+
+MAX_RIDING = 32
+"""Receipts in one message; those beyond go by themselves."""
+
 RELIABLE_TTL_S = 3600.0
 PASSING_TTL_S = 60.0
 
@@ -114,6 +124,7 @@ class Endpoint:
         self._courier = courier.CourierState(seed=secrets.randbits(32), up=False)
         self._posted: dict[str, Outgoing] = {}
         self._receipts: dict[Address, list[str]] = {}
+        self._receipts_at = math.inf  # when those go by themselves
         self._notices = False
         # Shared with the network's thread, under the condition's lock.
         self._arrival = threading.Condition()
@@ -136,6 +147,8 @@ class Endpoint:
 
     def stop(self) -> None:
         """Disconnect from the broker; messages without a receipt stay in the store."""
+        self._receipts_at = 0.0
+        self._send_receipts()
         self._transport.close()
 
     @property
@@ -214,6 +227,8 @@ class Endpoint:
 
         Raises:
             EncodeError: the body is not plain data, or too large for a frame.
+
+        Receipts that wait for this address travel in the message. Where it is never posted, their messages come again.
         """
         lasting = is_reliable(body) and reliable is not False
         ttl_s = min(ttl_s if ttl_s is not None else (RELIABLE_TTL_S if lasting else PASSING_TTL_S), MAX_TTL_S)
@@ -225,9 +240,22 @@ class Endpoint:
             reply_to=reply_to or str(self.address), job=job, task=task, round=round, step=step, attempt=attempt,
             epoch=epoch, seq=next(self._seq), issued=issued, expires=issued + ttl_s,
         )  # fmt: skip
-        payload = encode_payload(message)
+        payload = self._encoded(message, to)
         num_attached = attached_bytes(body)
         return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
+
+    def _encoded(self, message: Message, to: Address | None) -> bytes:
+        """Return the bytes of a message with the receipts that wait for its addressee, as far as there is room."""
+        waiting = [] if to is None or isinstance(message.body, Receipt) else self._receipts.get(to, [])
+        riding = waiting[:MAX_RIDING]
+        if not riding:
+            return encode_payload(message)
+        try:
+            payload = encode_payload(replace(message, receipts=riding))
+        except EncodeError:
+            return encode_payload(message)
+        del waiting[:MAX_RIDING]
+        return payload
 
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
@@ -282,7 +310,7 @@ class Endpoint:
             if messages or woken or self._notices or now >= deadline:
                 self._notices = False
                 return messages
-            self._wait(min(deadline, due) if due is not None else deadline)
+            self._wait(min(deadline, self._receipts_at, math.inf if due is None else due))
 
     def wake(self) -> None:
         """Make `receive` return now; may be called from any thread."""
@@ -291,12 +319,16 @@ class Endpoint:
             self._arrival.notify()
 
     def settle(self, messages: Iterable[Message]) -> None:
-        """Record that these messages are durably processed: remember their ids, and send receipts."""
+        """Record that these messages are durably processed: remember their ids, and send receipts, those of messages with
+        attached parameters after `RIDE_S` unless they travel in another message before."""
         messages = list(messages)
         fresh = {key: at for key, at in seen_entries(messages).items() if not self._store.seen(key)}
         if fresh:
             self._store.mark_seen(fresh)
         self._step(courier.Settled(tuple(seen_key(m) for m in messages)), None)
+        if messages:
+            may_wait = all(attached_bytes(message.body) for message in messages)
+            self._receipts_at = min(self._receipts_at, self._clock() + (RIDE_S if may_wait else 0.0))
         self._send_receipts()
 
     # --- inside ------------------------------------------------------------------------------
@@ -351,6 +383,8 @@ class Endpoint:
         self.traffic.note_frame(message.job, "in", message.body.kind, len(data), num_attached, wall)
         if isinstance(message.body, (Pong, Found)):
             self._transport.note_presence(message.sender)
+        if message.receipts:
+            self._step(courier.Receipted(message.sender, tuple(message.receipts)), None)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return
@@ -387,6 +421,7 @@ class Endpoint:
                         messages.append(message)
                 case courier.Repeated():
                     self.counters["replayed"] += 1
+                    self._receipts_at = 0.0  # its sender waits for one
                 case courier.SendReceipt(to=to, id=id_):
                     self._receipts.setdefault(to, []).append(id_)
                 case courier.Delivered(id=id_):
@@ -407,9 +442,11 @@ class Endpoint:
             callback(id_)
 
     def _send_receipts(self) -> None:
-        """Send the waiting receipts, many ids in one frame; a lost one is replaced when its message is resent."""
-        for to, ids in self._receipts.items():
+        """Send the receipts that are due, many ids in one frame; a lost one is replaced when its message is resent."""
+        if self._clock() < self._receipts_at:
+            return
+        due, self._receipts, self._receipts_at = self._receipts, {}, math.inf
+        for to, ids in due.items():
             for start in range(0, len(ids), MAX_RECEIPTS):
                 receipt = self.prepare(to, Receipt(of=ids[start : start + MAX_RECEIPTS]))
                 self._sender.send(to, receipt.payload)
-        self._receipts.clear()

@@ -389,6 +389,7 @@ class Message:
         epoch: counts the runner starts of a job; nodes refuse an older one.
         seq: counts the sender's messages.
         issued, expires: seconds since 1970, by the sender's clock.
+        receipts: ids of messages of the addressee that are durable at the sender, as in a `Receipt`.
     """
 
     to: str
@@ -406,6 +407,7 @@ class Message:
     seq: int = 0
     issued: float = 0.0
     expires: float = 0.0
+    receipts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,6 +428,7 @@ class _Payload:
     issued: float
     expires: float
     body: dict[str, Any]
+    receipts: list[str]
 
 
 MAX_COUNT = 1 << 53
