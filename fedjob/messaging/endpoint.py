@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from fedjob.common.errors import EncodeError
 from fedjob.common.types import Address
 from fedjob.identity.audit_heads import AuditHead
 from fedjob.identity.keys import Identity
@@ -50,22 +49,14 @@ from fedjob.messaging.messages import (
     Receipt,
     Result,
     attached_bytes,
-    encode_payload,
 )
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
+from fedjob.messaging.receipts import OwedReceipts
 from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
 MAX_RECEIPTS = 500
-
-RIDE_S = 0.1
-"""How long the receipt of a message with attached parameters waits for a message that it can travel in: in a round of a
-small model the answer, or the next task, is there by then. Its sender resends after more than that."""
-
-MAX_RIDING = 32
-"""Receipts in one message; those beyond go by themselves."""
-
 RELIABLE_TTL_S = 3600.0
 PASSING_TTL_S = 60.0
 
@@ -123,8 +114,7 @@ class Endpoint:
         self._seq = itertools.count(1)
         self._courier = courier.CourierState(seed=secrets.randbits(32), up=False)
         self._posted: dict[str, Outgoing] = {}
-        self._receipts: dict[Address, list[str]] = {}
-        self._receipts_at = math.inf  # when those go by themselves
+        self._receipts = OwedReceipts()
         self._notices = False
         # Shared with the network's thread, under the condition's lock.
         self._arrival = threading.Condition()
@@ -147,8 +137,7 @@ class Endpoint:
 
     def stop(self) -> None:
         """Disconnect from the broker; messages without a receipt stay in the store."""
-        self._receipts_at = 0.0
-        self._send_receipts()
+        self._send_receipts(math.inf)
         self._transport.close()
 
     @property
@@ -227,8 +216,6 @@ class Endpoint:
 
         Raises:
             EncodeError: the body is not plain data, or too large for a frame.
-
-        Receipts that wait for this address travel in the message. Where it is never posted, their messages come again.
         """
         lasting = is_reliable(body) and reliable is not False
         ttl_s = min(ttl_s if ttl_s is not None else (RELIABLE_TTL_S if lasting else PASSING_TTL_S), MAX_TTL_S)
@@ -240,22 +227,9 @@ class Endpoint:
             reply_to=reply_to or str(self.address), job=job, task=task, round=round, step=step, attempt=attempt,
             epoch=epoch, seq=next(self._seq), issued=issued, expires=issued + ttl_s,
         )  # fmt: skip
-        payload = self._encoded(message, to)
+        payload = self._receipts.encode(message, to)
         num_attached = attached_bytes(body)
         return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
-
-    def _encoded(self, message: Message, to: Address | None) -> bytes:
-        """Return the bytes of a message with the receipts that wait for its addressee, as far as there is room."""
-        waiting = [] if to is None or isinstance(message.body, Receipt) else self._receipts.get(to, [])
-        riding = waiting[:MAX_RIDING]
-        if not riding:
-            return encode_payload(message)
-        try:
-            payload = encode_payload(replace(message, receipts=riding))
-        except EncodeError:
-            return encode_payload(message)
-        del waiting[:MAX_RIDING]
-        return payload
 
     def post(self, outgoing: Outgoing) -> None:
         """Transmit a prepared message; a reliable one again and again until its receipt.
@@ -310,7 +284,7 @@ class Endpoint:
             if messages or woken or self._notices or now >= deadline:
                 self._notices = False
                 return messages
-            self._wait(min(deadline, self._receipts_at, math.inf if due is None else due))
+            self._wait(min(deadline, self._receipts.due, math.inf if due is None else due))
 
     def wake(self) -> None:
         """Make `receive` return now; may be called from any thread."""
@@ -319,16 +293,13 @@ class Endpoint:
             self._arrival.notify()
 
     def settle(self, messages: Iterable[Message]) -> None:
-        """Record that these messages are durably processed: remember their ids, and send receipts, those of messages with
-        attached parameters after `RIDE_S` unless they travel in another message before."""
+        """Record that these messages are durably processed: remember their ids, and send receipts, see `OwedReceipts`."""
         messages = list(messages)
         fresh = {key: at for key, at in seen_entries(messages).items() if not self._store.seen(key)}
         if fresh:
             self._store.mark_seen(fresh)
         self._step(courier.Settled(tuple(seen_key(m) for m in messages)), None)
-        if messages:
-            may_wait = all(attached_bytes(message.body) for message in messages)
-            self._receipts_at = min(self._receipts_at, self._clock() + (RIDE_S if may_wait else 0.0))
+        self._receipts.schedule(messages, self._clock())
         self._send_receipts()
 
     # --- inside ------------------------------------------------------------------------------
@@ -421,9 +392,9 @@ class Endpoint:
                         messages.append(message)
                 case courier.Repeated():
                     self.counters["replayed"] += 1
-                    self._receipts_at = 0.0  # its sender waits for one
+                    self._receipts.hurry()  # its sender waits for one
                 case courier.SendReceipt(to=to, id=id_):
-                    self._receipts.setdefault(to, []).append(id_)
+                    self._receipts.add(to, id_)
                 case courier.Delivered(id=id_):
                     forget.append(id_)
                     self._notice(self._on_receipt, id_)
@@ -441,12 +412,9 @@ class Endpoint:
             self._notices = True
             callback(id_)
 
-    def _send_receipts(self) -> None:
+    def _send_receipts(self, now: float | None = None) -> None:
         """Send the receipts that are due, many ids in one frame; a lost one is replaced when its message is resent."""
-        if self._clock() < self._receipts_at:
-            return
-        due, self._receipts, self._receipts_at = self._receipts, {}, math.inf
-        for to, ids in due.items():
+        for to, ids in self._receipts.take_due(self._clock() if now is None else now).items():
             for start in range(0, len(ids), MAX_RECEIPTS):
                 receipt = self.prepare(to, Receipt(of=ids[start : start + MAX_RECEIPTS]))
                 self._sender.send(to, receipt.payload)

@@ -480,7 +480,16 @@ def decode_payload(data: bytes, sender: str) -> Message:
         DecodeError: not msgpack, or too long.
         MessageError: a field is missing, has the wrong type or is beyond its range; it is named.
     """
-    payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS))
+    return message_of(unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS), sender)
+
+
+def message_of(plain: Any, sender: str) -> Message:
+    """Return the message in the map of a payload.
+
+    Raises:
+        MessageError: see `decode_payload`.
+    """
+    payload = from_plain(_Payload, plain)
     for name in _COUNTS:
         if not 0 <= getattr(payload, name) <= MAX_COUNT:
             raise MessageError(f"{name} is from 0 to {MAX_COUNT}, found {getattr(payload, name)}")

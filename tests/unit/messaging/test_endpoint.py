@@ -19,7 +19,7 @@ from fedjob.common.types import MAX_FRAME_BYTES, Address, Ref
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
 from fedjob.messaging.courier import FIRST_RESEND_S, JITTER_FRACTION
-from fedjob.messaging.endpoint import MAX_RIDING, RIDE_S, Endpoint, seen_entries
+from fedjob.messaging.endpoint import Endpoint, seen_entries
 from fedjob.messaging.frame import encode_frame
 from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, FrameChecks
 from fedjob.messaging.frame_memory import REPEATS_AT_ONCE, FrameMemory
@@ -38,6 +38,7 @@ from fedjob.messaging.messages import (
     encode_payload,
 )
 from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.receipts import MAX_RIDING, RIDE_S
 from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
 
 ALICE, BOB, SITE, CLINIC = (Identity.generate(name) for name in ("alice", "bob", "site", "clinic"))
