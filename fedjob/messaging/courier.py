@@ -6,7 +6,7 @@ it, so the caller must not use the old one. That keeps a step at microseconds wh
 thousand messages are on their way. Whatever must survive a crash is not here but in
 the `CourierStore`; a new courier receives its outgoing messages as `Post` events.
 
-Sending: a reliable message is transmitted, and again after 0.2 s, 0.4 s, ... up
+Sending: a reliable message is transmitted, and again after 0.4 s, 0.8 s, ... up
 to 60 s, each with jitter, until its addressee's receipt or its expiry; when the
 connection comes back, at once. Receiving: a message whose key is new is delivered;
 its receipt is sent only after `Settled`, which the owner reports after its durable
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from fedjob.common.types import Address
 
-FIRST_RESEND_S = 0.2
+FIRST_RESEND_S = 0.4
 RESEND_CAP_S = 60.0
 RESEND_SPACING_S = 0.003
 """A resend waits at least so long for each letter on its way: of a thousand, the last is not late before its turn has come."""

@@ -16,6 +16,7 @@ An owner without transactions calls `send` and `settle`, which do the same.
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import threading
 import time
@@ -48,9 +49,9 @@ from fedjob.messaging.messages import (
     Receipt,
     Result,
     attached_bytes,
-    encode_payload,
 )
 from fedjob.messaging.outbox import CourierStore, Outgoing, seen_key
+from fedjob.messaging.receipts import OwedReceipts
 from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
@@ -113,7 +114,7 @@ class Endpoint:
         self._seq = itertools.count(1)
         self._courier = courier.CourierState(seed=secrets.randbits(32), up=False)
         self._posted: dict[str, Outgoing] = {}
-        self._receipts: dict[Address, list[str]] = {}
+        self._receipts = OwedReceipts()
         self._notices = False
         # Shared with the network's thread, under the condition's lock.
         self._arrival = threading.Condition()
@@ -136,6 +137,7 @@ class Endpoint:
 
     def stop(self) -> None:
         """Disconnect from the broker; messages without a receipt stay in the store."""
+        self._send_receipts(math.inf)
         self._transport.close()
 
     @property
@@ -225,7 +227,7 @@ class Endpoint:
             reply_to=reply_to or str(self.address), job=job, task=task, round=round, step=step, attempt=attempt,
             epoch=epoch, seq=next(self._seq), issued=issued, expires=issued + ttl_s,
         )  # fmt: skip
-        payload = encode_payload(message)
+        payload = self._receipts.encode(message, to)
         num_attached = attached_bytes(body)
         return Outgoing(message.id, to, payload, message.expires, lasting, job, task, body.kind, num_attached)
 
@@ -282,7 +284,7 @@ class Endpoint:
             if messages or woken or self._notices or now >= deadline:
                 self._notices = False
                 return messages
-            self._wait(min(deadline, due) if due is not None else deadline)
+            self._wait(min(deadline, self._receipts.due, math.inf if due is None else due))
 
     def wake(self) -> None:
         """Make `receive` return now; may be called from any thread."""
@@ -291,12 +293,13 @@ class Endpoint:
             self._arrival.notify()
 
     def settle(self, messages: Iterable[Message]) -> None:
-        """Record that these messages are durably processed: remember their ids, and send receipts."""
+        """Record that these messages are durably processed: remember their ids, and send receipts, see `OwedReceipts`."""
         messages = list(messages)
         fresh = {key: at for key, at in seen_entries(messages).items() if not self._store.seen(key)}
         if fresh:
             self._store.mark_seen(fresh)
         self._step(courier.Settled(tuple(seen_key(m) for m in messages)), None)
+        self._receipts.schedule(messages, self._clock())
         self._send_receipts()
 
     # --- inside ------------------------------------------------------------------------------
@@ -351,6 +354,8 @@ class Endpoint:
         self.traffic.note_frame(message.job, "in", message.body.kind, len(data), num_attached, wall)
         if isinstance(message.body, (Pong, Found)):
             self._transport.note_presence(message.sender)
+        if message.receipts:
+            self._step(courier.Receipted(message.sender, tuple(message.receipts)), None)
         if isinstance(message.body, Receipt):
             self._step(courier.Receipted(message.sender, tuple(message.body.of)), None)
             return
@@ -387,8 +392,9 @@ class Endpoint:
                         messages.append(message)
                 case courier.Repeated():
                     self.counters["replayed"] += 1
+                    self._receipts.hurry()  # its sender waits for one
                 case courier.SendReceipt(to=to, id=id_):
-                    self._receipts.setdefault(to, []).append(id_)
+                    self._receipts.add(to, id_)
                 case courier.Delivered(id=id_):
                     forget.append(id_)
                     self._notice(self._on_receipt, id_)
@@ -406,10 +412,9 @@ class Endpoint:
             self._notices = True
             callback(id_)
 
-    def _send_receipts(self) -> None:
-        """Send the waiting receipts, many ids in one frame; a lost one is replaced when its message is resent."""
-        for to, ids in self._receipts.items():
+    def _send_receipts(self, now: float | None = None) -> None:
+        """Send the receipts that are due, many ids in one frame; a lost one is replaced when its message is resent."""
+        for to, ids in self._receipts.take_due(self._clock() if now is None else now).items():
             for start in range(0, len(ids), MAX_RECEIPTS):
                 receipt = self.prepare(to, Receipt(of=ids[start : start + MAX_RECEIPTS]))
                 self._sender.send(to, receipt.payload)
-        self._receipts.clear()

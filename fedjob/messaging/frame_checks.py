@@ -27,7 +27,7 @@ from fedjob.messaging.messages import (
     Result,
     Task,
     decode_head,
-    decode_payload,
+    message_of,
 )
 from fedjob.messaging.sealed_payload import FIELD, decrypt_payload, open_payload
 from fedjob.messaging.token_bucket import TokenBucket
@@ -172,7 +172,7 @@ class FrameChecks:
 
     def _message(self, frame: Frame, head: dict[str, Any]) -> Message:
         if FIELD not in head:
-            return decode_payload(frame.payload, frame.sender)
+            return message_of(head, frame.sender)
         try:
             payload = decrypt_payload(
                 head, federation=frame.federation, sender=frame.sender, key=self._sealing

@@ -392,6 +392,7 @@ class Message:
         epoch: counts the runner starts of a job; nodes refuse an older one.
         seq: counts the sender's messages.
         issued, expires: seconds since 1970, by the sender's clock.
+        receipts: ids of messages of the addressee that are durable at the sender, as in a `Receipt`.
     """
 
     to: str
@@ -409,6 +410,7 @@ class Message:
     seq: int = 0
     issued: float = 0.0
     expires: float = 0.0
+    receipts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,6 +431,7 @@ class _Payload:
     issued: float
     expires: float
     body: dict[str, Any]
+    receipts: list[str]
 
 
 MAX_COUNT = 1 << 53
@@ -480,7 +483,16 @@ def decode_payload(data: bytes, sender: str) -> Message:
         DecodeError: not msgpack, or too long.
         MessageError: a field is missing, has the wrong type or is beyond its range; it is named.
     """
-    payload = from_plain(_Payload, unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS))
+    return message_of(unpack(data, limit_bytes=MAX_FRAME_BYTES, max_elements=MAX_ELEMENTS), sender)
+
+
+def message_of(plain: Any, sender: str) -> Message:
+    """Return the message in the map of a payload.
+
+    Raises:
+        MessageError: see `decode_payload`.
+    """
+    payload = from_plain(_Payload, plain)
     for name in _COUNTS:
         if not 0 <= getattr(payload, name) <= MAX_COUNT:
             raise MessageError(f"{name} is from 0 to {MAX_COUNT}, found {getattr(payload, name)}")

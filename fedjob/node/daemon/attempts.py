@@ -23,7 +23,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import RegisteredDataset
-from fedjob.node.execution.inputs import TaskInputs
+from fedjob.node.execution.inputs import TaskInputs, is_at_hand
 from fedjob.node.execution.outputs import StoredResult, concealed, withheld
 from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.execution.worker_events import (
@@ -52,7 +52,7 @@ from fedjob.node.queue.task import (
     task_of,
 )
 from fedjob.node.sandbox.support import REFUSED
-from fedjob.node.storage.logs import Forwarding, add_trace, close_log
+from fedjob.node.storage.logs import Forwarding, add_trace, close_log, has_log
 from fedjob.protocols.inference import LEFT
 
 START_WITHIN_S = 300.0
@@ -212,28 +212,31 @@ class Attempts:
         attempt.limit_s = min(task.limit_s or context.config.task_limit_s, context.config.task_limit_s)
         attempt.ends_at = time.monotonic() + START_WITHIN_S + attempt.limit_s
         text = None if task.plan is None else context.grants.texts.of(task.plan.sha256)
-        limits: dict[str, Any] = {
-            **permissions.limits_of(row).to_plain(),
-            "own": matches_any(context.config.own_of, row.researcher),
-        }
-        if (left := permissions.inferences_left(row)) is not None:
-            limits[LEFT] = left
         known = context.ledger.known(task) if task.items.uses_ledger else None
-        context.transfers.prepare(
-            TaskInputs(
-                row=row,
-                run=attempt.number,
-                task=task,
-                dataset=dataset,
-                plan=text,
-                folder=attempt.folder,
-                limits=limits,
-                known=known,
-                noise=noise or {},
-                attached=context.attached.of(objects_of(task)),
-            )
+        inputs = TaskInputs(
+            row=row,
+            run=attempt.number,
+            task=task,
+            dataset=dataset,
+            plan=text,
+            folder=attempt.folder,
+            limits=_limits_of(context, row),
+            known=known,
+            noise=noise or {},
+            attached=context.attached.of(objects_of(task)),
         )
         context.point("started")
+        self._prepare(attempt, inputs)
+
+    def _prepare(self, attempt: TaskAttempt, inputs: TaskInputs) -> None:
+        """Get a task's inputs: at once where nothing is waited for, so that no thread and no further turn is."""
+        transfers = self._context.transfers
+        if not is_at_hand(inputs):
+            transfers.prepare(inputs)
+        elif isinstance(found := transfers.prepared(inputs), Prepared):
+            self._work(attempt, found.order, inputs.row)
+        else:
+            self._report(found)
 
     # --- stages ------------------------------------------------------------------------------
 
@@ -383,7 +386,8 @@ class Attempts:
         if stored.report:
             add_trace(self._context.home, row.key, stored.report)
         self._report_log(turn, row, attempt, final=True)
-        self._context.transfers.later(lambda: close_log(self._context.home, row.key))
+        if has_log(self._context.home, row.key):
+            self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
             origin = origin_of(task_of(row))
             turn.rows.append(lambda: self._context.tasks.add_state(row.job, stored.state, row.round, origin))
@@ -391,7 +395,7 @@ class Attempts:
             items = stored.items
             turn.rows.append(lambda: self._context.ledger.note(task_of(row), items))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
-            turn.after.append(lambda: self._release(row.key))
+            turn.after.append(lambda: self._context.transfers.release(row.key))
         packed = packed_result(result)
         turn.step(events.Finished(row.key, result.ok, packed, result.reason, result.detail))
 
@@ -451,8 +455,14 @@ class Attempts:
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
 
-    def _release(self, key: str) -> None:
-        self._context.transfers.release(key)
+
+def _limits_of(context: NodeContext, row: TaskRow) -> dict[str, Any]:
+    """Return the limits that a worker holds its task to, by name."""
+    own = matches_any(context.config.own_of, row.researcher)
+    limits: dict[str, Any] = {**context.permissions.limits_of(row).to_plain(), "own": own}
+    if (left := context.permissions.inferences_left(row)) is not None:
+        limits[LEFT] = left
+    return limits
 
 
 def _charged(

@@ -55,6 +55,15 @@ class TaskInputs:
     attached: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def is_at_hand(wanted: TaskInputs) -> bool:
+    """Return whether nothing of a task's inputs has to be fetched or read: its few parameters came with it."""
+    task = wanted.task
+    named = {ref.sha256 for ref in task.params.values()}
+    elsewhere = task.artifacts or task.blobs or task.files or task.models or task.state or wanted.row.parent
+    has_plan = task.plan is None or wanted.plan is not None
+    return has_plan and not elsewhere and wanted.known is None and named <= wanted.attached.keys()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
     """The places that a task's inputs come from.

@@ -164,7 +164,7 @@ class Transfers:
 
     def prepare(self, wanted: TaskInputs) -> None:
         """Fetch what a task needs; ends in `Prepared` or `Unprepared`."""
-        self._pool.submit(self._prepare, wanted)
+        self._pool.submit(lambda: self._notify(self.prepared(wanted)))
 
     def store(self, row: TaskRow, run: int, folder: Path | None, *, min_rows: int) -> None:
         """Make a finished result the task's and put it into the repository; `StoredResult` or `Unstored`.
@@ -219,21 +219,21 @@ class Transfers:
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    # --- on a thread ------------------------------------------------------------------------
-
-    def _prepare(self, wanted: TaskInputs) -> None:
+    def prepared(self, wanted: TaskInputs) -> Prepared | Unprepared:
+        """Fetch what a task needs, now; on the loop only where `is_at_hand` says that nothing is waited for."""
         key, run = wanted.row.key, wanted.run
         try:
             order = self._order_of(wanted)
             self._point("fetched")
         except NodeFailure as failed:
-            self._notify(Unprepared(key, run, failed.reason, failed.detail))
+            return Unprepared(key, run, failed.reason, failed.detail)
         except FedjobError as error:
-            self._notify(Unprepared(key, run, error.reason, without_places(error)))
-        except Exception as error:  # nobody would notice an exception of this thread
-            self._notify(Unprepared(key, run, "internal", type(error).__name__))
-        else:
-            self._notify(Prepared(key, run, order))
+            return Unprepared(key, run, error.reason, without_places(error))
+        except Exception as error:  # nobody would notice an exception of a thread
+            return Unprepared(key, run, "internal", type(error).__name__)
+        return Prepared(key, run, order)
+
+    # --- on a thread ------------------------------------------------------------------------
 
     def _order_of(self, wanted: TaskInputs) -> WorkOrder:
         """Return a task's order; a hub that is away is asked again, which the task is not to blame for."""

@@ -130,6 +130,11 @@ def tidy_logs(home: NodeHome, limit_bytes: int) -> None:
         total -= size
 
 
+def has_log(home: NodeHome, key: str) -> bool:
+    """Return whether there is anything of a task's output to close."""
+    return any(home.log_of(key, stream).exists() for stream in STREAMS)
+
+
 def close_log(home: NodeHome, key: str) -> None:
     """Take the node's secrets out of a complete log, and remove the files of a task that wrote nothing."""
     hidden = Secrets(home.secrets).values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -14,14 +15,16 @@ from hypothesis import strategies as st
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import BrokerUnreachable, EncodeError
-from fedjob.common.types import MAX_FRAME_BYTES, Address
+from fedjob.common.types import MAX_FRAME_BYTES, Address, Ref
 from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Role, Roster
+from fedjob.messaging.courier import FIRST_RESEND_S, JITTER_FRACTION
 from fedjob.messaging.endpoint import Endpoint, seen_entries
 from fedjob.messaging.frame import encode_frame
 from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped, FrameChecks
 from fedjob.messaging.frame_memory import REPEATS_AT_ONCE, FrameMemory
 from fedjob.messaging.messages import (
+    MAX_PAYLOAD_BYTES,
     Body,
     End,
     Event,
@@ -35,6 +38,7 @@ from fedjob.messaging.messages import (
     encode_payload,
 )
 from fedjob.messaging.outbox import MemoryStore
+from fedjob.messaging.receipts import MAX_RIDING, RIDE_S
 from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
 
 ALICE, BOB, SITE, CLINIC = (Identity.generate(name) for name in ("alice", "bob", "site", "clinic"))
@@ -136,13 +140,118 @@ def test_a_task_arrives_with_its_header_and_is_resent_until_it_is_settled(
     assert (message.attempt, message.epoch, message.body) == (2, 4, TASK)
     assert alice.receive(0) == []
     assert alice.undelivered() == 1
-    world.clock.now += 0.2
+    world.clock.now += FIRST_RESEND_S
     alice.receive(0)
     assert site.receive(0) == []
     assert site.counters == {"replayed": 1}
     site.settle([message])
     assert alice.receive(0) == []
     assert (alice.undelivered(), world.receipts) == (0, [id_])
+
+
+PARAMS = b"parameters"
+SMALL = Ref(hashlib.sha256(PARAMS).hexdigest(), len(PARAMS))
+SMALL_TASK = replace(TASK, params={"params": SMALL}, attached={SMALL.sha256: PARAMS})
+
+
+def test_in_a_round_of_a_small_model_receipts_travel_in_the_answer_and_in_the_next_task(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    sent = []
+    for _ in range(3):
+        sent.append(alice.send(AT_SITE, SMALL_TASK))
+        (asked,) = site.receive(0)
+        site.settle([asked])
+        answer = Result(of=asked.id, key="k", ok=True, params=SMALL, attached={SMALL.sha256: PARAMS})
+        sent.append(site.send(AT_ALICE, answer))
+        (answered,) = alice.receive(0)
+        alice.settle([answered])
+        assert (alice.undelivered(), site.undelivered()) == (0, 1)
+    assert world.receipts == sent[:-1]
+    assert len(world.passed) == 6
+
+
+def test_a_receipt_that_nothing_takes_along_goes_by_itself_before_its_message_is_sent_again(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    assert RIDE_S < FIRST_RESEND_S * (1 - JITTER_FRACTION) / 2
+    id_ = alice.send(AT_SITE, SMALL_TASK)
+    site.settle(site.receive(0))
+    assert (alice.receive(0), world.receipts) == ([], [])
+    world.clock.now += RIDE_S
+    site.receive(0)
+    alice.receive(0)
+    assert (world.receipts, alice.undelivered()) == ([id_], 0)
+    assert len(world.passed) == 2
+
+
+def test_who_is_asked_again_or_leaves_sends_the_receipt_at_once(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    alice.send(AT_SITE, SMALL_TASK)
+    site.settle(site.receive(0))
+    world.clock.now += RIDE_S / 2
+    again = alice.prepare(AT_SITE, TASK)
+    alice.post(again)
+    site.settle(site.receive(0))  # one that nothing was attached to does not wait, and takes the other along
+    alice.receive(0)
+    assert alice.undelivered() == 0
+    last = alice.send(AT_SITE, SMALL_TASK)
+    site.settle(site.receive(0))
+    site.stop()
+    alice.receive(0)
+    assert (world.receipts[-1], alice.undelivered()) == (last, 0)
+
+
+def test_a_receipt_that_was_lost_with_the_message_it_travelled_in_is_replaced(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    id_ = alice.send(AT_SITE, SMALL_TASK)
+    (asked,) = site.receive(0)
+    site.settle([asked])
+    world.lose = 1
+    site.send(AT_ALICE, Result(of=asked.id, key="k", ok=True))
+    world.clock.now += FIRST_RESEND_S
+    alice.receive(0)
+    site.receive(0)
+    assert len(alice.receive(0)) == 1
+    assert world.receipts == [id_]
+
+
+def test_receipts_that_a_message_has_no_room_for_go_by_themselves(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    ids = [alice.send(AT_SITE, replace(SMALL_TASK, dataset=str(n))) for n in range(MAX_RIDING + 5)]
+    site.settle(site.receive(0))
+    site.send(AT_ALICE, Result(of=ids[0], key="k", ok=True))
+    alice.receive(0)
+    assert world.receipts == ids[:MAX_RIDING]
+    room = MAX_PAYLOAD_BYTES - len(
+        encode_payload(Message(to="alice/s1", id="0" * 32, body=Result(of="", key="", ok=True, detail="")))
+    )
+    with pytest.raises(EncodeError):
+        site.send(AT_ALICE, Result(of="", key="", ok=True, detail="x" * room))
+    site.send(AT_ALICE, Result(of="", key="", ok=True, detail="x" * (room - 150)))
+    assert len(alice.receive(0)) == 1
+    assert world.receipts == ids[:MAX_RIDING]
+    world.clock.now += RIDE_S
+    site.receive(0)
+    alice.receive(0)
+    assert world.receipts == ids
+
+
+def test_a_receipt_in_a_message_counts_only_for_messages_to_its_sender(
+    world: World, alice: Endpoint, site: Endpoint
+) -> None:
+    clinic = world.endpoint(CLINIC, AT_CLINIC, "node")
+    id_ = alice.send(AT_SITE, SMALL_TASK)
+    forged = Message(
+        to="alice/s1", id="1" * 32, sender="clinic", reply_to="clinic/main", receipts=[id_],
+        body=Event(type="progress"), issued=clinic._wall(), expires=clinic._wall() + 60,
+    )  # fmt: skip
+    world.broker._pass("clinic", AT_ALICE, encode_frame(CLINIC, "fed", encode_payload(forged)))
+    assert len(alice.receive(0)) == 1
+    assert (alice.undelivered(), world.receipts) == (1, [])
 
 
 def test_a_lost_frame_is_sent_again_with_the_same_id(world: World, alice: Endpoint, site: Endpoint) -> None:
@@ -194,7 +303,7 @@ def test_a_restarted_party_sends_what_it_owes_and_knows_what_it_took(world: Worl
     again = world.endpoint(SITE, AT_SITE, "node", store)
     (answer,) = alice.receive(0)
     assert answer.id == reply.id
-    world.clock.now += 0.3
+    world.clock.now += FIRST_RESEND_S
     alice.receive(0)
     assert again.receive(0) == []
     alice.receive(0)
