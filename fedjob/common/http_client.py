@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -36,7 +36,7 @@ from fedjob.common.errors import (
     RepositoryUnreachable,
     SpecError,
 )
-from fedjob.common.files import BLOCK_BYTES, Blocks
+from fedjob.common.files import BLOCK_BYTES
 from fedjob.common.network.connections import LineAdapter
 from fedjob.common.network.credentials import Credentials
 from fedjob.common.network.proxy import Proxy, proxy_for
@@ -83,6 +83,14 @@ class Patience:
     num_retries: int = 7
     backoff_s: float = 0.2
     max_backoff_s: float = 10.0
+
+
+class Body(Protocol):
+    """The bytes of a request, in blocks; gone through again for every try. A block is valid until the next one is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +187,7 @@ class Web:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Blocks | None = None,
+        body: bytes | Body | None = None,
         what: str = "",
         limit_bytes: int = MAX_REPLY_BYTES,
         accept: tuple[int, ...] = (),
@@ -211,7 +219,7 @@ class Web:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Blocks | None = None,
+        body: bytes | Body | None = None,
         what: str = "",
         accept: tuple[int, ...] = (),
     ) -> Generator[HttpStream, None, None]:
@@ -256,7 +264,7 @@ class Web:
                 response.close()
 
     def _send(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Blocks | None
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | Body | None
     ) -> requests.Response:
         own = self._credentials
         try:
@@ -336,7 +344,7 @@ class Web:
 class _Pieces:
     """The body of a request, in the pieces in which it is sent."""
 
-    body: bytes | Blocks
+    body: bytes | Body
 
     def __len__(self) -> int:
         return len(self.body)
@@ -427,7 +435,7 @@ class Tries:
         self.web.pause(min(max(pause_s, passing.after_s or 0.0), patience.max_backoff_s))
 
 
-def _on_the_way_s(body: bytes | Blocks | None) -> float:
+def _on_the_way_s(body: bytes | Body | None) -> float:
     """Return the seconds that what is sent may lie in the buffers of boxes on the way before the server has it all."""
     return min(0 if body is None else len(body), BUFFERED_BYTES) / SLOW_BYTES_PER_S
 

@@ -242,7 +242,9 @@ class Reader:
         if self._script is not None:
             self._script.close()
         (self.node.home / "config.toml").write_bytes(self._settings)
-        for name in sorted(self._names_of_datasets() - self._datasets):  # another page may match them by a tag
+        for name in sorted(
+            self._names_of_datasets() - self._datasets
+        ):  # another page may match them by a tag
             self.node.cli("data", "remove", name)
         if self._made_nodes:  # searches of later pages would wait for them
             for line in self.fedjob("hub", "party", "list").stdout.splitlines():

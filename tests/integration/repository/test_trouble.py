@@ -29,6 +29,7 @@ from fedjob.common.http_client import Patience, Web
 from fedjob.common.types import Ref
 from fedjob.repository import open_repository
 from fedjob.repository.http import HttpRepository
+from fedjob.repository.job_secrets import JobSecrets
 from tests.hubs import HASTY
 
 CONTENT = os.urandom(700_000)
@@ -223,6 +224,22 @@ def test_wrong_bytes_are_fetched_again(serve: Callable[..., Scripted], tmp_path:
     with client(server) as repository:
         assert repository.get(REF, tmp_path / "copy").read_bytes() == CONTENT
     assert len(server.heads) == 3
+
+
+def test_an_encrypted_upload_that_arrives_changed_is_sent_again(
+    serve: Callable[..., Scripted], tmp_path: Path
+) -> None:
+    server = serve(answer(422), answer(201))
+    with client(server) as repository:
+        repository.encrypt(JobSecrets(tmp_path / "keys"), encrypted=True)
+        ref = repository.put(CONTENT, job="job_1")
+        assert ref.sha256 == REF.sha256
+        assert ref.cipher
+    for script, said in ((answer(422), "never received"), (answer(200), "answers in its place")):
+        with client(serve(script)) as repository:
+            repository.encrypt(JobSecrets(tmp_path / "keys"), encrypted=True)
+            with pytest.raises(RepositoryError, match=said):
+                repository.put(CONTENT, job="job_1")
 
 
 def test_an_endless_answer_is_cut_off(serve: Callable[..., Scripted], tmp_path: Path) -> None:
