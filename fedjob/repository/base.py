@@ -40,6 +40,7 @@ from fedjob.repository.parts import (
     ObjectPart,
     PartManifest,
     SealedManifest,
+    even_part_bytes,
 )
 
 NUM_FETCHES = 5
@@ -47,6 +48,9 @@ NUM_FETCHES = 5
 
 NUM_PARALLEL = 3
 """Parts of one file that travel at the same time."""
+
+DIGEST_BYTES = 32
+"""Of a SHA-256 as it is sent behind an object's bytes."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -99,6 +103,15 @@ class Repository(ABC):
     @abstractmethod
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         """Store one object durably, unless it is stored already; hold it for `job` and let `readers` read it."""
+
+    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+        """Store one object as `store_object` does, and return its hash.
+
+        A backend that can take the hash after the bytes reads them once.
+        """
+        sha256 = blocks.sha256()
+        self.store_object(sha256, blocks, job=job, readers=readers)
+        return sha256
 
     @abstractmethod
     def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
@@ -165,18 +178,17 @@ class Repository(ABC):
         size_bytes = _size_of(source)
         secret = self._secret_of(job)
         if size_bytes <= self._part_bytes:
-            blocks, part = _encoded(source, 0, size_bytes, secret)
-            self.store_object(part.stored_as, blocks, job=job, readers=allowed)
+            part = self._put_part(Blocks(source, 0, size_bytes), job, allowed, hold=False)
             return Ref(part.sha256, size_bytes, cipher=part.cipher, key=part.key)
+        even = even_part_bytes(size_bytes, self._part_bytes)
 
         def put_part(start: int) -> ObjectPart:
-            blocks, part = _encoded(source, start, min(self._part_bytes, size_bytes - start), secret)
-            if not self.hold_object(part.stored_as, job=job, readers=allowed):
-                self.store_object(part.stored_as, blocks, job=job, readers=allowed)
-            return part
+            return self._put_part(
+                Blocks(source, start, min(even, size_bytes - start)), job, allowed, hold=True
+            )
 
-        parts = _in_parallel(put_part, range(0, size_bytes, self._part_bytes))
-        manifest = PartManifest(size_bytes, self._part_bytes, tuple(part.sha256 for part in parts)).encode()
+        parts = _in_parallel(put_part, range(0, size_bytes, even))
+        manifest = PartManifest(size_bytes, even, tuple(part.sha256 for part in parts)).encode()
         ref, stored = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True), manifest
         if secret:
             ref, stored = _sealed_manifest(ref, manifest, parts, secret)
@@ -271,6 +283,36 @@ class Repository(ABC):
             raise NotEncrypted(f"{self!r} has to encrypt and has no secrets: see `encrypt`")
         return self.secrets.of(job)
 
+    def _put_part(self, plain: Blocks, job: str, readers: tuple[str, ...], *, hold: bool) -> ObjectPart:
+        """Store a range of a file or of bytes as one object; return what names and opens it.
+
+        What is encrypted has its name only once it is: it is encrypted and sent in one pass, unless its name is known,
+        or has to be, because an earlier process may have stored it already.
+
+        Args:
+            hold: look first whether it is stored already.
+        """
+        secret, before = self._secret_of(job), _signs_of_change(plain.source)
+        sha256 = plain.sha256()
+        if not secret or self.secrets is None:
+            if not (hold and self.hold_object(sha256, job=job, readers=readers)):
+                self.store_object(sha256, plain, job=job, readers=readers)
+            return ObjectPart(sha256, plain.start, plain.size_bytes)
+        key = content_key(secret, sha256)
+        blocks = SealedBlocks(plain.source, plain.start, plain.size_bytes, key)
+        name = self.secrets.name_of(job, sha256)
+        if not name and not self.secrets.is_fresh(job):
+            name = blocks.sha256()
+        if not name:
+            name = self.store_unnamed(blocks, job=job, readers=readers)
+        elif not (hold and self.hold_object(name, job=job, readers=readers)):
+            self.store_object(name, blocks, job=job, readers=readers)
+        if _signs_of_change(plain.source) != before:
+            self.delete_object(name)
+            raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
+        self.secrets.note_name(job, sha256, name)
+        return ObjectPart(sha256, plain.start, plain.size_bytes, name, key.hex())
+
     def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""
         if self.encrypted and not ref.cipher:
@@ -357,19 +399,12 @@ class Repository(ABC):
         raise _corrupt(ref, part.sha256)
 
 
-def _encoded(source: Path | bytes, start: int, size_bytes: int, secret: bytes) -> tuple[Blocks, ObjectPart]:
-    """Return a range of a file or of bytes as it is stored, and what names and opens it.
-
-    Args:
-        secret: by which it is encrypted; empty stores it as it is.
-    """
-    plain = Blocks(source, start, size_bytes)
-    sha256 = plain.sha256()
-    if not secret:
-        return plain, ObjectPart(sha256, start, size_bytes)
-    key = content_key(secret, sha256)
-    blocks = SealedBlocks(source, start, size_bytes, key)
-    return blocks, ObjectPart(sha256, start, size_bytes, blocks.sha256(), key.hex())
+def _signs_of_change(source: Path | bytes) -> tuple[int, ...]:
+    """Return what of a file changes with its bytes: its number, size, and time of change; empty for bytes."""
+    if isinstance(source, bytes):
+        return ()
+    found = source.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _sealed_manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fedjob.common.files import Blocks
 from fedjob.common.http_client import Passing, Patience, Tries, Web
 from fedjob.common.network.credentials import Credentials
 from fedjob.common.types import MAX_FRAME_BYTES
-from fedjob.repository.base import NUM_FETCHES, Repository, check_job
+from fedjob.repository.base import DIGEST_BYTES, NUM_FETCHES, Repository, check_job
 from fedjob.repository.parts import PART_BYTES
 from fedjob.repository.store_links import DIRECT, LINK_TYPE, MAX_LINK_BYTES, StoreLinks
 
@@ -59,14 +60,25 @@ class HttpRepository(Repository):
             if reply.status == 201:
                 return
             if reply.status != 422:
-                raise RepositoryError(
-                    f"object {sha256}: sent, and answered with status {reply.status}, which a hub does not: what "
-                    "answers in its place?"
-                )
+                raise _strange(f"object {sha256}", reply.status)
             if blocks.sha256() != sha256:
                 raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
         raise ObjectCorrupt(
             f"object {sha256}: sent {NUM_FETCHES} times, and the hub never received that hash"
+        )
+
+    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+        body = BlocksWithHash(blocks)
+        for _ in range(NUM_FETCHES):
+            reply = self._web.call(
+                "POST", _OBJECTS, headers=_holder(job, readers), body=body, what="an object", accept=(422,)
+            )
+            if reply.status == 201:
+                return body.sha256
+            if reply.status != 422:
+                raise _strange("an object", reply.status)
+        raise ObjectCorrupt(
+            f"an object: sent {NUM_FETCHES} times, and the hub never received what its hash says"
         )
 
     def hold_object(self, sha256: str, *, job: str, readers: tuple[str, ...]) -> bool:
@@ -130,8 +142,37 @@ class HttpRepository(Repository):
         self._store.close()
 
 
+class BlocksWithHash:
+    """The body of an upload whose hash is known at its end: the bytes, and then the 32 bytes of their SHA-256."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self.sha256 = ""
+        """Of the bytes that were sent last, in hex; empty before they were."""
+
+    def __len__(self) -> int:
+        return len(self._blocks) + DIGEST_BYTES
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        hasher = hashlib.sha256()
+        for block in self._blocks:
+            hasher.update(block)
+            yield block
+        self.sha256 = hasher.hexdigest()
+        yield hasher.digest()
+
+
+_OBJECTS = "/v1/objects"
+
+
 def _path(sha256: str) -> str:
-    return f"/v1/objects/{sha256}"
+    return f"{_OBJECTS}/{sha256}"
+
+
+def _strange(what: str, status: int) -> RepositoryError:
+    return RepositoryError(
+        f"{what}: sent, and answered with status {status}, which a hub does not: what answers in its place?"
+    )
 
 
 def _watch(job: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,9 @@ from fedjob.common.types import check_job_id
 
 FOLDER_NAME = "jobs"
 """Of the secrets, in the home's `keys`; a backup leaves it out."""
+
+MAX_NAMES = 4096
+"""Of a job, the newest are known; what is stored again under an older one is sent again."""
 
 _FRESH = re.compile(r"\.job_[0-9a-f-]{36}\.[0-9a-f]{16}")
 
@@ -36,6 +40,8 @@ class JobSecrets:
         self._folder = folder
         self._lock = threading.Lock()
         self._known: dict[str, bytes] = {}
+        self._made: set[str] = set()
+        self._names: dict[str, OrderedDict[str, str]] = {}
 
     def __repr__(self) -> str:
         return f"JobSecrets({str(self._folder)!r})"  # never what is in it
@@ -48,26 +54,62 @@ class JobSecrets:
         """
         with self._lock:
             if job not in self._known:
-                self._known[job] = self._load(job) if _is_job(job) else secrets.token_bytes(KEY_BYTES)
+                self._known[job] = self._load(job) if _is_job(job) else self._make(job)
             return self._known[job]
+
+    def is_fresh(self, job: str) -> bool:
+        """True if this process made the secret of a job: then it knows the names of what is stored under it."""
+        self.of(job)
+        with self._lock:
+            return job in self._made
+
+    def name_of(self, job: str, sha256: str) -> str:
+        """Return the name under which this process has stored a content; empty where that is not known."""
+        with self._lock:
+            return self._names.get(job, {}).get(sha256, "")
+
+    def note_name(self, job: str, sha256: str, name: str) -> None:
+        """Note under which name a content is stored, encrypted by the secret of a job.
+
+        Args:
+            sha256: of the plain content.
+        """
+        with self._lock:
+            if job not in self._known:
+                return  # it has ended meanwhile
+            names = self._names.setdefault(job, OrderedDict())
+            names[sha256] = name
+            names.move_to_end(sha256)
+            if len(names) > MAX_NAMES:
+                names.popitem(last=False)
 
     def destroy(self, job: str) -> None:
         """Remove a job's secret, durably; none is no error."""
         with self._lock:
-            self._known.pop(job, None)
+            self._forget(job)
             if _is_job(job):
                 self._remove([self._folder / job])
 
     def keep(self, jobs: Collection[str]) -> None:
         """Remove the secrets of all jobs but these; whatever else lies in the folder is left alone."""
         with self._lock:
-            self._known = {job: secret for job, secret in self._known.items() if job in jobs}
+            for job in self._known.keys() - set(jobs):
+                self._forget(job)
             found = self._folder.iterdir() if self._folder.exists() else ()
             self._remove(
                 path
                 for path in list(found)
                 if _FRESH.fullmatch(path.name) or (_is_job(path.name) and path.name not in jobs)
             )
+
+    def _forget(self, job: str) -> None:
+        self._known.pop(job, None)
+        self._names.pop(job, None)
+        self._made.discard(job)
+
+    def _make(self, job: str) -> bytes:
+        self._made.add(job)
+        return secrets.token_bytes(KEY_BYTES)
 
     def _load(self, job: str) -> bytes:
         path = self._folder / job
@@ -78,6 +120,7 @@ class JobSecrets:
                 write_atomic(fresh, secrets.token_bytes(KEY_BYTES))
                 with suppress(FileExistsError):  # of several processes one wins, and all use the same
                     os.link(fresh, path)
+                    self._made.add(job)
                 fresh.unlink()
                 fsync_dir(self._folder)
             secret = path.read_bytes()

@@ -140,6 +140,11 @@ class SealedManifest:
         ]
 
 
+def even_part_bytes(size_bytes: int, part_bytes: int) -> int:
+    """Return the size of the parts of a file: as few as fit `part_bytes`, and alike, so that none is waited for alone."""
+    return -(-size_bytes // -(-size_bytes // part_bytes))
+
+
 def _hashes(joined: bytes) -> tuple[str, ...]:
     return tuple(joined[i : i + 32].hex() for i in range(0, len(joined) - 31, 32))
 
@@ -154,11 +159,11 @@ def _fields(plain: Any) -> tuple[int, int, int, bytes]:
 def ref_of(source: Path | bytes, part_bytes: int = PART_BYTES) -> Ref:
     """Return the ref that `Repository.put` would return for a file or bytes, without storing them."""
     size_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-    hashes = [
-        Blocks(source, start, min(part_bytes, size_bytes - start)).sha256()
-        for start in range(0, size_bytes, part_bytes) or (0,)
-    ]
     if size_bytes <= part_bytes:
-        return Ref(hashes[0], size_bytes)
-    manifest = PartManifest(size_bytes, part_bytes, tuple(hashes)).encode()
+        return Ref(Blocks(source, 0, size_bytes).sha256(), size_bytes)
+    even = even_part_bytes(size_bytes, part_bytes)
+    hashes = [
+        Blocks(source, start, min(even, size_bytes - start)).sha256() for start in range(0, size_bytes, even)
+    ]
+    manifest = PartManifest(size_bytes, even, tuple(hashes)).encode()
     return Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True)

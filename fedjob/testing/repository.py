@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import DecodeError, ObjectCorrupt, ObjectMissing, ObjectTooLarge, SpecError
+from fedjob.common.files import Blocks
 from fedjob.common.types import Ref
 from fedjob.repository.base import Repository
 from fedjob.repository.parts import PartManifest
@@ -49,6 +50,13 @@ class RepositoryContract:
         assert repository.put(source.read_bytes(), job="job_1") == ref
         small = repository.put(b"small", job="job_1")
         assert small.sha256 == hashlib.sha256(b"small").hexdigest()
+
+    def test_what_has_no_name_yet_is_stored_under_its_hash(self, repository: Repository) -> None:
+        for size in (0, 1, PART_BYTES):
+            content = os.urandom(size)
+            name = repository.store_unnamed(Blocks(content, 0, size), job="job_1", readers=())
+            assert name == hashlib.sha256(content).hexdigest()
+            assert repository.get_bytes(Ref(name, size), limit_bytes=size) == content
 
     def test_putting_again_succeeds(self, repository: Repository) -> None:
         assert repository.put(b"again", job="job_1") == repository.put(b"again", job="job_2")

@@ -25,21 +25,30 @@ def opened_chunks(
     Raises:
         ChunkCorrupt: they were changed, cut, lengthened or moved, or are of another object or key.
     """
-    sealed = memoryview(bytearray(cipher.plain_size(first) + TAG_BYTES))
-    plain = memoryview(bytearray(cipher.plain_size(first)))
-    index, have = first, 0
+    plain = memoryview(
+        bytearray(cipher.plain_size(first) + TAG_BYTES)
+    )  # a cipher asks for a little more than it fills
+    index, have, tag = first, 0, b""
+    opening = None
     for piece in pieces:
         left = memoryview(piece)
         while left:
             if index >= cipher.num_chunks:
                 raise ChunkCorrupt(f"more bytes came than the {cipher.num_chunks} chunks that there are")
-            wanted = cipher.plain_size(index) + TAG_BYTES
-            count = min(wanted - have, len(left))
-            sealed[have : have + count] = left[:count]
-            have, left = have + count, left[count:]
-            if have == wanted:
-                cipher.open(index, sealed[:wanted], plain[: wanted - TAG_BYTES])
-                yield plain[: wanted - TAG_BYTES]
-                index, have = index + 1, 0
+            opening = opening or cipher.opening(index)
+            size = cipher.plain_size(index)
+            count = min(size - have, len(left))
+            if (
+                count
+            ):  # while the bytes are in the processor's cache; nobody sees them before the tag is checked
+                opening.update_into(left[:count], plain[have:])
+                have, left = have + count, left[count:]
+            missing = TAG_BYTES - len(tag)
+            if have == size and left:
+                tag, left = tag + bytes(left[:missing]), left[missing:]
+            if len(tag) == TAG_BYTES:
+                cipher.check(index, opening, tag)
+                yield plain[:size]
+                index, have, tag, opening = index + 1, 0, b"", None
     if index < cipher.num_chunks:
         raise ChunkCorrupt(f"cut short in chunk {index + 1} of {cipher.num_chunks}")

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, AEADEncryptionContext, Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES256
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from fedjob.common.errors import ChunkCorrupt
 from fedjob.common.files import BLOCK_BYTES, Blocks
@@ -56,30 +58,41 @@ class ChunkCipher:
     def __init__(self, key: bytes, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.num_chunks = max(1, -(-size_bytes // CHUNK_BYTES))
-        self._cipher = AESGCM(key)
+        self._algorithm = AES256(key)
         self._bound = b"fedjob object 1" + size_bytes.to_bytes(8, "big")
 
     def plain_size(self, index: int) -> int:
         """Return the number of plain bytes of a chunk."""
         return min(CHUNK_BYTES, self.size_bytes - index * CHUNK_BYTES)
 
-    def seal(self, index: int, chunk: bytes | bytearray | memoryview, into: bytearray | memoryview) -> None:
-        """Encrypt a chunk into a buffer that is 16 bytes longer."""
-        self._cipher.encrypt_into(self._nonce(index), chunk, self._bound, into)
+    def sealing(self, index: int) -> AEADEncryptionContext:
+        """Return what encrypts a chunk piece by piece; its tag follows the last one."""
+        sealing = self._of(index).encryptor()
+        sealing.authenticate_additional_data(self._bound)
+        return sealing
 
-    def open(self, index: int, sealed: bytes | bytearray | memoryview, into: bytearray | memoryview) -> None:
-        """Decrypt a chunk into a buffer of exactly its plain size.
+    def opening(self, index: int) -> AEADDecryptionContext:
+        """Return what decrypts a chunk piece by piece; nothing of it may be used before `check`."""
+        opening = self._of(index).decryptor()
+        opening.authenticate_additional_data(self._bound)
+        return opening
+
+    def check(self, index: int, opened: AEADDecryptionContext, tag: bytes) -> None:
+        """Check the tag of a chunk that was decrypted.
 
         Raises:
             ChunkCorrupt: it is not the chunk that was encrypted at this place of this content under this key.
         """
         try:
-            self._cipher.decrypt_into(self._nonce(index), sealed, self._bound, into)
+            opened.finalize_with_tag(tag)
         except (InvalidTag, ValueError) as error:
             raise ChunkCorrupt(
                 f"chunk {index + 1} of {self.num_chunks} can't be decrypted: its bytes were changed, or are of "
                 "another object or key"
             ) from error
+
+    def _of(self, index: int) -> Cipher[GCM]:
+        return Cipher(self._algorithm, GCM(self._nonce(index)))
 
     def _nonce(self, index: int) -> bytes:
         return index.to_bytes(11, "big") + bytes([index == self.num_chunks - 1])
@@ -100,14 +113,21 @@ class SealedBlocks(Blocks):
 
     def __iter__(self) -> Iterator[memoryview]:
         cipher = ChunkCipher(self.key, self.size_bytes)
-        sealed = bytearray(cipher.plain_size(0) + TAG_BYTES)
-        with _reading(self.source, cipher.plain_size(0)) as read:
+        most = min(BLOCK_BYTES, self.size_bytes)
+        sealed = memoryview(bytearray(most + 2 * TAG_BYTES))
+        with _reading(self.source, most) as read:
             for index in range(cipher.num_chunks):
-                chunk = read(self.start + index * CHUNK_BYTES, cipher.plain_size(index))
-                view = memoryview(sealed)[: len(chunk) + TAG_BYTES]
-                cipher.seal(index, chunk, view)
-                for at in range(0, len(view), BLOCK_BYTES):
-                    yield view[at : at + BLOCK_BYTES]
+                sealing = cipher.sealing(index)
+                start, left = self.start + index * CHUNK_BYTES, cipher.plain_size(index)
+                while (
+                    left > BLOCK_BYTES
+                ):  # small enough that what is read is still in the processor's cache when it is sent
+                    yield sealed[: sealing.update_into(read(start, BLOCK_BYTES), sealed)]
+                    start, left = start + BLOCK_BYTES, left - BLOCK_BYTES
+                count = sealing.update_into(read(start, left), sealed)
+                sealing.finalize()
+                sealed[count : count + TAG_BYTES] = sealing.tag
+                yield sealed[: count + TAG_BYTES]
 
 
 def sealed(key: bytes, data: bytes) -> bytes:
@@ -123,9 +143,11 @@ def unsealed(key: bytes, data: bytes) -> bytes:
     """
     if len(data) < TAG_BYTES:
         raise ChunkCorrupt(f"expected at least {TAG_BYTES} encrypted bytes, found {len(data)}")
-    plain = bytearray(len(data) - TAG_BYTES)
-    ChunkCipher(key, len(plain)).open(0, data, plain)
-    return bytes(plain)
+    cipher = ChunkCipher(key, len(data) - TAG_BYTES)
+    opening = cipher.opening(0)
+    plain = opening.update(data[:-TAG_BYTES])
+    cipher.check(0, opening, data[-TAG_BYTES:])
+    return plain
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from fedjob.hub.server.connection_limits import ABORT
 from fedjob.hub.storage.bucket import LINK_S, Bucket
 from fedjob.hub.storage.objects import Holder, Incoming, ObjectStore
 from fedjob.hub.storage.parties import Member
-from fedjob.repository.base import check_job
+from fedjob.repository.base import DIGEST_BYTES, check_job
 from fedjob.repository.store_links import DIRECT, LINK_TYPE
 
 SMALL_BYTES = 1 << 18
@@ -63,6 +63,7 @@ class Objects:
     def routes(self, wrap: Callable[[Handler], ASGIApp]) -> list[Route]:
         """Return the routes; `wrap` turns errors into responses."""
         return [
+            Route("/v1/objects", wrap(self.unnamed), methods=["POST"]),
             Route(
                 "/v1/objects/{sha256}", wrap(self.object), methods=["PUT", "POST", "GET", "HEAD", "DELETE"]
             ),
@@ -90,6 +91,16 @@ class Objects:
             return await self._get_from(bucket, request, sha256, member)
         return self._get(request, sha256, member)
 
+    async def unnamed(self, request: Request) -> Response:
+        """Store one object whose SHA-256 follows its bytes: whoever encrypts while it sends knows it no earlier."""
+        member = self._authenticate(request)
+        declared = _length(request)
+        if declared is None or declared < DIGEST_BYTES:
+            raise SpecError(
+                f"expected a Content-Length of at least {DIGEST_BYTES}: the bytes, and their SHA-256"
+            )
+        return await self._put(request, "", _holder(request, member))
+
     async def job(self, request: Request) -> Response:
         """End a job."""
         member = self._authenticate(request)
@@ -99,16 +110,21 @@ class Objects:
         return Response(status_code=204, headers={"X-Fedjob-Ended": str(ended)})
 
     async def _put(self, request: Request, sha256: str, holder: Holder) -> Response:
+        """Store the body under its hash.
+
+        Args:
+            sha256: the hash; empty where it follows the bytes.
+        """
         declared = _length(request)
         own = self._uploads_of.get(holder.party) or asyncio.Semaphore(self._limits.party_uploads)
         self._uploads_of[holder.party] = own
         async with own, self._uploads:
-            incoming = self._store.begin(holder, declared or 0)
+            incoming = self._store.begin(holder, (declared or 0) - (0 if sha256 else DIGEST_BYTES))
             try:
                 if declared is not None and declared <= SMALL_BYTES:
-                    await self._take_small(request, incoming, sha256)
+                    sha256 = await self._take_small(request, incoming, sha256)
                 else:
-                    await self._take_large(request, incoming, sha256)
+                    sha256 = await self._take_large(request, incoming, sha256, declared or 0)
                 if self._store.bucket is not None:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._pool, self._store.ship, sha256, incoming)
@@ -117,24 +133,36 @@ class Objects:
                 incoming.close()
         return Response(status_code=201)
 
-    async def _take_small(self, request: Request, incoming: Incoming, sha256: str) -> None:
+    async def _take_small(self, request: Request, incoming: Incoming, sha256: str) -> str:
         content = b"".join(
             [part async for part in chunks(request.receive, self._limits, limit_bytes=SMALL_BYTES)]
         )
+        if not sha256:
+            content, sha256 = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:].hex()
 
         def store() -> None:
             incoming.write(content)
             incoming.seal(sha256)
 
         await asyncio.get_running_loop().run_in_executor(self._pool, store)
+        return sha256
 
-    async def _take_large(self, request: Request, incoming: Incoming, sha256: str) -> None:
-        """Hash and write one chunk on another thread while the next one arrives."""
+    async def _take_large(self, request: Request, incoming: Incoming, sha256: str, declared: int) -> str:
+        """Hash and write one chunk on another thread while the next one arrives; return the hash that is claimed.
+
+        Args:
+            declared: size of the body in bytes, where the last of them are the hash.
+        """
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[None] | None = None
-        gathered = b""
+        gathered, digest = b"", b""
+        left = declared - DIGEST_BYTES if not sha256 else self._limits.object_bytes + 1
         try:
-            async for part in chunks(request.receive, self._limits, limit_bytes=self._limits.object_bytes):
+            most = self._limits.object_bytes + (0 if sha256 else DIGEST_BYTES)
+            async for part in chunks(request.receive, self._limits, limit_bytes=most):
+                if len(part) > left:
+                    part, digest = part[:left], digest + part[left:]
+                left -= len(part)
                 gathered = part if not gathered else gathered + part
                 if len(gathered) >= CHUNK_BYTES // 2:
                     if writing is not None:
@@ -145,7 +173,9 @@ class Objects:
             if writing is not None:
                 await writing  # also when the body broke off: the file must not be closed during a write
         await loop.run_in_executor(self._pool, incoming.write, gathered)
-        await loop.run_in_executor(self._pool, incoming.seal, sha256)
+        claimed = sha256 or digest.hex()
+        await loop.run_in_executor(self._pool, incoming.seal, claimed)
+        return claimed
 
     def _get(self, request: Request, sha256: str, member: Member) -> Response | ASGIApp:
         path = self._store.find(sha256, member.party)

@@ -301,6 +301,13 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         needs_token=False,
         body={"application/x-www-form-urlencoded": {"schema": {"type": "object"}}},
     ),
+    ("/v1/objects", "POST"): _operation(
+        "Store bytes that are followed by the 32 bytes of their SHA-256, under it, for a job and its readers.",
+        {201: ("Stored, durably.", None)},
+        (400, 403, 404, 408, 413, 422, 503, 507),
+        parameters=(_JOB_HEADER, _READERS_HEADER),
+        body=_BYTES,
+    ),
     ("/v1/objects/{sha256}", "PUT"): _operation(
         "Store bytes under their SHA-256, for a job and its readers. Storing an object again repairs it.",
         {201: ("Stored, durably.", None)},

@@ -61,9 +61,10 @@ class SumHandler:
         self._mask(turn, message, answer, answer.vector)
 
     def bind(self, turn: Turn, read: ContributionRead) -> None:
-        """Bind a session to the contribution that was read for it, and mask that when it is on the disk."""
+        """Bind a session to the contribution that was read for it, and let that leave, masked, when it is on the disk."""
         found = self._masking.get(read.message)
         if found is None or not isinstance(found[0].body, Task) or found[1].vector is None:
+            self._context.transfers.leave_masked(read.message)
             return
         (message, answer), task = found, found[0].body
         try:
@@ -75,6 +76,7 @@ class SumHandler:
         except FedjobError as error:
             turn.keep(self._masking)
             del self._masking[read.message]
+            turn.after.append(lambda: self._context.transfers.leave_masked(read.message))
             self._reply(turn, message, task, failure("", error.reason, str(error)))
             return
         self._put(turn, session)

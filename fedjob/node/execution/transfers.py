@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
@@ -34,7 +34,7 @@ from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
 from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store, withheld
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of, without_places
-from fedjob.node.storage.spool import Spool
+from fedjob.node.storage.spool import VECTOR_NAME, Spool
 from fedjob.privacy.protect import is_noised
 from fedjob.privacy.secagg.steps import VectorOrder, digest_of, write_masked
 from fedjob.repository.base import Repository
@@ -42,9 +42,6 @@ from fedjob.repository.base import Repository
 log = logging.getLogger(__name__)
 
 NUM_THREADS = 4
-
-VECTOR_NAME = "masked"
-"""Name of a masked vector in a result's folder, until it is stored."""
 
 RETRY_AFTER_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses between attempts to bring a finished result to a repository that does not answer."""
@@ -115,7 +112,7 @@ class VectorStored:
 
 @dataclass(frozen=True, slots=True)
 class ContributionRead:
-    """The sha256 of a contribution that is to be masked; nothing of it is masked before that is on the disk.
+    """The sha256 of a contribution that is to be masked; nothing of it leaves before that is on the disk.
 
     Args:
         message: id of the message that asked for it.
@@ -123,6 +120,19 @@ class ContributionRead:
 
     message: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskedAhead:
+    """A masked vector that lies in a file, while its session is being bound to what was masked."""
+
+    path: Path
+    order: VectorOrder
+    digest: str
+
+    def fits(self, order: VectorOrder) -> bool:
+        """Tell whether it is what an order asks for, bound to what was masked."""
+        return order == replace(self.order, contribution=self.digest)
 
 
 TransferEvent = (
@@ -159,6 +169,7 @@ class Transfers:
         self._point = point
         self.brought = Brought(home.brought, repository)
         self._large: dict[str, Ref] = {}
+        self._masked: dict[str, _MaskedAhead] = {}  # by the id of the message that asked for it
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
 
@@ -203,12 +214,18 @@ class Transfers:
     ) -> None:
         """Mask the contribution of a finished task and store the vector; ends in `VectorStored`.
 
-        Where the order is bound to no contribution yet, nothing is masked: that ends in `ContributionRead`.
+        Where the order is bound to no contribution yet, that ends in `ContributionRead`. Without noise the vector is
+        ready then, from the same pass over it; it leaves when this is called again, with the order bound, and
+        `leave_masked` removes it if it never will.
 
         Args:
             attached: sha256 -> the bytes of parameters that came with the task.
         """
         self._pool.submit(self._mask, row, message, order, min_rows, attached)
+
+    def leave_masked(self, message: str) -> None:
+        """Remove a vector that was masked for a message and is not to leave."""
+        self._pool.submit(self._drop_masked, message)
 
     def later(self, action: Callable[[], None]) -> None:
         """Do something that may wait for the disk and that nobody waits for."""
@@ -218,6 +235,8 @@ class Transfers:
         """Wait for what is being done; start nothing more."""
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for message in list(self._masked):
+            self._drop_masked(message)
 
     def prepared(self, wanted: TaskInputs) -> Prepared | Unprepared:
         """Fetch what a task needs, now; on the loop only where `is_at_hand` says that nothing is waited for."""
@@ -308,19 +327,21 @@ class Transfers:
     def _mask(
         self, row: TaskRow, message: str, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
     ) -> None:
-        path = self._home.result_of(row.key) / f"{VECTOR_NAME}.{secrets.token_hex(4)}"
+        path, stays = self._home.result_of(row.key) / f"{VECTOR_NAME}.{secrets.token_hex(4)}", False
+        ahead = self._masked.pop(message, None)
+        if ahead is not None and ahead.fits(order):
+            path = ahead.path
+        elif ahead is not None:
+            ahead.path.unlink(missing_ok=True)
         try:
-            held = held_of(row, min_rows, self._spool, self.config)
-            began_with = task_of(row).params.get("params")
-            origin = (
-                None
-                if began_with is None or not order.outline.relative
-                else self._spool.fetch(began_with, attached.get(began_with.sha256))
-            )
+            digest = order.contribution
+            if ahead is None or path != ahead.path:
+                digest = self._write_vector(path, row, order, min_rows, attached)
             if not order.contribution:
-                self._notify(ContributionRead(message, digest_of(order, held, origin)))
+                if stays := path.exists():
+                    self._masked[message] = _MaskedAhead(path, order, digest)
+                self._notify(ContributionRead(message, digest))
                 return
-            write_masked(path, order, held, origin)
             ref = self._put_patiently(path, row)
         except FedjobError as error:
             reason, detail = error.reason, without_places(error)
@@ -337,7 +358,32 @@ class Transfers:
         else:
             self._notify(VectorStored(message, ref))
         finally:
-            path.unlink(missing_ok=True)
+            if not stays:
+                path.unlink(missing_ok=True)
+
+    def _write_vector(
+        self, path: Path, row: TaskRow, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
+    ) -> str:
+        """Write the masked vector of a finished task; return the sha256 of all that goes into it.
+
+        Noise and rounding by chance depend on that: where one is asked for and it is not known yet, nothing is written.
+        """
+        held = held_of(row, min_rows, self._spool, self.config)
+        began_with = task_of(row).params.get("params")
+        origin = (
+            None
+            if began_with is None or not order.outline.relative
+            else self._spool.fetch(began_with, attached.get(began_with.sha256))
+        )
+        depends = order.terms.noise is not None or order.terms.fixed_point.is_stochastic
+        if depends and not order.contribution:
+            return digest_of(order, held, origin)
+        return write_masked(path, order, held, origin)
+
+    def _drop_masked(self, message: str) -> None:
+        ahead = self._masked.pop(message, None)
+        if ahead is not None:
+            ahead.path.unlink(missing_ok=True)
 
     def _put_patiently(self, path: Path, row: TaskRow) -> Ref:
         """Store a file; a hub that is away is asked again."""

@@ -30,6 +30,8 @@ from fedjob.repository.base import Repository
 RESULT_NAME = "result.mpk"
 PARAMS_NAME = "params.safetensors"
 STATE_NAME = "state.safetensors"
+VECTOR_NAME = "masked"
+"""Of a masked vector in a result's folder, until it is stored; a dot and 8 hex digits follow."""
 
 _OBJECT = re.compile(r"\.?[0-9a-f]{64}(\..*)?")
 """The name of an object, or of one that is being fetched."""
@@ -220,6 +222,8 @@ class Spool:
         for folder in _own_folders(self._home.results):
             if folder.name not in keys or (folder.name not in done and not _is_complete(folder)):
                 self.discard(folder)
+            for path in folder.glob(f"{VECTOR_NAME}.{'[0-9a-f]' * 8}"):
+                path.unlink()
         # Fetched files are not fsynced: after a power cut they may be anything.
         for path in self._home.objects.iterdir():
             if _OBJECT.fullmatch(path.name):

@@ -130,15 +130,21 @@ class FixedPoint:
         """
         import numpy as np
 
-        if not np.isfinite(numbers).all():
+        largest = float(max(-numbers.min(), numbers.max())) if len(numbers) else 0.0  # NaN where one is
+        if not math.isfinite(largest):
             raise SpecError("a number is NaN or infinite: it can't be added")
-        over = int(np.count_nonzero(np.abs(numbers) > self.clip))
+        over = int(np.count_nonzero(np.abs(numbers) > self.clip)) if largest > self.clip else 0
         within = np.clip(numbers, -self.clip, self.clip) if over else numbers
-        exact = within * (factor * self.scale)
-        whole = np.rint(exact) if chance is None else np.floor(exact + chance.random(len(exact)))
-        # a product may be rounded up past the largest by one
-        np.clip(whole, -self.largest, self.largest, out=whole)
-        return whole.astype(np.int64).astype(self.dtype), over
+        whole = within * (factor * self.scale)
+        if chance is None:
+            np.rint(whole, out=whole)
+        else:
+            whole = np.floor(whole + chance.random(len(whole)))
+        if largest * factor * self.scale > self.largest - 1:
+            # a product may be rounded up past the largest by one
+            np.clip(whole, -self.largest, self.largest, out=whole)
+        words = whole.astype("<i4" if self.largest < 1 << 31 else "<i8")
+        return (words.view(self.dtype) if self.bits == 8 * words.itemsize else words.astype(self.dtype)), over
 
     def restored(self, sums: np.ndarray) -> np.ndarray:
         """Return sums, of `dtype`, as float64."""

@@ -17,6 +17,8 @@ CHUNK = 1 << 16
 """Words that are made at a time: they stay in a processor's cache."""
 
 SEED_BYTES = 32
+BLOCK_BYTES = 16
+"""Of the cipher, whose counter begins at 0."""
 
 
 class MaskStream:
@@ -25,13 +27,15 @@ class MaskStream:
     Args:
         seed: 32 secret bytes that are used for this mask alone.
         sign: 1 to add the mask, -1 to take it away.
+        skipped_bytes: of the words that are left out at the beginning, a multiple of 16.
     """
 
-    def __init__(self, seed: bytes, sign: int) -> None:
+    def __init__(self, seed: bytes, sign: int, skipped_bytes: int = 0) -> None:
         import numpy as np
 
         self._sign = sign
-        self._words = Cipher(AES256(seed), CTR(bytes(16))).encryptor()
+        first = (skipped_bytes // BLOCK_BYTES).to_bytes(BLOCK_BYTES, "big")
+        self._words = Cipher(AES256(seed), CTR(first)).encryptor()
         self._nothing = memoryview(bytes(4 * CHUNK))  # slices of it are no copies
         self._buffer = np.empty(4 * CHUNK, dtype=np.uint8)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +42,9 @@ FEW = 1000
 """So many numbers of float64 or fewer of one tensor are added without rounding to the fixed point of tensors."""
 
 TENSORS, NUMBERS = "tensors", "numbers"
+
+ADDING_THREADS = 2
+"""Threads that add vectors up, each a stretch of them."""
 
 
 def float_names(schema: Schema, *, noised: bool = False) -> list[str]:
@@ -164,7 +168,7 @@ def contribution_digest(contribution: UnmaskedVector) -> str:
     changes = _Changes(contribution)
     digest = changes.started()
     for chunk in changes.read():
-        digest.update(chunk.tobytes())
+        digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -175,11 +179,15 @@ def write_vector(
     fixed: FixedPoint,
     masks: Sequence[Mask],
     noise: OwnNoise | None = None,
-) -> None:
+) -> str:
     """Write a contribution with its noise and its masks to a new file, which is of no use where this raises.
 
     Args:
-        bound: the `contribution_digest` that the masks were promised to; whatever is read is held against it.
+        bound: the `contribution_digest` that the masks were promised to; whatever is read is held against it. Without
+            noise and rounding by chance it may be empty: then nobody may see the file before the masks are promised to what is returned.
+
+    Returns:
+        The `contribution_digest` of what was masked.
 
     Raises:
         OtherContribution: it is another one.
@@ -194,11 +202,15 @@ def write_vector(
     if noise is not None:
         changes = replace(changes, noise=noise, factor=changes.factor_within(noise.clip, noise.clip_norm))
     layers = _Layers([MaskStream(mask.tensors, mask.sign) for mask in masks], noise, fixed)
+    if fixed.is_stochastic and not bound:
+        raise OtherContribution(
+            "numbers are rounded by a chance that depends on the contribution, which is not bound yet"
+        )
     chance = rounding_of(bound) if fixed.is_stochastic else None
-    clipped, ready = 0, np.empty(0, dtype=fixed.dtype)
-    with path.open("wb") as file:
+    clipped, ready, digest = 0, np.empty(0, dtype=fixed.dtype), changes.started()
+    with path.open("wb", buffering=0) as file:
         file.write(_header(length, len(numbers), fixed))
-        for chunk in changes.chunks():
+        for chunk in changes.chunks(digest):
             found, over = fixed.quantised(chunk, factor, chance)
             clipped += over if noise is None else 0
             ready = found if not len(ready) else np.concatenate([ready, found])
@@ -211,6 +223,7 @@ def write_vector(
         for mask in masks:
             words += MaskStream(mask.numbers, mask.sign).words(len(words))
         file.write(wide_total(words.reshape(-1, LIMBS)).astype("<u4").tobytes())
+    return digest.hexdigest()
 
 
 def added_up(
@@ -235,14 +248,25 @@ def added_up(
         raise DecodeError(f"masked vectors of another length than {length} numbers can't be added")
     total = np.empty(length, dtype=fixed.dtype)
     flats = [file._flat(file.spans[TENSORS], "<u1" if fixed.is_packed else fixed.dtype) for file in files]
-    streams = [MaskStream(mask.tensors, mask.sign) for mask in masks]
-    for start in range(0, length, CHUNK):
-        part = slice(start, min(start + CHUNK, length))
-        total[part] = _stored_part(flats[0], part, fixed)
-        for flat in flats[1:]:
-            np.add(total[part], _stored_part(flat, part, fixed), out=total[part])
-        for stream in streams:
-            stream.apply(total[part])
+
+    def add(stretch: range) -> None:
+        skipped = stretch.start * total.itemsize
+        streams = [MaskStream(mask.tensors, mask.sign, skipped) for mask in masks]
+        for start in stretch:
+            place = slice(start, min(start + CHUNK, length))
+            part = total[place]
+            part[:] = _stored_part(flats[0], place, fixed)
+            for flat in flats[1:]:
+                np.add(part, _stored_part(flat, place, fixed), out=part)
+            for stream in streams:
+                stream.apply(part)
+
+    starts = range(0, length, CHUNK)
+    each = max(1, -(-len(starts) // ADDING_THREADS))
+    with ThreadPoolExecutor(
+        ADDING_THREADS, thread_name_prefix="fedjob-sum"
+    ) as pool:  # nobody else works meanwhile
+        list(pool.map(add, [starts[at : at + each] for at in range(0, len(starts), each)]))
     words = np.zeros(num_bytes // 4, dtype=np.int64)
     for file in files:
         words += file._flat(file.spans[NUMBERS], "<u1").view("<u4")
@@ -264,7 +288,7 @@ class _Changes:
     """What a node adds, before it is rounded.
 
     Args:
-        bound: the digest that every pass over it is held against.
+        bound: the digest that every pass over it is held against; empty for none, without noise.
         noise: what bounds it; None for no bound.
         factor: by which it is within the bound, see `factor_within`.
     """
@@ -274,11 +298,11 @@ class _Changes:
     noise: OwnNoise | None = None
     factor: float = 1.0
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield it as float64 arrays of at most `CHUNK` numbers."""
+    def chunks(self, digest: hashlib._Hash) -> Iterator[np.ndarray]:
+        """Yield it as float64 arrays of at most `CHUNK` numbers, after they were added to what `started` returned."""
         import numpy as np
 
-        for chunk in self._whole():
+        for chunk in self._whole(digest):
             if self.noise is None:
                 yield chunk
             elif not self.factor:
@@ -297,7 +321,7 @@ class _Changes:
         import numpy as np
 
         squares: list[float] = []
-        for chunk in self._whole():
+        for chunk in self._whole(self.started()):
             if not np.isfinite(chunk).all():
                 return 0.0
             within = np.clip(chunk, -clip, clip)
@@ -310,13 +334,12 @@ class _Changes:
         """Return the hash that the numbers of the tensors are to be added to."""
         return hashlib.sha256(self.contribution.outside)
 
-    def _whole(self) -> Iterator[np.ndarray]:
+    def _whole(self, digest: hashlib._Hash) -> Iterator[np.ndarray]:
         """Yield all that is read; raise at the end where it was not what the masks were promised to."""
-        digest = self.started()
         for chunk in self.read():
-            digest.update(chunk.tobytes())
+            digest.update(chunk)
             yield chunk
-        if digest.hexdigest() != self.bound:
+        if digest.hexdigest() != self.bound and (self.bound or self.noise is not None):
             raise OtherContribution(
                 "this node holds another contribution than the one that it has masked with the keys of this attempt: a "
                 "new attempt is needed, with fresh ones"
@@ -356,7 +379,7 @@ class _Layers:
             self.place += 1
         for stream in self.streams:
             stream.apply(covered)
-        file.write(self.fixed.packed(covered).tobytes())
+        file.write(self.fixed.packed(covered))
 
 
 def _header(length: int, num_numbers: int, fixed: FixedPoint) -> bytes:

@@ -82,7 +82,7 @@ class VectorOrder:
 
     Args:
         of: key of the computation that it comes from.
-        contribution: sha256 of the only contribution that may be; empty where the session is to be bound to it first.
+        contribution: sha256 of the only contribution that may leave; empty where the session is to be bound to it first.
     """
 
     of: str
@@ -305,19 +305,23 @@ def digest_of(order: VectorOrder, held: HeldContribution, origin: Path | None) -
     return contribution_digest(_contribution(order, held, origin))
 
 
-def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> None:
+def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> str:
     """Write the masked vector of a held contribution to a new file, which nobody may see where this raises.
 
     Args:
-        order: bound to its contribution.
+        order: bound to its contribution. Without noise it may be bound to none yet: then nobody may see the file before
+            its session is bound to what is returned, and that is kept.
         origin: file of the parameters that the round began with.
+
+    Returns:
+        The sha256 of all that went into the vector, see `digest_of`.
 
     Raises:
         OtherContribution: the session is bound to another contribution, or to none yet.
         FedjobError: it can't be added.
     """
     found = _contribution(order, held, origin)
-    write_vector(path, found, order.contribution, order.terms.fixed_point, order.masks, order.noise)
+    return write_vector(path, found, order.contribution, order.terms.fixed_point, order.masks, order.noise)
 
 
 def _contribution(order: VectorOrder, held: HeldContribution, origin: Path | None) -> UnmaskedVector:

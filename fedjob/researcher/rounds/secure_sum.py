@@ -27,6 +27,7 @@ from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_b
 from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
+from fedjob.privacy.secagg.mask_stream import CHUNK
 from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
 from fedjob.privacy.secagg.neighbours import Neighbours
 from fedjob.privacy.secagg.node_noise import NoiseTerms, noise_terms
@@ -307,13 +308,18 @@ class SecureSum:
             size = 1
             for length in shape:
                 size *= length
-            change = (
-                torch.from_numpy(terms.fixed_point.restored(whole[at : at + size])).mul_(share).reshape(shape)
-            )
+            tensor = torch.empty(size, dtype=dtype_of(dtype))
+            before = origin[name].reshape(-1) if name in origin else None
+            for start in range(0, size, CHUNK):  # what lies between stays in a processor's cache
+                end = min(start + CHUNK, size)
+                change = torch.from_numpy(terms.fixed_point.restored(whole[at + start : at + end])).mul_(
+                    share
+                )
+                if before is not None:
+                    change.add_(before[start:end].to(torch.float64))
+                tensor[start:end] = change
             at += size
-            if name in origin:
-                change.add_(origin[name].to(torch.float64))
-            found[name] = change.to(dtype_of(dtype))
+            found[name] = tensor.reshape(shape)
         return found
 
     # -- what people should know ----------------------------------------------------------

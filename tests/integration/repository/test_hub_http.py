@@ -240,6 +240,41 @@ def test_odd_jobs_and_readers_are_refused(hub: HubThread, job: str, readers: str
     assert stored_files(hub) == []
 
 
+def test_bytes_that_are_followed_by_their_hash_are_stored_under_it_and_others_are_not(hub: HubThread) -> None:
+    alice = hub.join("alice", "researcher")
+    for size in (0, 1, 300_000, TIGHT.object_bytes):
+        content = os.urandom(size)
+        name = hashlib.sha256(content)
+        sent = {"token": alice.token, "X_Fedjob_Job": "job_1"}
+        for wrong in (bytes(32), name.digest()[:-1] + bytes([name.digest()[-1] ^ 1])):
+            status, _ = request(hub, "POST", "/v1/objects", body=content + wrong, **sent)
+            assert status == 422
+            assert stored_files(hub) == []
+        status, _ = request(hub, "POST", "/v1/objects", body=content + name.digest(), **sent)
+        assert status == 201
+        assert [path.name for path in stored_files(hub)] == [name.hexdigest()]
+        assert request(hub, "GET", f"/v1/objects/{name.hexdigest()}", token=alice.token)[1] == content
+        assert request(hub, "DELETE", f"/v1/objects/{name.hexdigest()}", token=alice.token)[0] == 204
+
+
+def test_an_upload_without_a_name_needs_room_for_its_hash_a_job_and_a_token(hub: HubThread) -> None:
+    token = hub.join("alice", "researcher").token
+    body = b"x" + hashlib.sha256(b"x").digest()
+    too_large = bytes(TIGHT.object_bytes + 1)
+    for status, said, sent in (
+        (400, b"at least 32", {"body": b"short", "token": token, "X_Fedjob_Job": "job_1"}),
+        (400, b"named", {"body": body, "token": token, "X_Fedjob_Job": "../x"}),
+        (413, b"at most", {
+            "body": too_large + hashlib.sha256(too_large).digest(), "token": token, "X_Fedjob_Job": "job_1"
+        }),
+    ):  # fmt: skip
+        found = request(hub, "POST", "/v1/objects", **sent)  # type: ignore[arg-type]
+        assert found[0] == status
+        assert said in found[1]
+    assert request(hub, "POST", "/v1/objects", token="", body=body, X_Fedjob_Job="job_1")[0] in (401, 403)
+    assert stored_files(hub) == []
+
+
 @pytest.mark.feature("FB-22")
 def test_curl_is_all_that_an_upload_takes(hub: HubThread, tmp_path: Path) -> None:
     member = hub.join("alice", "researcher")
@@ -475,7 +510,7 @@ def test_the_owner_of_a_job_ends_it_for_everybody(hub: HubThread) -> None:
 def test_a_part_that_is_there_is_not_sent_again(hub: HubThread, tmp_path: Path) -> None:
     alice = hub.repository("alice", "researcher", part_bytes=100_000)
     content = os.urandom(350_000)
-    alice.put(content[:100_000], job="job_1")
+    alice.put(content[:87_500], job="job_1")  # the first of four equal parts
     sent: list[str] = []
     store = alice.store_object
 

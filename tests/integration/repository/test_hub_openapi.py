@@ -31,6 +31,7 @@ JUDGED = {
     ("/v1/broker/{secret}/{question}", "POST"),
     ("/v1/certificate", "POST"),
     ("/v1/jobs/{job}/watch", "PUT"),
+    ("/v1/objects", "POST"),
     ("/v1/objects/{sha256}", "PUT"),
     ("/v1/parties", "POST"),
     ("/v1/parties/keys", "POST"),

@@ -25,10 +25,12 @@ from fedjob.common.errors import (
     RepositoryUnreachable,
     SpecError,
 )
-from fedjob.common.http_client import Patience, Web
+from fedjob.common.files import BLOCK_BYTES
+from fedjob.common.http_client import PIECE_BYTES, Patience, Web, _Pieces
 from fedjob.common.types import Ref
 from fedjob.repository import open_repository
 from fedjob.repository.http import HttpRepository
+from fedjob.repository.job_secrets import JobSecrets
 from tests.hubs import HASTY
 
 CONTENT = os.urandom(700_000)
@@ -223,6 +225,37 @@ def test_wrong_bytes_are_fetched_again(serve: Callable[..., Scripted], tmp_path:
     with client(server) as repository:
         assert repository.get(REF, tmp_path / "copy").read_bytes() == CONTENT
     assert len(server.heads) == 3
+
+
+def test_after_an_upload_that_broke_off_small_pieces_are_sent() -> None:
+    """Each piece has the patience of a connection: a slow line takes a small one in that time, and no whole block."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with HttpRepository(url, token="t", patience=HASTY) as repository:
+        assert repository._web._piece_bytes == BLOCK_BYTES
+        with pytest.raises(RepositoryUnreachable):
+            repository.put(CONTENT, job="job_1")
+        assert repository._web._piece_bytes == PIECE_BYTES
+    for size in (PIECE_BYTES, BLOCK_BYTES):
+        pieces = list(_Pieces(CONTENT, size))
+        assert b"".join(pieces) == CONTENT
+        assert max(map(len, pieces)) == size
+
+
+def test_an_encrypted_upload_that_arrives_changed_is_sent_again(
+    serve: Callable[..., Scripted], tmp_path: Path
+) -> None:
+    server = serve(answer(422), answer(201))
+    with client(server) as repository:
+        repository.encrypt(JobSecrets(tmp_path / "keys"), encrypted=True)
+        ref = repository.put(CONTENT, job="job_1")
+        assert ref.sha256 == REF.sha256
+        assert ref.cipher
+    for script, said in ((answer(422), "never received"), (answer(200), "answers in its place")):
+        with client(serve(script)) as repository:
+            repository.encrypt(JobSecrets(tmp_path / "keys"), encrypted=True)
+            with pytest.raises(RepositoryError, match=said):
+                repository.put(CONTENT, job="job_1")
 
 
 def test_an_endless_answer_is_cut_off(serve: Callable[..., Scripted], tmp_path: Path) -> None:

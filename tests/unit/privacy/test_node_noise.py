@@ -19,7 +19,9 @@ from fedjob.common.errors import OtherContribution, SpecError
 from fedjob.messaging.messages import Task, work_key
 from fedjob.privacy.dp.calibration import noise_for
 from fedjob.privacy.dp.mechanisms import Gaussian, cost_of
-from fedjob.privacy.secagg.masked_vector import TensorFile, added_up
+from fedjob.privacy.secagg.fixed_point import FixedPoint
+from fedjob.privacy.secagg.mask_stream import CHUNK
+from fedjob.privacy.secagg.masked_vector import TensorFile, UnmaskedVector, added_up, write_vector
 from fedjob.privacy.secagg.node_noise import NoiseTerms, key_for, noise_terms, share_of, tau_of
 from fedjob.privacy.secagg.node_session import Mask, NodeSession
 from fedjob.privacy.secagg.steps import (
@@ -367,6 +369,81 @@ def test_no_byte_of_another_contribution_than_the_promised_one_is_in_a_vector(tm
     longer = held_of(tmp_path / "longer", {name: one * 100 for name, one in change.items()})
     with pytest.raises(OtherContribution):
         write_masked(tmp_path / "2", bound, longer, origin)
+
+
+def test_without_noise_a_vector_may_be_written_before_its_masks_are_promised_to_it(tmp_path: Path) -> None:
+    """The digest comes of the same pass, and is the one by which the vector is written after the promise."""
+    change = CHANGES["small"](np.random.default_rng(1))
+    origin, own = origin_of(tmp_path, change), tmp_path / "own"
+    save_file(change, own)
+    held = held_contribution(0.5, 57.0, {}, own)
+    terms = replace(terms_for(), noise=None, max_weight=100.0)
+    outline = replace(held.numbers.outline, relative=sorted(change))
+    masks = [Mask(bytes([k]) * 32, bytes([k + 9]) * 32, 1) for k in range(3)]
+    order = VectorOrder(of="work", terms=terms, outline=outline, masks=masks)
+    digest = write_masked(tmp_path / "ahead", order, held, origin)
+    assert digest == digest_of(order, held, origin)
+    assert write_masked(tmp_path / "after", replace(order, contribution=digest), held, origin) == digest
+    assert (tmp_path / "ahead").read_bytes() == (tmp_path / "after").read_bytes()
+    with pytest.raises(OtherContribution):
+        write_masked(tmp_path / "other", replace(order, contribution="ab" * 32), held, origin)
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        FixedPoint(2, 8.0),
+        FixedPoint(1000, 1e-3),
+        FixedPoint(3, 1e6, bits=16),
+        FixedPoint(2, 8.0, steps=0.3),
+        FixedPoint(2, 8.0, bits=32, steps=2.0**32),
+    ],
+)
+@pytest.mark.parametrize("factor", [1.0, 0.37])
+def test_numbers_count_as_the_nearest_whole_number_within_the_clip(fixed: FixedPoint, factor: float) -> None:
+    clip = fixed.clip
+    inside = np.random.default_rng(7).uniform(-clip, clip, 1000)
+    edges = np.array(
+        [0.0, -0.0, clip, -clip, np.nextafter(clip, 0), clip / 2, 0.5 / fixed.scale, -1.5 / fixed.scale]
+    )
+    beyond = np.array([2 * clip, -1e300, np.nextafter(clip, np.inf)])
+    for numbers, over in ((inside, 0), (edges, 0), (np.concatenate([inside, beyond]), 3), (np.empty(0), 0)):
+        expected = [
+            max(-fixed.largest, min(fixed.largest, round(max(-clip, min(clip, x)) * (factor * fixed.scale))))
+            % 2**fixed.bits
+            for x in numbers.tolist()
+        ]
+        found, count = fixed.quantised(numbers, factor)
+        assert (found.tolist(), count, found.dtype) == (expected, over, np.dtype(fixed.dtype))
+    for wrong in (math.nan, math.inf, -math.inf):
+        with pytest.raises(SpecError, match="NaN or infinite"):
+            fixed.quantised(np.array([1.0, wrong, 0.0]), factor)
+
+
+def test_vectors_of_many_chunks_add_up_to_the_sum_of_what_was_masked(tmp_path: Path) -> None:
+    """Each stretch of the sum goes on in the masks where it begins."""
+    fixed, length = FixedPoint(num_nodes=2, clip=8.0), 5 * CHUNK + 7
+    own = [np.random.default_rng(k).normal(size=length) for k in range(2)]
+    masks = [
+        [Mask(bytes([k]) * 32, bytes([k + 9]) * 32, 1), Mask(b"p" * 32, b"q" * 32, 1 - 2 * k)]
+        for k in range(2)
+    ]
+    for k, numbers in enumerate(own):
+        save_file({"p": numbers[:CHUNK], "q": numbers[CHUNK:]}, tmp_path / f"own{k}")
+        vector = UnmaskedVector(
+            own=TensorFile(tmp_path / f"own{k}"),
+            origin=None,
+            relative=[],
+            factor=1.0,
+            numbers=[k, 0],
+            count_at=1,
+        )
+        write_vector(tmp_path / str(k), vector, "", fixed, masks[k])
+    left = [replace(one[0], sign=-1) for one in masks]
+    whole, numbers = added_up([tmp_path / "0", tmp_path / "1"], left, fixed)
+    expected = fixed.quantised(own[0], 1.0)[0] + fixed.quantised(own[1], 1.0)[0]
+    assert (whole == expected).all()
+    assert numbers == [1, 0]
 
 
 def test_masks_lie_over_the_noise_and_cancel(tmp_path: Path) -> None:

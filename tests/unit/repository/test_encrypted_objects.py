@@ -23,7 +23,7 @@ from fedjob.common.errors import (
 from fedjob.common.files import Blocks
 from fedjob.common.sealing.chunks import CHUNK_BYTES, TAG_BYTES, sealed_size
 from fedjob.common.types import Ref
-from fedjob.repository.job_secrets import JobSecrets
+from fedjob.repository.job_secrets import MAX_NAMES, JobSecrets
 from fedjob.repository.memory import MemoryRepository
 from fedjob.repository.parts import MAX_OBJECT_BYTES, PART_BYTES, SealedManifest, ref_of
 
@@ -40,12 +40,17 @@ class Counting(MemoryRepository):
     def __init__(self) -> None:
         super().__init__(part_bytes=PART)
         self.stored = 0
+        self.unnamed = 0
         self.asked: list[tuple[str, int]] = []
         self.breaks_after: int | None = None
 
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         self.stored += 1
         super().store_object(sha256, blocks, job=job, readers=readers)
+
+    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+        self.unnamed += 1
+        return super().store_unnamed(blocks, job=job, readers=readers)
 
     def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
         self.asked.append((sha256, offset))
@@ -119,6 +124,42 @@ def test_an_upload_that_was_interrupted_goes_on_in_another_process(tmp_path: Pat
     again = repository.put(CONTENT, job=JOB)
     assert (again.cipher, again.key) == (ref.cipher, ref.key)
     assert repository.stored == sent + 1, "parts were sent again, not the manifest alone"
+
+
+def test_what_this_process_stored_is_sent_once_and_encrypted_in_the_pass_that_sends_it(
+    repository: Counting,
+) -> None:
+    ref = repository.put(CONTENT, job=JOB)
+    assert repository.unnamed == 3, "a part was gone through for its name before it was sent"
+    again = repository.put(CONTENT, job=JOB)
+    assert (again.cipher, again.key) == (ref.cipher, ref.key)
+    assert (repository.unnamed, repository.stored) == (3, 3 + 2), (
+        "parts were sent again, not the manifest alone"
+    )
+
+
+def test_a_part_that_the_repository_has_lost_is_sent_again(repository: Counting, tmp_path: Path) -> None:
+    ref = repository.put(CONTENT, job=JOB)
+    repository._objects.pop(repository._parts(ref)[1].stored_as)
+    assert repository.put(CONTENT, job=JOB).cipher == ref.cipher
+    assert repository.get(ref, tmp_path / "copy").read_bytes() == CONTENT
+
+
+def test_a_source_that_changes_while_it_is_sent_is_refused_and_leaves_nothing(
+    repository: Counting, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(CONTENT[:1000])
+    store = repository.store_unnamed
+
+    def change_meanwhile(blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+        source.write_bytes(CONTENT[1000:2001])
+        return store(blocks, job=job, readers=readers)
+
+    repository.store_unnamed = change_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(ObjectCorrupt, match="changed while"):
+        repository.put(source, job=JOB)
+    assert repository._objects == {}
 
 
 def test_a_download_that_was_cut_goes_on_at_the_last_whole_chunk(
@@ -276,6 +317,34 @@ def test_only_secrets_of_jobs_that_are_over_are_removed(tmp_path: Path) -> None:
     secrets.keep({JOB})
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == [JOB, "notes"]
     assert JobSecrets(tmp_path / "keys").of(JOB) == kept
+
+
+def test_names_of_what_was_stored_are_known_to_the_process_that_made_the_secret_until_the_job_ends(
+    tmp_path: Path,
+) -> None:
+    made, other = JobSecrets(tmp_path / "keys"), JobSecrets(tmp_path / "keys")
+    for secrets, job, is_fresh in (
+        (made, JOB, True), (other, JOB, False), (made, "mock.ab", True), (other, "mock.ab", True)
+    ):  # fmt: skip
+        assert secrets.is_fresh(job) == is_fresh
+        assert secrets.name_of(job, "ab" * 32) == ""
+        secrets.note_name(job, "ab" * 32, "cd" * 32)
+        assert secrets.name_of(job, "ab" * 32) == "cd" * 32
+        assert secrets.name_of(job, "ef" * 32) == secrets.name_of(OTHER, "ab" * 32) == ""
+    made.destroy(JOB)
+    made.note_name(JOB, "ab" * 32, "cd" * 32)  # an upload that ended after its job
+    assert made.name_of(JOB, "ab" * 32) == ""
+    other.keep(())
+    assert other.name_of(JOB, "ab" * 32) == ""
+
+
+def test_the_oldest_of_many_names_are_forgotten(tmp_path: Path) -> None:
+    secrets = JobSecrets(tmp_path / "keys")
+    secrets.of(JOB)
+    for number in range(MAX_NAMES + 1):
+        secrets.note_name(JOB, f"{number:064x}", "cd" * 32)
+    assert secrets.name_of(JOB, f"{0:064x}") == ""
+    assert secrets.name_of(JOB, f"{1:064x}") == "cd" * 32
 
 
 def test_a_damaged_secret_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from fedjob.common.codec import pack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
-from fedjob.repository.parts import MAX_MANIFEST_BYTES, MAX_PARTS, PART_BYTES, ObjectPart, PartManifest
+from fedjob.repository.parts import (
+    MAX_MANIFEST_BYTES,
+    MAX_PARTS,
+    PART_BYTES,
+    ObjectPart,
+    PartManifest,
+    even_part_bytes,
+)
 
 A, B = "aa" * 32, "bb" * 32
 
@@ -16,6 +23,15 @@ A, B = "aa" * 32, "bb" * 32
 def test_parts_have_their_places_in_the_file() -> None:
     assert PartManifest(7, 5, (A, B)).parts() == [ObjectPart(A, 0, 5), ObjectPart(B, 5, 2)]
     assert PartManifest(10, 5, (A, B)).parts() == [ObjectPart(A, 0, 5), ObjectPart(B, 5, 5)]
+
+
+@given(st.integers(1, 1 << 36), st.integers(1, PART_BYTES))
+def test_parts_are_as_few_as_fit_and_alike(size_bytes: int, part_bytes: int) -> None:
+    even = even_part_bytes(size_bytes, part_bytes)
+    count = -(-size_bytes // even)
+    assert 1 <= even <= part_bytes
+    assert count <= -(-size_bytes // part_bytes)
+    assert size_bytes - (count - 1) * even > even - count, "the last part is much smaller"
 
 
 def test_a_manifest_comes_back_as_it_was() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,21 @@ def encrypted(content: bytes, key: bytes = KEY) -> bytes:
 def decrypted(data: bytes | Iterable[bytes], size: int, key: bytes = KEY, first: int = 0) -> bytes:
     pieces = [data] if isinstance(data, bytes) else data
     return b"".join(map(bytes, opened_chunks(ChunkCipher(key, size), pieces, first=first)))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_chunks_are_aes_256_gcm_with_their_index_and_whether_they_are_the_last(size: int) -> None:
+    """What is encrypted piece by piece has the bytes of chunks that are encrypted as wholes."""
+    count = max(1, -(-size // CHUNK_BYTES))
+    expected = [
+        AESGCM(KEY).encrypt(
+            index.to_bytes(11, "big") + bytes([index == count - 1]),
+            CONTENT[:size][index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES],
+            b"fedjob object 1" + size.to_bytes(8, "big"),
+        )
+        for index in range(count)
+    ]
+    assert encrypted(CONTENT[:size]) == b"".join(expected)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -8,7 +8,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.execution.orders import WorkResult
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.spool import Spool
+from fedjob.node.storage.spool import PARAMS_NAME, Spool
 from fedjob.repository.memory import MemoryRepository
 
 AA, BB, CC, DD = (letters * 32 for letters in ("aa", "bb", "cc", "dd"))
@@ -55,6 +55,20 @@ def test_results_without_a_task_go_and_finished_ones_stay(home: NodeHome, spool:
     assert [path.name for path in home.results.iterdir()] == [AA]
     spool.release(AA)
     assert not spool.has_result(AA)
+
+
+def test_a_masked_vector_that_a_kill_left_goes_at_the_start_and_the_result_stays(
+    home: NodeHome, spool: Spool
+) -> None:
+    folder = spool.begin(AA)
+    write(folder, AA)
+    spool.finish(AA, folder)
+    folder = home.result_of(AA)
+    for name in ("masked.0123abcd", "masked.notes", PARAMS_NAME):
+        (folder / name).write_bytes(b"x")
+    spool.recover({AA}, {AA}, set())
+    assert not (folder / "masked.0123abcd").exists()
+    assert {"masked.notes", PARAMS_NAME} <= {path.name for path in folder.iterdir()}
 
 
 def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome) -> None:
