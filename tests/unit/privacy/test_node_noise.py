@@ -440,7 +440,7 @@ def test_vectors_of_many_chunks_add_up_to_the_sum_of_what_was_masked(tmp_path: P
         )
         write_vector(tmp_path / str(k), vector, "", fixed, masks[k])
     left = [replace(one[0], sign=-1) for one in masks]
-    whole, numbers = added_up([tmp_path / "0", tmp_path / "1"], left, fixed)
+    whole, numbers = added_up([tmp_path / "0", tmp_path / "1"], left, fixed, length)
     expected = fixed.quantised(own[0], 1.0)[0] + fixed.quantised(own[1], 1.0)[0]
     assert (whole == expected).all()
     assert numbers == [1, 0]
