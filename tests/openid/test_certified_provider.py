@@ -49,7 +49,11 @@ def test_people_sign_in_at_the_certified_provider_and_others_do_not(
     }
     (tmp_path / "clients.json").write_text(json.dumps([client]))
     processes.start(
-        program("node"), INSTALLED / "provider.js", str(provider_port), tmp_path / "clients.json", ready="ready"
+        program("node"),
+        INSTALLED / "provider.js",
+        str(provider_port),
+        tmp_path / "clients.json",
+        ready="ready",
     )
     issuer = f"http://localhost:{provider_port}"
 

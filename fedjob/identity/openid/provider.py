@@ -166,7 +166,7 @@ def _answer(
                     if len(content) > MAX_DOCUMENT_BYTES:
                         raise DecodeError(f"{web.url} answers with more than {MAX_DOCUMENT_BYTES >> 10} KB")
                     if time.monotonic() > deadline:
-                        raise RepositoryUnreachable(f"{web.url} does not answer in time")
+                        raise RepositoryUnreachable(f"{web.url} does not answer within the time for it")
                 return HttpReply(stream.status, stream.headers, bytes(content))
         except Passing as passing:
             if time.monotonic() > deadline:
