@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fedjob import CoxRegression, Evaluation, FedAvg, Job, SklearnPlan
+from fedjob import CoxRegression, Evaluation, FedAvg, Job, SklearnPlan, Statistics
 from fedjob.common.errors import NotReady, SpecError
+from fedjob.researcher.results.pictures.of_result import has_picture
 from tests.data import make_points
 
 
@@ -100,6 +101,18 @@ def test_a_job_draws_what_fits_it_before_its_result_and_after(trained: Job, tmp_
     for what in (None, "roc", "participation"):
         with pytest.raises(NotReady, match=r"job\.run\(\)"):
             draft.plot(what)
+
+
+def test_whether_there_is_a_picture_is_known_without_drawing(trained: Job, tmp_path: Path) -> None:
+    assert has_picture(trained.result, trained.spec.protocol)
+    table = tmp_path / "ward.csv"
+    table.write_text("age\n" + "".join(f"{40 + k % 23}\n" for k in range(60)))
+    for asked, drawn in (
+        (Statistics(mean="age"), False),
+        (Statistics(histogram={"age": [40, 50, 60]}), True),
+    ):
+        job = Job(asked, data={"ward": str(table)}, nodes="local", home=tmp_path)
+        assert has_picture(job.run(progress=False), job.spec.protocol) is drawn
 
 
 def test_an_analysis_names_the_pictures_that_it_has(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict]]:  # type
         "submitted.display(verbose=True)",
         "quiet = job().run(progress=False)",
         "silent = job().submit()\nsilent.wait(silent=True);",
+        "import matplotlib.pyplot\nquiet = job()\nquiet.run(progress=False)\nquiet.plot('participation')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for code in codes])
     resources = {"metadata": {"path": str(folder)}}
@@ -74,3 +77,13 @@ def test_the_events_are_shown_on_request(cells: list[list[dict]]) -> None:  # ty
 def test_who_wants_nothing_sees_nothing(cells: list[list[dict]]) -> None:  # type: ignore[type-arg]
     assert cells[4] == []
     assert cells[5] == []
+
+
+@pytest.mark.slow
+def test_a_picture_has_no_background_also_where_pyplot_draws_figures(cells: list[list[dict]]) -> None:  # type: ignore[type-arg]
+    import matplotlib.pyplot as plt
+
+    (output,) = [output for output in cells[6] if "image/png" in output.get("data", {})]
+    assert output["data"]["text/plain"].startswith("Picture")
+    pixels = plt.imread(io.BytesIO(base64.b64decode(output["data"]["image/png"])), format="png")
+    assert (pixels[0, :, 3] == 0).all()

@@ -23,6 +23,7 @@ VARIABLE = "FEDJOB_TRACEBACK"
 PACKAGE = str(Path(__file__).resolve().parents[2]) + os.sep
 
 _MAX_CAUSES = 3
+_MAX_LAYERS = 20
 _MAX_LINE = 160
 _RED, _GREEN, _PLAIN = "\x1b[0;31m", "\x1b[0;32m", "\x1b[0m"
 
@@ -62,7 +63,7 @@ def short_lines(error: BaseException, *, coloured: bool = False) -> Iterator[str
     for note in getattr(error, "__notes__", ()):
         yield _printable(str(note))
     shown = str(error)
-    for cause in _causes(error):
+    for cause in () if _says_the_systems_words(error) else _causes(error):
         words = _words(cause)
         if words and words not in shown:
             yield f"because of {type(cause).__name__}: {words}"
@@ -118,6 +119,21 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(following))
         yield following
         error = following
+
+
+def _says_the_systems_words(error: BaseException) -> bool:
+    """Tell whether a sentence ends a chain that begins with the system's error in that error's own words.
+
+    What stands between, such as the layers of a library for HTTP, adds nothing to it.
+    """
+    root, shown = error, str(error)
+    for _ in range(_MAX_LAYERS):
+        following = root.__cause__ or (None if root.__suppress_context__ else root.__context__)
+        if following is None or following is error:
+            break
+        root = following
+    words = root.strerror if isinstance(root, OSError) and root is not error else None
+    return bool(words) and str(words) in shown
 
 
 def _words(error: BaseException) -> str:

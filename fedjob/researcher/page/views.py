@@ -32,6 +32,7 @@ from fedjob.researcher.page.job_facts import (
 )
 from fedjob.researcher.page.metric_charts import colours_of, history_charts, live_charts, node_legend
 from fedjob.researcher.page.round_times import STAGES, totals
+from fedjob.researcher.results.pictures.of_result import has_picture
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.runner.revival import look
 from fedjob.researcher.storage.breakpoints import list_breakpoints
@@ -240,11 +241,11 @@ class ResearcherViews:
         if folder is None:
             return self._desk.templates.missing(request)
         facts = look_at(folder)
-        report, problem, has_picture = None, "", False
+        report, problem, is_drawn = None, "", False
         try:
             result = JobResult.load(folder)
             report = result.summary()
-            has_picture = bool(result.rows) or bool(result.tables)
+            is_drawn = has_picture(result, facts.spec.protocol)
         except NotReady as error:
             problem = f"There is no result yet: {error}"
         except FedjobError as error:
@@ -255,7 +256,7 @@ class ResearcherViews:
             report=report,
             tables=_shown_tables(report),
             problem=problem,
-            has_picture=has_picture,
+            has_picture=is_drawn,
             **self.head_facts(facts, "result"),
         )
 

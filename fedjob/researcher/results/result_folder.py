@@ -29,6 +29,7 @@ from fedjob.common.checks import check_path, checked_methods
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult, printable_lines
 from fedjob.common.files import PRIVATE, fsync_dir, link_durably, link_or_copy, make_folder, write_atomic
+from fedjob.common.lifecycle import State
 from fedjob.common.values import decode, encode
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.function import NodeValues
@@ -300,9 +301,13 @@ class ResultFolder:
         record = load_record(found.record)
         if record.state != "completed":
             why = f" ({record.reason}: {record.detail})" if record.reason else ""
+            hint = (
+                "Start it with job.run()"
+                if record.state == State.DRAFT
+                else "Look at job.finished and job.success first, or at job.partial"
+            )
             raise NotReady(
-                f"{found.path.name} is {record.state}{why}: it has no result. "
-                "Look at job.finished and job.success first, or at job.partial",
+                f"{found.path.name} is {record.state}{why}: it has no result. {hint}",
                 id=found.path.name,
                 state=record.state,
             )

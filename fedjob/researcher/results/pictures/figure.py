@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,17 @@ def _on_any_paper(figure: Any) -> Iterator[bool]:
     import matplotlib as mpl
 
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    papers = [mpl.rcParams[name] for name in ("figure.facecolor", "axes.facecolor")]
-    if any(mpl.rcParams[name] != "black" for name in names) or papers != ["white", "white"]:
+    settings: Any = mpl.rcParams
+    papers = [settings[name] for name in ("figure.facecolor", "axes.facecolor")]
+    if any(settings[name] != "black" for name in names) or papers != ["white", "white"]:
         yield False
         return
     figure.draw_without_rendering()  # only now all ticks are there
-    changed = []
+    changed: list[tuple[Callable[[Any], Any], Any]] = []
     for artist in figure.findobj():
         for kind in ("color", "edgecolor", "markeredgecolor"):
-            get, set_ = getattr(artist, f"get_{kind}", None), getattr(artist, f"set_{kind}", None)
+            get: Any = getattr(artist, f"get_{kind}", None)
+            set_: Any = getattr(artist, f"set_{kind}", None)
             colour = None if get is None or set_ is None else get()
             if _is_black(colour):
                 changed.append((set_, colour))

@@ -90,6 +90,16 @@ def picture_of(
     return pictures[what]()
 
 
+def has_picture(result: Measured, protocol: Component) -> bool:
+    """Tell whether there is a picture of a result, without drawing it."""
+    if result.rows or result.kind == "params":
+        return bool(result.rows)
+    try:
+        return bool(pictures_of(result.tables, result.value, protocol.name, protocol.config))
+    except SpecError:
+        return False
+
+
 def picture_of_measured(
     rows: Sequence[Measurement], folder: JobFolder, what: str | Sequence[str] | None, round_: int | None
 ) -> Any:

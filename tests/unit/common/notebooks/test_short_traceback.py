@@ -46,6 +46,22 @@ def test_causes_have_a_line_each() -> None:
     ]
 
 
+def unreachable() -> None:
+    try:
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as error:
+            raise RuntimeError("_Pool(host='x'): Max retries exceeded") from error
+    except RuntimeError as error:
+        raise JobFailed("x can't be reached: is the hub running? ([Errno 111] Connection refused)") from error
+
+
+def test_layers_above_an_error_of_the_system_that_the_sentence_names_are_left_out() -> None:
+    lines = list(short_lines(raised(unreachable)))
+    assert lines[2].startswith("JobFailed: x can't be reached")
+    assert len(lines) == 4
+
+
 def wrapping() -> None:
     try:
         raise SpecError("no such column")
