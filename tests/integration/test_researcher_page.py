@@ -24,12 +24,22 @@ from fedjob.common.errors import ConfigError
 from fedjob.common.pages.guard import SECURITY_HEADERS
 from fedjob.researcher.dossier.signed_file import open_dossier
 from fedjob.researcher.jobs.session import HomeJobs
+from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.index import list_entries
 from fedjob.researcher.storage.record import load_record
 from tests.asgi import Answer, Visitor, call
 from tests.owner_houses import TEXT, Opened
-from tests.researcher_homes import RunningJob, long_log, many_jobs, served_jobs, trained, with_evil_texts
+from tests.researcher_homes import (
+    RunningJob,
+    ended,
+    long_log,
+    made_up,
+    many_jobs,
+    served_jobs,
+    trained,
+    with_evil_texts,
+)
 
 FORM = "application/x-www-form-urlencoded"
 VERBS = ("cancel", "stop", "kill", "restart", "clone", "submit", "download", "dossier")
@@ -101,6 +111,24 @@ def test_a_running_job_shows_what_its_nodes_report_now(scene: JobScene) -> None:
     assert "while nodes train in round 1" in text
     assert "so far" in text
     assert '<progress max="100" value="50">' in text, "clinic-bern has done 20 of 40 steps"
+
+
+def test_of_many_nodes_a_page_lists_some_and_says_how_many_there_are(tmp_path: Path) -> None:
+    nodes = [f"clinic-{number:03}" for number in range(70)]
+    datasets = {node: {"name": "heart", "num_rows": 100} for node in nodes}
+    folder = made_up(tmp_path, ended(), datasets=datasets)
+    events = EventLog(folder.events, folder.path.name)
+    events.add("ask", round_=1, step="train", nodes=nodes)
+    events.add("round", round_=1, nodes=nodes, left_out={}, seconds=1.0)
+    events.close()
+    with served_jobs(tmp_path) as opened:
+        visitor = Visitor(opened.site, opened.origin)
+        assert visitor.enter().status == 303
+        text = visitor.get(f"/jobs/{folder.path.name}").text
+    assert "60 of 70 nodes; <code>job.participation</code> has all" in text
+    assert "60 of 70 nodes.</p>" in text, "of the times as well"
+    rows = set(re.findall(r'<th scope="row" data-label="Node">(?:<span>)?(clinic-\d+)', text))
+    assert rows == set(nodes[:60])
 
 
 def test_the_result_is_shown_as_tables_and_as_a_picture(scene: JobScene) -> None:
