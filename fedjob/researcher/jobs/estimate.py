@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -220,24 +222,25 @@ def _epochs(spec: JobSpec) -> int:
 
 
 def _measured(folder: JobFolder) -> tuple[float, float] | None:
-    """Return the seconds of the first round, with all that came before it, and of each later one; None for unknown."""
+    """Return the seconds of the first round, with all that came before it, and the median of later ones; None for unknown."""
     events = list(read_events(folder.events))
     times = [event.time for event in events if event.type == "round"]
     begun = next((event.time for event in events if event.type == "ask"), 0.0)
     if not times or not begun:
         return None
     first = max(0.0, times[0] - begun)
-    return first, (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else first
+    later = [after - before for before, after in pairwise(times)]
+    return first, statistics.median(later) if later else first
 
 
 def _training_s(folder: JobFolder) -> float:
-    """Return the seconds that a round spent in the slowest node's training, the mean over rounds."""
+    """Return the seconds that a round spent in the slowest node's training, the median over rounds."""
     slowest = []
     for steps in raw_replies(folder).values():
         bodies = [body for nodes in steps.values() for body in nodes.values() if isinstance(body, dict)]
         times = [float(timing.get("train", 0.0)) for body in bodies if (timing := body.get("timing"))]
         slowest += [max(times)] if times else []
-    return sum(slowest) / len(slowest) if slowest else 0.0
+    return statistics.median(slowest) if slowest else 0.0
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:
