@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -143,12 +145,32 @@ def test_a_job_takes_as_long_as_its_like_that_ran_before(session: Session) -> No
     first.run(progress=False)
     events = list(first.events())
     begun = next(event.time for event in events if event.type == "ask")
-    took = max(event.time for event in events if event.type == "round") - begun
+    rounds = [event.time for event in events if event.type == "round"]
+    each = statistics.median(after - before for before, after in pairwise(rounds))
     again = first.clone().estimate()
-    assert again.time_s == pytest.approx(took, rel=0.01)
+    assert again.time_s == pytest.approx(rounds[0] - begun + 3 * each, rel=0.01)
     assert again.measured == first.id
-    assert first.clone(rounds=400).estimate().time_s > 10 * took
+    assert first.clone(rounds=400).estimate().time_s == pytest.approx(
+        rounds[0] - begun + 399 * each, rel=0.01
+    )
     assert first.clone(training_args={"num_updates": 3}).estimate().time_s is None
+
+
+def test_a_job_with_other_epochs_takes_its_nodes_training_time_in_proportion(session: Session) -> None:
+    args = {"epochs": 2, "batch_size": 5}
+    first = job_of(session, FedAvg(), named("other epochs"), training_args=args)
+    first.run(progress=False)
+    same = first.clone().estimate()
+    assert not same.scaled
+    four, six, one = (first.clone(training_args={**args, "epochs": n}).estimate() for n in (4, 6, 1))
+    assert four.scaled
+    assert f"by {first.id}, which had other epochs" in four.about
+    trained = four.time_s - same.time_s
+    assert 0 < trained < same.time_s, "the nodes' own time, and not that of the whole round"
+    assert six.time_s - same.time_s == pytest.approx(2 * trained)
+    assert one.time_s < same.time_s
+    other = first.clone(training_args={**args, "batch_size": 2}).estimate()
+    assert other.time_s is None
 
 
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:

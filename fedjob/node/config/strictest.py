@@ -34,7 +34,17 @@ UNREADABLE: Mapping[str, Scalar] = {
 """What holds of a setting that can't be read and of which no earlier value is known."""
 
 LENDING = frozenset(
-    {"hours", "launcher", "launcher_options", "cpus", "memory", "gpus", "pools", "worker_memory_mb"}
+    {
+        "hours",
+        "launcher",
+        "launcher_options",
+        "cpus",
+        "memory",
+        "gpus",
+        "gpu_jobs",
+        "pools",
+        "worker_memory_mb",
+    }
 )
 """Settings that bound what a task may take: without them no task begins."""
 

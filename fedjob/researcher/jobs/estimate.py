@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from fedjob.researcher.runner.traffic_estimate import TrafficEstimate, estimate_
 from fedjob.researcher.storage.deployment import Enclosed
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.replies import raw_replies
 from fedjob.researcher.storage.search import find_entries
 from fedjob.researcher.storage.spec import JobSpec, load_spec
 
@@ -61,6 +64,7 @@ class Estimate(Listing[NodeEstimate]):
         why: they are not.
         time_s: seconds that it will take by the measure of an earlier job; None for unknown.
         measured: that job's id.
+        scaled: that job had another number of epochs, for which the time is scaled.
         private: it asks for differential privacy.
     """
 
@@ -73,10 +77,11 @@ class Estimate(Listing[NodeEstimate]):
         time_s: float | None,
         measured: str,
         private: bool,
+        scaled: bool = False,
     ) -> None:
         columns = ("node", "down", "up", *(_PRIVACY if private else ()), "problem")
         super().__init__(estimates, columns)
-        self.time_s, self.measured = time_s, measured
+        self.time_s, self.measured, self.scaled = time_s, measured, scaled
         self._traffic, self._why = traffic, why
 
     @property
@@ -129,8 +134,12 @@ class Estimate(Listing[NodeEstimate]):
                 f"bytes: {kind} {size(traffic.total)} through the hub, messages of some kB a task not counted",
                 f"memory: {size(traffic.memory_bytes)} of parameters, gradients and answer at a node",
             ]
-        time = UNKNOWN_TIME if self.time_s is None else f"{self.time_s:.1f} s, as {self.measured} took"
+        time = UNKNOWN_TIME if self.time_s is None else f"{self.time_s:.1f} s, {self._by}"
         return "\n".join([*lines, f"time: {time}"])
+
+    @property
+    def _by(self) -> str:
+        return f"by {self.measured}, which had other epochs" if self.scaled else f"as {self.measured} took"
 
     def _rows(self) -> list[list[Any]]:
         return [[_shown(column, getattr(one, column)) for column in self._columns] for one in self]
@@ -166,28 +175,72 @@ def estimate_job(
     if traffic is not None:
         down, up = traffic.down, traffic.up
         nodes = (replace(one, down=down.get(one.node, 0), up=up.get(one.node, 0)) for one in nodes)
-    time_s, measured = _time_of(spec, home)
-    return Estimate(nodes, traffic=traffic, why=why, time_s=time_s, measured=measured, private=private)
+    time_s, measured, scaled = _time_of(spec, home)
+    return Estimate(
+        nodes, traffic=traffic, why=why, time_s=time_s, measured=measured, scaled=scaled, private=private
+    )
 
 
-def _time_of(spec: JobSpec, home: Path) -> tuple[float | None, str]:
-    """Return the seconds that a job will take by its like that ran last, and that job's id; None where none did."""
+def _time_of(spec: JobSpec, home: Path) -> tuple[float | None, str, bool]:
+    """Return the seconds that a job will take by its like that ran last, and that job's id; None where none did.
+
+    Where no job with these arguments ran, one with another number of epochs is taken: of its rounds the nodes' own training
+    time grows with the epochs, and the rest, bytes on their way among it, stays.
+
+    Returns:
+        seconds, id, and whether that job had other epochs.
+    """
     if not spec.plan_hash or spec.rounds == ENDLESS:
-        return None, ""
+        return None, "", False
+    other: tuple[float | None, str, bool] = (None, "", False)
     for entry in find_entries(home, plan=spec.plan_hash, state="completed", reverse=True):
         folder = job_folder(home, entry.id)
         earlier = load_spec(folder.spec)
-        same = all(getattr(earlier, name) == getattr(spec, name) for name in _LIKE)
-        if not same or {*earlier.datasets} != {*spec.datasets} or not entry.rounds:
+        if not entry.rounds or not _is_like(earlier, spec) or (found := _measured(folder)) is None:
             continue
-        events = list(read_events(folder.events))
-        times = [event.time for event in events if event.type == "round"]
-        begun = next((event.time for event in events if event.type == "ask"), 0.0)
-        if not times or not begun:
-            continue
-        each = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else times[0] - begun
-        return max(0.0, times[0] - begun) + each * (spec.rounds - 1), entry.id
-    return None, ""
+        first, each = found
+        if earlier.training_args == spec.training_args:
+            return first + each * (spec.rounds - 1), entry.id, False
+        if other[0] is None:
+            more = _training_s(folder) * (_epochs(spec) / _epochs(earlier) - 1)
+            first, each = (max(0.0, one + more) for one in found)
+            other = first + each * (spec.rounds - 1), entry.id, True
+    return other
+
+
+def _is_like(earlier: JobSpec, spec: JobSpec) -> bool:
+    """Tell whether two jobs take equally long, but for their numbers of rounds and of epochs."""
+    same = all(getattr(earlier, name) == getattr(spec, name) for name in _LIKE)
+    args = [{k: v for k, v in one.training_args.items() if k != "epochs"} for one in (earlier, spec)]
+    return same and args[0] == args[1] and {*earlier.datasets} == {*spec.datasets} and bool(_epochs(spec))
+
+
+def _epochs(spec: JobSpec) -> int:
+    """Return the passes over the data in a round; 0 where that is no number."""
+    epochs = spec.training_args.get("epochs", 1)
+    return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else 0
+
+
+def _measured(folder: JobFolder) -> tuple[float, float] | None:
+    """Return the seconds of the first round, with all that came before it, and the median of later ones; None for unknown."""
+    events = list(read_events(folder.events))
+    times = [event.time for event in events if event.type == "round"]
+    begun = next((event.time for event in events if event.type == "ask"), 0.0)
+    if not times or not begun:
+        return None
+    first = max(0.0, times[0] - begun)
+    later = [after - before for before, after in pairwise(times)]
+    return first, statistics.median(later) if later else first
+
+
+def _training_s(folder: JobFolder) -> float:
+    """Return the seconds that a round spent in the slowest node's training, the median over rounds."""
+    slowest = []
+    for steps in raw_replies(folder).values():
+        bodies = [body for nodes in steps.values() for body in nodes.values() if isinstance(body, dict)]
+        times = [float(timing.get("train", 0.0)) for body in bodies if (timing := body.get("timing"))]
+        slowest += [max(times)] if times else []
+    return statistics.median(slowest) if slowest else 0.0
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:
@@ -220,7 +273,6 @@ def _shown(column: str, value: Any) -> str:
 
 _LIKE = (
     "protocol",
-    "training_args",
     "model_args",
     "each",
     "items",
@@ -230,4 +282,4 @@ _LIKE = (
     "preprocess",
     "compress",
 )
-"""Fields of a spec that must be the same for one job to take as long as another."""
+"""Fields of a spec that must be the same for one job to take as long as another, beside its training arguments."""
