@@ -66,7 +66,8 @@ class JobSecrets:
     def name_of(self, job: str, sha256: str) -> str:
         """Return the name under which this process has stored a content; empty where that is not known."""
         with self._lock:
-            return self._names.get(job, {}).get(sha256, "")
+            names = self._names.get(job)
+            return "" if names is None else names.get(sha256, "")
 
     def note_name(self, job: str, sha256: str, name: str) -> None:
         """Note under which name a content is stored, encrypted by the secret of a job.

@@ -168,7 +168,7 @@ def contribution_digest(contribution: UnmaskedVector) -> str:
     changes = _Changes(contribution)
     digest = changes.started()
     for chunk in changes.read():
-        digest.update(chunk)
+        digest.update(chunk.data)
     return digest.hexdigest()
 
 
@@ -337,7 +337,7 @@ class _Changes:
     def _whole(self, digest: hashlib._Hash) -> Iterator[np.ndarray]:
         """Yield all that is read; raise at the end where it was not what the masks were promised to."""
         for chunk in self.read():
-            digest.update(chunk)
+            digest.update(chunk.data)
             yield chunk
         if digest.hexdigest() != self.bound and (self.bound or self.noise is not None):
             raise OtherContribution(
