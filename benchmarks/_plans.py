@@ -135,6 +135,13 @@ class Images(TorchPlan):
         return torch.nn.functional.cross_entropy(model(inputs), labels)
 
 
+class ImagesChannelsLast(Images):
+    """The same CNN in the order of numbers that processors compute convolutions and pooling of faster."""
+
+    def init_model(self, model_args):
+        return super().init_model(model_args).to(memory_format=torch.channels_last)
+
+
 class Megabyte(Images):
     """A linear model of 1 MB on the same images."""
 

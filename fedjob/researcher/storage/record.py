@@ -106,7 +106,9 @@ class JobRecord:
 
     def save(self, path: Path) -> None:
         """Write the record, durably."""
-        write_atomic(path, (json.dumps(to_plain(self), indent=1) + "\n").encode())
+        # a line for each field: with an indent inside of them, ten thousand nodes take as long as a node's training
+        lines = (f" {json.dumps(name)}: {json.dumps(value)}" for name, value in to_plain(self).items())
+        write_atomic(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def load_record(path: Path) -> JobRecord:

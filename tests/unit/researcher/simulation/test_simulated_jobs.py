@@ -36,6 +36,7 @@ from fedjob import (
 from fedjob.common.errors import WrongResult
 from fedjob.data.readers.npy import NpyReader
 from fedjob.researcher.simulation.opening import num_workers
+from fedjob.training_plans.context import Context
 from tests.data import make_points
 from tests.plans import Grouped, Linear, Tiny
 
@@ -84,6 +85,29 @@ def test_simulated_nodes_end_in_the_bytes_of_local_ones(
     given = {"data": files, "rounds": 3, **PLAIN[name]}
     local = end_of(simulated(tmp_path, nodes="local", **given))
     assert end_of(simulated(tmp_path, nodes=simulate(workers=0), **given)) == local
+
+
+class Convolves(Linear):
+    """A convolution in the format in which processors compute it faster."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        layers = torch.nn.Conv2d(1, 4, 2), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1), torch.nn.Flatten()
+        model = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), *layers)
+        return model.to(memory_format=torch.channels_last)
+
+
+def test_a_model_whose_channels_are_last_ends_in_the_bytes_of_a_local_job_and_keeps_its_format(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    given = {"data": files, "training_plan": Convolves, "rounds": 3}
+    local = end_of(simulated(tmp_path, nodes="local", **given))
+    assert end_of(simulated(tmp_path, nodes=simulate(workers=0), **given)) == local
+    plan = Convolves()
+    plan.ctx = Context(node="node-1", round=1, job_seed=1, seed=1)
+    plan.build({}, ARGS)
+    plan.set_params(plan.get_params())
+    assert plan.model[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert plan.model[1].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_privacy_of_records_costs_as_much_as_in_a_local_job(
