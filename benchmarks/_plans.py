@@ -33,7 +33,7 @@ class AddOne(TorchPlan):
     def training_step(self, model, batch):
         return sum(weight.sum() for weight in model.weights)
 
-    def train(self, adjust=None):
+    def train_locally(self, adjust=None):
         with torch.no_grad():
             for weight in self.model.parameters():
                 weight.add_(number_of(self.ctx.node))
@@ -45,7 +45,7 @@ class StepOnce(AddOne):
 
     aux_modules = ("scaffold",)
 
-    def train(self, adjust=None):
+    def train_locally(self, adjust=None):
         for weight in self.model.parameters():
             weight.grad = torch.full_like(weight, -number_of(self.ctx.node))
         if adjust is not None:
@@ -60,9 +60,9 @@ class StepOnce(AddOne):
 class TellTheTime(AddOne):
     """Says when it begins to train."""
 
-    def train(self, adjust=None):
+    def train_locally(self, adjust=None):
         self.ctx.emit("note", {"training_since": time.time()})
-        return super().train(adjust)
+        return super().train_locally(adjust)
 
 
 class Small(TorchPlan):

@@ -356,7 +356,7 @@ class TrainingPlan(LoadedExamples):
 
     Users derive from `TorchPlan` or `SklearnPlan`. The order of calls is
     `build` and `load_data` once, then for every step `start_step`, `set_state`,
-    `set_params`, `train` or `validate`, `get_params` and `get_state`. A plan
+    `set_params`, `train_locally` or `validate`, `get_params` and `get_state`. A plan
     that was built just now and one that has done many steps compute the same,
     as long as the user's own methods keep what lasts in `ctx.state`. A plan is
     made with no arguments to its constructor.
@@ -375,7 +375,7 @@ class TrainingPlan(LoadedExamples):
     """Open training arguments, such as `clip_norm`, that this kind of plan applies itself."""
 
     shows_gradients: ClassVar[bool] = True
-    """True if `train` lets a protocol correct the gradients."""
+    """True if `train_locally` lets a protocol correct the gradients."""
 
     aux_modules: ClassVar[tuple[str, ...]] = ()
     """Auxiliary variables that suit the plan's optimizer, such as `("scaffold",)` for plain SGD."""
@@ -449,7 +449,7 @@ class TrainingPlan(LoadedExamples):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
-    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
+    def train_locally(self, adjust: Adjust | None = None) -> TrainOutcome:
         """Train as the arguments say.
 
         Raises:
@@ -457,7 +457,7 @@ class TrainingPlan(LoadedExamples):
         """
         started = time.perf_counter()
         if self._data is None and (self.ctx.private is None or self._dataset is None):
-            raise PlanError("the data is not loaded: call load_data before train")
+            raise PlanError("the data is not loaded: call load_data before train_locally")
         private = self.ctx.private
         with seeded(self.seed_of("train") if private is None else private.draws.seed()):
             outcome = self._run_updates(adjust) if private is None else self._run_privately(private, adjust)

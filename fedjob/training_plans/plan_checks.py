@@ -12,7 +12,7 @@ from fedjob.training_plans.training_args import TrainingArgs
 
 _NEVER_CALLED = {
     "training_routine": "fedjob has a loop of its own; write training_step(self, model, batch), or "
-    "training_loop(self, model, data, training_args) for a loop of yours",
+    "train(self, model, data, training_args) for a loop of yours",
     "testing_routine": "write testing_step(self, model, batch)",
     "after_training_params": "what is done to parameters after training belongs to the protocol or the aggregator, see "
     "docs/protocols.md",
@@ -21,7 +21,7 @@ _NEVER_CALLED = {
 """Methods of Fed-BioMed's plans, with what to write instead."""
 
 
-_LOOP, _OF_LOOP = "training_loop", ("init_optimizer", "training_step")
+_LOOP, _OF_LOOP = "train", ("init_optimizer", "training_step")
 """The method with which a plan has a training loop of its own, and what fedjob's loop needs in its place."""
 
 
@@ -139,7 +139,7 @@ def check_test_data(cls: type[TrainingPlan], args: TrainingArgs, *, at_end: bool
         measures = [name for name in (cls.measured_by, "training_step") if overrides(cls, kind, name)]
         if not measures:
             raise NoTestingStep(
-                f"{asked[0]} asks for a validation, and {cls.__name__} has a training_loop of its own and no "
+                f"{asked[0]} asks for a validation, and {cls.__name__} has a `train` of its own and no "
                 'testing_step(self, model, batch): write it, to return (predictions, targets) or {"name": value}',
                 name=cls.__name__,
             )

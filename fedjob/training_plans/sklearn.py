@@ -141,12 +141,12 @@ class SklearnPlan(TrainingPlan):
             array[...] = given
         self._fitted.refresh()
 
-    def train(self, adjust: Adjust | None = None) -> TrainOutcome:
+    def train_locally(self, adjust: Adjust | None = None) -> TrainOutcome:
         if adjust is not None:
             raise PlanError(
                 "this protocol corrects gradients, which scikit-learn does not show: use a TorchPlan"
             )
-        return super().train()
+        return super().train_locally()
 
     def check_private(self) -> None:
         from fedjob.training_plans.private.linear_steps import check_estimator

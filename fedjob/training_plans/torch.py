@@ -201,7 +201,7 @@ class LoopTorch(PrivateTorch):
     _adjust: Adjust | None = None
     _num_adjusted = 0
 
-    def training_loop(
+    def train(
         self, model: torch.nn.Module, data: Iterable[Any], training_args: Mapping[str, Any]
     ) -> Iterator[Any]:
         """Train on the batches of a round and yield the loss after each update, instead of fedjob's own loop.
@@ -232,7 +232,7 @@ class LoopTorch(PrivateTorch):
 
     @property
     def _has_own_loop(self) -> bool:
-        return overrides(self, LoopTorch, "training_loop")
+        return overrides(self, LoopTorch, "train")
 
     def _own_updates(
         self, batches: Iterable[tuple[int, Any]], adjust: Adjust | None
@@ -246,11 +246,9 @@ class LoopTorch(PrivateTorch):
                 seen += size
                 yield batch
 
-        found = self.training_loop(self.model, data(), self.training_args.for_user())
+        found = self.train(self.model, data(), self.training_args.for_user())
         if not isinstance(found, Iterator):
-            raise self.fail(
-                "plan", "training_loop has to yield the loss after each update, as in `yield loss`"
-            )
+            raise self.fail("plan", "train has to yield the loss after each update, as in `yield loss`")
         try:
             for loss in found:
                 number = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
@@ -265,7 +263,7 @@ class LoopTorch(PrivateTorch):
             why = "the protocol corrects gradients" if adjust is not None else "clip_norm is given"
             raise self.fail(
                 "plan",
-                f"training_loop never called self.adjust_gradients(), and {why}: call it between backward and the "
+                f"train never called self.adjust_gradients(), and {why}: call it between backward and the "
                 "optimizer's step",
             )
 
@@ -304,7 +302,7 @@ class TorchPlan(LoopTorch):
     """A torch model and how to train it.
 
     A user writes `init_model`, `init_optimizer`, `training_data` and `training_step`;
-    `testing_data`, `testing_step` and `inference_step` are optional. With a `training_loop` a plan needs neither
+    `testing_data`, `testing_step` and `inference_step` are optional. With a `train` of its own a plan needs neither
     `init_optimizer` nor `training_step`.
     """
 
@@ -319,7 +317,7 @@ class TorchPlan(LoopTorch):
         "testing_step": ("model", "batch"),
         "inference_step": ("model", "batch"),
         "num_examples": ("batch",),
-        "training_loop": ("model", "data", "training_args"),
+        "train": ("model", "data", "training_args"),
     }
     measured_by: ClassVar[str] = "testing_step"
     applied_args: ClassVar[tuple[str, ...]] = ("clip_norm",)

@@ -101,7 +101,7 @@ class TrainingProtocol(FederatedProtocol):
 
     def train_with(self, local: Local, adjust: Adjust | None = None) -> Contribution:
         """Train, with gradients corrected by `adjust`; return the parameters, number of examples and metrics."""
-        outcome = local.plan.train(adjust)
+        outcome = local.plan.train_locally(adjust)
         return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
 
     def finish(self, state: State, gathered: Gathered) -> State:
@@ -150,7 +150,7 @@ def train_apart(
     shared = plan.get_state()
     plan.set_state(memory)
     plan.set_params(params)
-    outcome = plan.train(adjust)
+    outcome = plan.train_locally(adjust)
     trained, kept = plan.get_params(), plan.get_state()
     plan.set_state(shared)
     return outcome, trained, kept

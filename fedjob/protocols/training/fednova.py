@@ -69,7 +69,7 @@ class FedNova(TrainingProtocol):
 
         plan, averaged = local.plan, set(instruction["averaged"])
         plan.set_state({name: kept for name, kept in plan.get_state().items() if name != "optimizer"})
-        outcome = plan.train()
+        outcome = plan.train_locally()
         steps = gradient_weight(plan, outcome.num_updates)
         before, after = instruction["params"], plan.get_params()
         value = {

@@ -80,7 +80,7 @@ class QFedAvg(TrainingProtocol):
         if loss < 0:
             raise plan.fail("plan", f"QFedAvg needs a loss of 0 or more; that of the training data is {loss}")
         lipschitz = self._lipschitz(local)
-        outcome = plan.train()
+        outcome = plan.train_locally()
         before, after, buffers = instruction["params"], plan.get_params(), set(plan.kinds().buffers)
         moved = {name: _float(before[name]) - _float(after[name]) for name in after}
         trained = [name for name in after if after[name].is_floating_point() and name not in buffers]

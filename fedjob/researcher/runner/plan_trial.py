@@ -184,7 +184,7 @@ def one_batch(order: Mapping[str, Any]) -> str:
             plan = built_plan(order["text"], order["entry"], dict(order["model_args"]), args, 0, origins)
             plan.start_step(args)
             plan.load_data(table)
-            plan.train()
+            plan.train_locally()
             if len(plan._test_rows):
                 plan.validate()
         except Exception as error:  # the plan is the researcher's, and may raise anything

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fedjob.common.errors import PlanError, SpecError
 
-_METHODS = {"init_optimizer": 1, "training_data": 1, "testing_data": 1, "training_loop": 2}
+_METHODS = {"init_optimizer": 1, "training_data": 1, "testing_data": 1, "train": 2}
 """Methods that are given the training arguments, with their place."""
 
 

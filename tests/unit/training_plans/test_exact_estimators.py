@@ -74,7 +74,7 @@ def federated(make: Any, classes: Any, parts: list[Any], rounds: int, args: Any 
 
 
 def outcome_params(plan: Any) -> Any:
-    assert plan.train().num_updates >= 1
+    assert plan.train_locally().num_updates >= 1
     return plan.get_params()
 
 
@@ -260,12 +260,12 @@ def test_protocols_that_do_more_than_add_up_are_refused_before_the_job_is_made()
 def test_values_that_an_estimator_refuses_are_named() -> None:
     plan = plan_of(MultinomialNB, [0, 1], (SMALL, ILL))
     with pytest.raises(NodeFailure, match="MultinomialNB refuses the data: Negative values"):
-        plan.train()
+        plan.train_locally()
 
 
 def test_what_the_optimizer_used_is_plain_data() -> None:
     plan = plan_of(lambda: SGDClassifier(alpha=0.01), [0, 1], (SMALL, ILL), {"batch_size": 100})
-    plan.train()
+    plan.train_locally()
     assert plan.optimizer_args["alpha"] == 0.01
     assert plan.optimizer_args["t"] > 1
     assert plan_of(lambda: SGDRegressor(), None, (SMALL, NUMBERS)).optimizer_args["loss"] == "squared_error"

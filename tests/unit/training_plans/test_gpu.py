@@ -53,7 +53,7 @@ def trained(**args: Any) -> tuple[Any, list[Any]]:
     )
     plan.build(None, {"epochs": 2, **args})
     plan.load_data(ARRAYS)
-    plan.train()
+    plan.train_locally()
     return plan, [body for kind, body in events if kind == "note"]
 
 

@@ -48,7 +48,7 @@ class Given(TorchPlan):
 class Same(Given):
     """The same loop, written out."""
 
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         for batch in data:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.training_step(model, batch)
@@ -68,7 +68,7 @@ class Rich(TorchPlan):
         inputs, targets = dataset if isinstance(dataset, tuple) else dataset.arrays()
         return torch.tensor(inputs), torch.tensor(targets).reshape(-1, 1).float()
 
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         optimizers = [
             torch.optim.SGD(model[0].parameters(), lr=0.05),
             torch.optim.Adam(model[1].parameters(), lr=0.05),
@@ -143,36 +143,36 @@ def test_two_optimizers_accumulation_and_mixed_precision_train(data: dict[str, s
 
 def test_updates_examples_and_losses_are_those_that_the_loop_yields() -> None:
     plan = built(Rich, epochs=2)
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert (outcome.num_examples, outcome.num_updates) == (40, 4)
 
 
 def test_gradients_are_clipped_where_the_loop_lets_them_be() -> None:
     plan = built(Same, lr=1.0, clip_norm=1e-3)
     before = {name: tensor.clone() for name, tensor in plan.get_params().items()}
-    plan.train()
+    plan.train_locally()
     moved = sum(float(((plan.get_params()[name] - old) ** 2).sum()) for name, old in before.items()) ** 0.5
     assert 0 < moved <= 4 * 1.0001e-3
 
 
 class Forgets(Same):
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         for batch in data:
             yield self.training_step(model, batch)
 
 
 class Returns(Same):
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         return sum(1.0 for _ in data)
 
 
 class Ignores(Same):
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         yield 1.0
 
 
 class Diverges(Same):
-    def training_loop(self, model, data, training_args):  # type: ignore[no-untyped-def]
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         for _ in data:
             yield float("nan")
 
@@ -191,12 +191,12 @@ def test_a_loop_that_can_not_be_right_is_named(
     plan: type[TorchPlan], args: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(NodeFailure, match=words):
-        built(plan, lr=0.1, **args).train()
+        built(plan, lr=0.1, **args).train_locally()
 
 
 def test_a_loop_that_does_not_let_the_protocol_correct_gradients_is_named() -> None:
     with pytest.raises(NodeFailure, match="the protocol corrects gradients"):
-        built(Forgets, lr=0.1).train(lambda model: None)
+        built(Forgets, lr=0.1).train_locally(lambda model: None)
 
 
 def test_a_plan_with_a_loop_needs_no_step_and_one_without_still_does() -> None:
@@ -209,28 +209,28 @@ def test_a_plan_with_a_loop_needs_no_step_and_one_without_still_does() -> None:
         check_plan_class(Neither)
 
     class Odd(Rich):
-        def training_loop(self, model):  # type: ignore[no-untyped-def, override]
+        def train(self, model):  # type: ignore[no-untyped-def, override]
             yield 0.0
 
-    with pytest.raises(PlanError, match="can't be called as training_loop"):
+    with pytest.raises(PlanError, match="can't be called as train"):
         check_plan_class(Odd)
 
 
 def test_a_validation_needs_a_step_that_measures(data: dict[str, str], tmp_path: Path) -> None:
     args = {"test_ratio": 0.2, "test_on_global_updates": True}
-    with pytest.raises(NoTestingStep, match=r"training_loop of its own and no testing_step"):
+    with pytest.raises(NoTestingStep, match=r"`train` of its own and no testing_step"):
         job(Rich, data, tmp_path, training_args=args).run(progress=False)
 
 
 def test_what_reads_single_records_or_trains_nodes_together_refuses_a_loop(
     data: dict[str, str], tmp_path: Path
 ) -> None:
-    with pytest.raises(NotPrivate, match="training_loop"):
+    with pytest.raises(NotPrivate, match="train"):
         job(Rich, data, tmp_path, training_args={}, protect=RecordDP(epsilon=1.0, delta=1e-5)).run(
             progress=False
         )
     together = job(
         Rich, (INPUTS, TARGETS), tmp_path, training_args={}, nodes=simulate(2, workers=0, vectorize=True)
     )
-    with pytest.raises(JobFailed, match="training_loop"):
+    with pytest.raises(JobFailed, match="train"):
         together.run(progress=False)

@@ -140,7 +140,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
     for args in ({}, {"clip_norm": 0.5}):
         plan = built(Fixed, {**args, "batch_size": 8})
         before = torch.cat([p.detach().clone().ravel() for p in plan.model.parameters()])
-        plan.train()
+        plan.train_locally()
         moved.append(
             (torch.cat([p.detach().ravel() for p in plan.model.parameters()]) - before).norm().item()
         )
@@ -150,7 +150,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
 
 def test_a_gpu_that_is_not_there_is_noted() -> None:
     events: list[Any] = []
-    built(Fixed, {"use_gpu": True}, events, gpu_share=0.0).train()
+    built(Fixed, {"use_gpu": True}, events, gpu_share=0.0).train_locally()
     assert (
         "note",
         {
@@ -159,7 +159,7 @@ def test_a_gpu_that_is_not_there_is_noted() -> None:
         },
     ) in events
     events.clear()
-    built(Fixed, {}, events).train()
+    built(Fixed, {}, events).train_locally()
     assert not [type_ for type_, _ in events if type_ == "note"]
 
 
@@ -172,7 +172,7 @@ def test_what_the_optimizer_used_is_reported_per_group() -> None:
 
     plan = built(Two, {})
     assert plan.optimizer_args == {}
-    plan.train()
+    plan.train_locally()
     found = plan.optimizer_args
     assert (found["optimizer"], found["device"]) == ("Adam", "cpu")
     assert [(group["lr"], group["betas"]) for group in found["groups"]] == [
@@ -184,7 +184,7 @@ def test_what_the_optimizer_used_is_reported_per_group() -> None:
 @pytest.mark.feature("FB-57")
 def test_the_same_round_with_and_without_its_state_differ() -> None:
     plan = built(Adaptive, {"lr": 0.1, "batch_size": 2})
-    plan.train()
+    plan.train_locally()
     params, state = plan.get_params(), plan.get_state()
 
     def second_round(kept: Any) -> Any:
@@ -192,7 +192,7 @@ def test_the_same_round_with_and_without_its_state_differ() -> None:
         plan.start_step({"lr": 0.1, "batch_size": 2})
         plan.set_state(kept)
         plan.set_params(params)
-        plan.train()
+        plan.train_locally()
         return plan.get_params()
 
     with_state, without = second_round(state), second_round(None)

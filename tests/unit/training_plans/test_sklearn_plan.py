@@ -73,7 +73,7 @@ def step(plan: Any, params: Any, state: Any, round_: int, args: Any = ARGS) -> t
     plan.start_step(args)
     plan.set_state(state)
     plan.set_params(params)
-    plan.train()
+    plan.train_locally()
     return plan.get_params(), plan.get_state()
 
 
@@ -178,7 +178,7 @@ def test_counters_and_moments_go_on_and_are_reset_without_a_state() -> None:
 
 def test_a_state_of_another_shape_is_refused() -> None:
     plan = built(lambda: MLPClassifier((5,)), [0, 1], (INPUTS, BINARY))
-    plan.train()
+    plan.train_locally()
     state = plan.get_state()
     with pytest.raises(NodeFailure, match="state_mismatch"):
         built(lambda: MLPClassifier((6,)), [0, 1], (INPUTS, BINARY)).set_state(state)
@@ -193,7 +193,7 @@ def test_metrics_of_two_nodes_add_to_those_of_the_union() -> None:
 
     make = lambda: SGDClassifier(loss="log_loss")  # noqa: E731
     a = built(make, ["healthy", "ill"], (INPUTS[:17], WORDS[:17]), args, Tested)
-    a.train()
+    a.train_locally()
     b = built(make, ["healthy", "ill"], (INPUTS[17:], WORDS[17:]), args, Tested)
     b.set_params(a.get_params())
     states = add_all(a.validate(), b.validate())
@@ -206,7 +206,7 @@ def test_metrics_of_two_nodes_add_to_those_of_the_union() -> None:
 def test_validation_of_a_regressor_on_a_stable_split() -> None:
     args = {"test_ratio": 0.25, "test_metric": ["r2", "mse"], "epochs": 20}
     plan = built(lambda: SGDRegressor(), None, (INPUTS, NUMBERS), args)
-    assert plan.train().num_examples == 45
+    assert plan.train_locally().num_examples == 45
     inputs, targets = (part[plan._test_rows] for part in plan._test)
     assert len(targets) == 15
     assert values(plan.validate())["r2"] == pytest.approx(r2_score(targets, plan.model.predict(inputs)))
@@ -229,7 +229,7 @@ def test_metrics_events_come_with_every_interval() -> None:
         lambda: SGDClassifier(), [0, 1], (INPUTS, BINARY), {"batch_size": 6, "log_interval": 4},
         send=lambda type_, body: events.append((type_, body)),
     )  # fmt: skip
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert [body["iteration"] for type_, body in events if type_ == "metrics"] == [4, 8, 10]
     assert (outcome.num_examples, outcome.num_updates) == (60, 10)
     assert outcome.loss > 0
@@ -297,7 +297,7 @@ def test_data_that_does_not_fit_says_why(data: Any, words: str) -> None:
 
 def test_no_data_and_nothing_to_test_on_are_failures_of_the_node() -> None:
     plan = built(lambda: SGDClassifier(), [0, 1], (INPUTS[:0], BINARY[:0]))
-    for act, reason in ((plan.train, "no_data"), (plan.validate, "no_test_data")):
+    for act, reason in ((plan.train_locally, "no_data"), (plan.validate, "no_test_data")):
         with pytest.raises(NodeFailure) as caught:
             act()
         assert caught.value.reason == reason
@@ -305,7 +305,7 @@ def test_no_data_and_nothing_to_test_on_are_failures_of_the_node() -> None:
 
 def test_a_protocol_that_needs_gradients_is_told() -> None:
     with pytest.raises(PlanError, match="corrects gradients"):
-        built(lambda: SGDClassifier(), [0, 1], (INPUTS, BINARY)).train(lambda model: None)
+        built(lambda: SGDClassifier(), [0, 1], (INPUTS, BINARY)).train_locally(lambda model: None)
 
 
 def test_parameters_that_do_not_fit_are_refused() -> None:

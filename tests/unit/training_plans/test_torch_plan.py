@@ -95,7 +95,7 @@ def step(plan: Any, params: Any, state: Any, round_: int, args: dict[str, Any]) 
     plan.start_step(args)
     plan.set_state(state)
     plan.set_params(params)
-    plan.train()
+    plan.train_locally()
     return plan.get_params(), plan.get_state()
 
 
@@ -107,7 +107,7 @@ def test_one_update_by_hand() -> None:
     plan = built(args={"lr": 0.1, "batch_size": 50, "num_updates": 1})
     weight, bias = (tensor.double().numpy() for tensor in plan.get_params().values())
     errors = INPUTS @ weight.T + bias - TARGETS
-    outcome = plan.train()
+    outcome = plan.train_locally()
     after = plan.get_params()
     assert outcome.num_examples == 50
     assert outcome.num_updates == 1
@@ -158,11 +158,11 @@ def test_the_learning_rate_of_the_round_counts_and_momentum_stays() -> None:
 
 def test_a_state_shares_nothing_with_the_plan() -> None:
     plan = built(Net)
-    plan.train()
+    plan.train_locally()
     state = plan.get_state()
     before = state["optimizer"]["parameters"]["0.weight"]["exp_avg"].clone()
     plan.set_state(state)
-    plan.train()
+    plan.train_locally()
     assert torch.equal(state["optimizer"]["parameters"]["0.weight"]["exp_avg"], before)
 
 
@@ -171,7 +171,7 @@ def test_a_state_of_another_model_is_refused() -> None:
     plan = built()
     plan.set_state({"optimizer": memory})
     with pytest.raises(NodeFailure, match=r"state_mismatch.*momentum_buffer of weight has the shape"):
-        plan.train()
+        plan.train_locally()
 
 
 @pytest.mark.parametrize("kept", [np.zeros(3), {1: 2}, object(), {"a": [lambda: 1]}])
@@ -202,7 +202,7 @@ def test_the_generators_of_the_program_are_given_back() -> None:
     seed()
     expected = draw()
     seed()
-    built(Net).train()
+    built(Net).train_locally()
     assert draw() == expected
 
 
@@ -248,7 +248,7 @@ NUMBERED = (np.stack([np.arange(10), np.zeros(10), np.zeros(10)], axis=1), np.ze
 )
 def test_batches_are_as_many_and_as_large_as_told(args: dict[str, Any], sizes: list[int]) -> None:
     plan = built(Recording, {"lr": 0.1, "batch_size": 4, **args}, NUMBERED)
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert [len(rows) for rows in plan.seen] == sizes
     assert outcome.num_updates == len(sizes)
     assert outcome.num_examples == (5 if "test_ratio" in args else 10)
@@ -256,15 +256,15 @@ def test_batches_are_as_many_and_as_large_as_told(args: dict[str, Any], sizes: l
 
 def test_every_epoch_has_each_row_once_in_an_order_of_its_own() -> None:
     plan = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED)
-    plan.train()
+    plan.train_locally()
     first, second = [*plan.seen[0], *plan.seen[1]], [*plan.seen[2], *plan.seen[3]]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
     again = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED)
-    again.train()
+    again.train_locally()
     assert again.seen == plan.seen
     other = built(Recording, {"lr": 0.1, "batch_size": 5, "epochs": 2}, NUMBERED, round=2, seed=12)
-    other.train()
+    other.train_locally()
     assert other.seen != plan.seen
 
 
@@ -272,7 +272,7 @@ def test_random_seed_takes_the_place_of_the_jobs() -> None:
     args = {"lr": 0.1, "batch_size": 5, "random_seed": 4}
     plans = [built(Recording, args, NUMBERED, job_seed=seed, seed=seed) for seed in (1, 2)]
     for plan in plans:
-        plan.train()
+        plan.train_locally()
     assert plans[0].seen == plans[1].seen
 
 
@@ -307,13 +307,13 @@ DATA_FORMS = {
 @pytest.mark.parametrize(("make", "size", "splits"), DATA_FORMS.values(), ids=DATA_FORMS)
 def test_every_form_of_data_trains_and_splits(make: Any, size: int, splits: bool) -> None:
     plan = built(Recording, {"lr": 0.1, "batch_size": 4, "epochs": 2}, make())
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert len(plan.seen[0]) == size
     assert sum(map(len, plan.seen)) == 20
     assert outcome.num_examples == 10
     if splits:
         half = built(Recording, {"lr": 0.1, "batch_size": 4, "test_ratio": 0.5}, make())
-        assert half.train().num_examples == 5
+        assert half.train_locally().num_examples == 5
         assert value(half.validate()["loss"]) == 0
     else:
         with pytest.raises(PlanError, match="can't be split"):
@@ -371,13 +371,13 @@ STREAMS = {
 @pytest.mark.parametrize(("make", "expected"), STREAMS.values(), ids=STREAMS)
 def test_a_stream_weighs_as_many_examples_as_one_pass_over_it_has(make: Any, expected: int) -> None:
     plan = built(Streaming, {"lr": 0.01, "epochs": 2}, make)
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert outcome.num_examples == expected
     assert outcome.metrics["loss"]["weight"] == 2 * expected
     for round_ in (2, 3):
         plan.ctx.round = round_
         plan.start_step({"lr": 0.01, "epochs": 1})
-        assert plan.train().num_examples == expected
+        assert plan.train_locally().num_examples == expected
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ def test_a_stream_weighs_as_many_examples_as_one_pass_over_it_has(make: Any, exp
 def test_a_stream_that_is_not_read_to_its_end_weighs_what_was_seen_of_it(
     args: dict[str, int], expected: int
 ) -> None:
-    outcome = built(Streaming, {"lr": 0.01, **args}, lambda: Once(3)).train()
+    outcome = built(Streaming, {"lr": 0.01, **args}, lambda: Once(3)).train_locally()
     assert outcome.num_examples == expected
     assert outcome.num_updates == args.get("num_updates", 2)
 
@@ -395,7 +395,7 @@ def test_a_stream_that_is_not_read_to_its_end_weighs_what_was_seen_of_it(
 def test_a_stream_that_never_begins_anew_ends_the_round_with_a_reason() -> None:
     stream = Once(3)
     with pytest.raises(PlanError, match="nothing in pass 2: return a stream that begins anew"):
-        built(Streaming, {"lr": 0.01, "epochs": 2}, stream).train()
+        built(Streaming, {"lr": 0.01, "epochs": 2}, stream).train_locally()
 
 
 def test_a_stream_that_is_read_once_validates_as_often_as_a_round_asks() -> None:
@@ -428,11 +428,11 @@ def test_a_plan_counts_the_batches_that_only_it_knows() -> None:
     def scans() -> Any:
         yield from [Scan(), Scan()]
 
-    assert built(Counted, {"lr": 0.01}, scans).train().num_examples == 10
+    assert built(Counted, {"lr": 0.01}, scans).train_locally().num_examples == 10
     with pytest.raises(PlanError, match=r"part of type .*Scan.* write num_examples"):
-        built(Own, {"lr": 0.01}, scans).train()
+        built(Own, {"lr": 0.01}, scans).train_locally()
     with pytest.raises(PlanError, match=r"num_examples returned 2\.5"):
-        built(Wrong, {"lr": 0.01}, scans).train()
+        built(Wrong, {"lr": 0.01}, scans).train_locally()
 
 
 def test_every_kind_of_batch_is_moved_to_the_device() -> None:
@@ -510,7 +510,7 @@ def test_what_is_missing_in_the_inputs_is_named_before_the_learning_rate(
 
     plan = built(Wrapped)
     with pytest.raises(NodeFailure, match=words) as caught:
-        plan.train()
+        plan.train_locally()
     assert caught.value.reason == "not_finite"
     assert "learning rate" not in str(caught.value)
 
@@ -531,7 +531,7 @@ def test_a_missing_value_of_the_test_data_is_named() -> None:
 
 def test_no_data_is_a_failure_of_the_node() -> None:
     with pytest.raises(NodeFailure) as caught:
-        built(data=(np.zeros((0, 3)), np.zeros((0, 1)))).train()
+        built(data=(np.zeros((0, 3)), np.zeros((0, 1)))).train_locally()
     assert (caught.value.node, caught.value.reason) == ("a", "no_data")
 
 
@@ -542,7 +542,7 @@ def test_a_metrics_event_comes_with_every_interval() -> None:
         args={"lr": 0.01, "num_updates": 25, "batch_size": 10, "log_interval": 10},
         send=lambda type_, body: events.append((type_, body)),
     )
-    plan.train()
+    plan.train_locally()
     metrics = [body for type_, body in events if type_ == "metrics"]
     assert [body["iteration"] for body in metrics] == [10, 20, 25]
     assert [body["samples"] for body in metrics] == [100, 200, 250]
@@ -590,7 +590,7 @@ def test_a_metric_of_the_plans_own_is_weighted_by_examples() -> None:
 
     plan = built(Own, {**ARGS, "batch_size": 4})
     assert value(plan.validate()["first"]) == pytest.approx(4.5)
-    assert plan.train().num_examples == 50
+    assert plan.train_locally().num_examples == 50
 
 
 @pytest.mark.parametrize(
@@ -635,7 +635,7 @@ def test_a_wrong_loss_is_a_failure_with_a_reason(loss: Any, reason: str) -> None
             return loss(model, batch)
 
     with pytest.raises(NodeFailure) as caught:
-        built(Wrong).train()
+        built(Wrong).train_locally()
     assert caught.value.reason == reason
 
 
@@ -645,7 +645,7 @@ def test_parameters_that_run_away_are_a_failure() -> None:
             return model(batch[0]).sum() * 1e38
 
     with pytest.raises(NodeFailure, match="not_finite"):
-        built(Wild, {"lr": 1e30, "num_updates": 1}).train()
+        built(Wild, {"lr": 1e30, "num_updates": 1}).train_locally()
 
 
 def test_what_a_users_method_raises_comes_out_as_it_is() -> None:
@@ -654,7 +654,7 @@ def test_what_a_users_method_raises_comes_out_as_it_is() -> None:
             raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        built(Failing).train()
+        built(Failing).train_locally()
 
 
 def test_buffers_are_parameters_unless_they_stay() -> None:
@@ -666,7 +666,7 @@ def test_buffers_are_parameters_unless_they_stay() -> None:
         "1.running_var",
         "1.num_batches_tracked",
     }
-    kept.train()
+    kept.train_locally()
     state = kept.get_state()
     assert state["buffers"]["1.num_batches_tracked"] == 7
     fresh = built(Net, {**ARGS, "share_persistent_buffers": False})
@@ -696,7 +696,7 @@ def test_parameters_that_were_got_are_a_copy() -> None:
     plan = built()
     params = plan.get_params()
     before = params["weight"].clone()
-    plan.train()
+    plan.train_locally()
     assert torch.equal(params["weight"], before)
     assert plan.get_params(copy=False)["weight"].data_ptr() == plan.model.weight.data_ptr()
 
@@ -709,7 +709,7 @@ def test_adjust_is_called_between_backward_and_step() -> None:
 
     plan = built()
     before = plan.get_params()
-    plan.train(stop)
+    plan.train_locally(stop)
     assert same(before, plan.get_params())
 
 
@@ -751,7 +751,7 @@ def test_a_missing_model_arg_is_named_with_those_there_are() -> None:
 def test_a_builder_that_returns_nothing_is_named(name: str, words: str) -> None:
     wrong = type("Wrong", (Line,), {name: lambda self, *args: None})
     with pytest.raises(PlanError, match=rf"{name} returned nothing \(None\); {words}"):
-        built(wrong).train()
+        built(wrong).train_locally()
 
 
 def test_an_unknown_training_arg_stops_the_build() -> None:
@@ -922,7 +922,7 @@ class TestMemoryOfOptimizers:
                 return torch.optim.SGD([*model.parameters(), scale], lr=0.1)
 
         with pytest.raises(PlanError, match=r"a tensor of shape \[7\] that is no parameter of the model"):
-            built(Stray).train()
+            built(Stray).train_locally()
 
 
 class Marked(torch.utils.data.Dataset[Any]):
@@ -1032,7 +1032,7 @@ class TestSettingsOfALoader:
             generator = None if seed is None else torch.Generator().manual_seed(seed)
             data = DataLoader(TensorDataset(*_tensors()), batch_size=10, shuffle=True, generator=generator)
             plan = built(Recording, {"lr": 0.1}, data, seed=50 + round_)
-            plan.train()
+            plan.train_locally()
             return [float(number) for number in plan.seen[0]]
 
         assert seen(1) == seen(1)

@@ -251,8 +251,8 @@ class Remembers(Perceptron):
 class OwnLoop(Perceptron):
     """Trains in a loop of its own."""
 
-    def train(self, adjust=None):  # type: ignore[no-untyped-def]
-        return super().train(adjust)
+    def train_locally(self, adjust=None):  # type: ignore[no-untyped-def]
+        return super().train_locally(adjust)
 
 
 class Lbfgs(Perceptron):
@@ -286,7 +286,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "training_step reads self.dataset or self.num_train",
     ),
     "state of the node": ({"training_plan": Remembers}, r"training_step reads self\.ctx\.state"),
-    "a loop": ({"training_plan": OwnLoop}, r"OwnLoop\.train is a loop"),
+    "a loop": ({"training_plan": OwnLoop}, r"OwnLoop\.train_locally is a loop"),
     "L-BFGS": ({"training_plan": Lbfgs}, "its optimizer, LBFGS.*SGD"),
     "privacy of records": (
         {

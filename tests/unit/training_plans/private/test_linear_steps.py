@@ -163,7 +163,7 @@ def test_a_training_is_what_the_formulas_give_with_the_same_draws(rate: str, pen
             learning_rate=rate, eta0=0.2, power_t=0.5, penalty=penalty, alpha=0.05, l1_ratio=0.3
         )
     )
-    plan.train()
+    plan.train_locally()
     draws, agreed, data = SecureDraws(same_bytes("a")), terms(), points()
     draws.chosen(np.arange(80), 0.5)  # half of the records are loaded apart
     draws.seed()
@@ -201,7 +201,7 @@ def test_it_learns_and_goes_on_from_its_own_count_of_steps() -> None:
         steps=80,
         noise=0.6,
     )
-    plan.train()
+    plan.train_locally()
     inputs, targets = plan._data
     assert plan.model.score(inputs, targets) > 0.8
     assert plan.get_state()["estimator"]["t"] == 81.0

@@ -131,7 +131,7 @@ def test_layers_that_keep_nothing_of_records_are_taken(layer: Any) -> None:
             )  # type: ignore[index]
             return F.cross_entropy(model[2](x), batch[1])  # type: ignore[index]
 
-    assert ready(Layered()).train().num_updates == 3
+    assert ready(Layered()).train_locally().num_updates == 3
 
 
 # --- plans that take the place of what adds the noise -----------------------------------------------------
@@ -163,8 +163,8 @@ class OwnCheck(Classes):
 
 
 class OwnTrain(Classes):
-    def train(self, adjust: Any = None) -> Any:
-        return super().train(adjust)
+    def train_locally(self, adjust: Any = None) -> Any:
+        return super().train_locally(adjust)
 
 
 class Hidden(Classes):
@@ -205,7 +205,7 @@ def test_methods_and_attributes_of_other_names_are_the_plans_own_affair() -> Non
         def testing_step(self, model: torch.nn.Module, batch: Any) -> Any:
             return model(batch[0]).argmax(1), batch[1]
 
-    assert ready(More()).train().num_updates == 3
+    assert ready(More()).train_locally().num_updates == 3
 
 
 # --- losses of batches of one ------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_a_loss_that_would_couple_records_sees_one_at_a_time_and_nobody_is_told(
         seen.append(len(labels))
         return COUPLED[name](scores, labels)
 
-    assert ready(with_loss(loss)()).train().num_updates == 3
+    assert ready(with_loss(loss)()).train_locally().num_updates == 3
     assert set(seen) == {1}
 
 
@@ -265,7 +265,7 @@ ALONE = {
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_loss_of_single_records_is_taken(name: str) -> None:
-    assert ready(with_loss(ALONE[name])()).train().num_updates == 3
+    assert ready(with_loss(ALONE[name])()).train_locally().num_updates == 3
 
 
 def test_a_loss_that_couples_records_in_training_alone_still_moves_by_the_bound() -> None:
@@ -277,7 +277,7 @@ def test_a_loss_that_couples_records_in_training_alone_still_moves_by_the_bound(
             assert len(losses) == 1 or not model.training
             return losses.max() if model.training else losses.mean()
 
-    assert ready(Sly()).train().num_updates == 3
+    assert ready(Sly()).train_locally().num_updates == 3
 
 
 def test_a_step_that_cant_take_one_record_raises_its_own_error() -> None:
@@ -289,7 +289,7 @@ def test_a_step_that_cant_take_one_record_raises_its_own_error() -> None:
             return F.binary_cross_entropy_with_logits(model(batch[0]).squeeze(), batch[1].float())
 
     with pytest.raises(ValueError, match="size"):
-        ready(Squeezed()).train()
+        ready(Squeezed()).train_locally()
 
 
 def test_an_error_of_the_plans_own_comes_through() -> None:
@@ -298,7 +298,7 @@ def test_an_error_of_the_plans_own_comes_through() -> None:
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
-        ready(Broken()).train()
+        ready(Broken()).train_locally()
 
 
 # --- what would carry records past the noise --------------------------------------------------------------
@@ -455,7 +455,7 @@ class KeepsInOtherTensor(Classes):
 )
 def test_a_step_that_keeps_something_of_a_record_is_refused(plan: type[Classes], words: str) -> None:
     with pytest.raises(NotPrivate, match=f"changes {words}"):
-        ready(plan()).train()
+        ready(plan()).train_locally()
 
 
 # --- data that depend on each other -----------------------------------------------------------------------
@@ -636,7 +636,7 @@ INDEPENDENT = {
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_examples_that_come_from_one_record_each_are_taken(name: str) -> None:
     plan = ready(with_data(INDEPENDENT[name])())
-    assert plan.train().num_updates == 3
+    assert plan.train_locally().num_updates == 3
 
 
 def test_a_plan_without_a_dataset_has_no_records_to_protect() -> None:
@@ -648,7 +648,7 @@ def test_a_plan_without_a_dataset_has_no_records_to_protect() -> None:
 def test_a_filter_that_leaves_one_record_or_none_is_trained_on_like_any_other(num_rows: int) -> None:
     few = points(1, classes=1)
     plan = built(Classes(), Rows(few.inputs[:num_rows], few.targets[:num_rows]))
-    assert plan.train().num_updates == 3
+    assert plan.train_locally().num_updates == 3
 
 
 def test_test_data_are_not_even_loaded() -> None:
@@ -656,7 +656,7 @@ def test_test_data_are_not_even_loaded() -> None:
         def testing_data(self, dataset: Any, training_args: Any) -> Any:
             raise AssertionError("nothing is measured")
 
-    assert ready(Tested()).train().num_updates == 3
+    assert ready(Tested()).train_locally().num_updates == 3
 
 
 @pytest.mark.parametrize("method", ["validate", "training_loss", "gradients", "predict_all"])
@@ -683,7 +683,7 @@ def test_arguments_without_a_place_are_refused(args: dict[str, Any], words: str)
     with pytest.raises(SpecError, match=words):
         check_training_args(args)
     with pytest.raises(SpecError, match=words):  # whatever a daemon let through
-        ready(Classes(), args=args).train()
+        ready(Classes(), args=args).train_locally()
 
 
 @pytest.mark.parametrize("name", ["dp", "dp_args"])
@@ -706,7 +706,7 @@ def test_what_reads_all_records_outside_of_training_data_is_refused(where: str) 
     plan = built(Reading(), points(classes=3))
     plan.start_step({"lr": 0.1, "batch_size": 20})
     with pytest.raises(NotPrivate, match=r"self\.dataset was read outside of training_data"):
-        plan.train()
+        plan.train_locally()
 
 
 def test_the_number_of_examples_is_that_of_registered_rows() -> None:

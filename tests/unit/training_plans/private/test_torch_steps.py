@@ -99,7 +99,7 @@ def test_a_training_is_what_the_formulas_give_with_the_same_draws(kind: type[Lin
     draws = SecureDraws(same_bytes("a"))
     draws.chosen(np.arange(80), 0.5)  # half of the records are loaded apart
     draws.seed()  # of what the plan's own code draws
-    outcome = plan.train()
+    outcome = plan.train_locally()
     steps, memory = by_hand(data, point, draws), {}  # type: ignore[var-annotated]
     gradient = next(steps)
     for number in range(1, 4):
@@ -123,7 +123,7 @@ def test_the_size_of_the_noise_is_the_same_whatever_the_losses_are(reduction: st
     for targets in (0.0, 1.0):
         data = points()
         plan = built(Masked(), Rows(data.inputs, np.full_like(data.targets, targets)), noise=1000.0)
-        plan.train()
+        plan.train_locally()
         found.append(torch.cat([tensor.flatten() for tensor in plan.get_params().values()]))
     assert (found[0] - found[1]).abs().max() < 0.5  # of the records; one by the noise would be above 10
 
@@ -131,7 +131,7 @@ def test_the_size_of_the_noise_is_the_same_whatever_the_losses_are(reduction: st
 def test_losses_whose_sum_is_too_large_for_a_float_train_like_others() -> None:
     plan = built(Summed(), points())
     plan.set_params({"weight": torch.full((1, 3), 8e18), "bias": torch.zeros(1)})
-    assert plan.train().num_updates == 3
+    assert plan.train_locally().num_updates == 3
 
 
 def test_a_tiny_gradient_is_bounded_too() -> None:
@@ -153,7 +153,7 @@ def test_a_tiny_gradient_is_bounded_too() -> None:
 def test_an_empty_sample_is_a_step_of_noise_alone() -> None:
     plan = built(Line(), points(), rate=1e-12, steps=2)
     before = plan.get_params()
-    plan.train()
+    plan.train_locally()
     moved = torch.cat([(plan.get_params()[name] - before[name]).flatten() for name in before])
     assert (moved != 0).all()
     assert moved.isfinite().all()
@@ -163,7 +163,7 @@ def test_the_same_job_draws_other_noise_each_time() -> None:
     found = []
     for _ in range(2):
         plan = built(Line(), points(), seed=None)
-        plan.train()
+        plan.train_locally()
         found.append(plan.get_params()["weight"])
     assert not torch.equal(*found)
 
@@ -180,7 +180,7 @@ def test_what_a_protocol_adds_comes_after_the_noise() -> None:
 
     plan = built(Line(), points())
     before = plan.get_params()
-    plan.train(adjust)
+    plan.train_locally(adjust)
     assert len(seen) == 3
     assert all(torch.equal(plan.get_params()[name], before[name]) for name in before)
 
@@ -351,8 +351,8 @@ def test_code_that_cant_be_vectorised_is_computed_record_by_record() -> None:
             return Counts.apply(loss) / 2  # type: ignore[no-untyped-call,no-any-return]
 
     plain, odd = built(Line(), points()), built(Odd(), points())
-    plain.train()
-    odd.train()
+    plain.train_locally()
+    odd.train_locally()
     for name, tensor in plain.get_params().items():
         assert torch.allclose(tensor, odd.get_params()[name], atol=1e-6)
 
@@ -397,9 +397,9 @@ def test_no_more_than_the_owners_minimum_of_rows_is_needed() -> None:
     plan = built(Line(), points())
     plan.ctx.rows = Few()
     with pytest.raises(NodeFailure, match="owner's minimum of rows"):
-        plan.train()
+        plan.train_locally()
     plan.ctx.rows.min_rows = 80
-    assert plan.train().num_updates == 3
+    assert plan.train_locally().num_updates == 3
 
 
 def test_parameters_that_the_optimizer_does_not_train_stay() -> None:
@@ -409,6 +409,6 @@ def test_parameters_that_the_optimizer_does_not_train_stay() -> None:
 
     plan = built(Head(), points())
     before = plan.get_params()
-    plan.train()
+    plan.train_locally()
     assert torch.equal(plan.get_params()["weight"], before["weight"])
     assert not torch.equal(plan.get_params()["bias"], before["bias"])

@@ -74,7 +74,7 @@ def trained(plan: Any, wanted: TreeStretch, data: Rows | None = None) -> Any:
     for tensor in plan.get_params().values():
         assert tensor.isfinite().all()
     start = {name: tensor.clone() for name, tensor in plan.get_params().items()}
-    outcome = plan.train()
+    outcome = plan.train_locally()
     assert (outcome.num_examples, outcome.num_updates) == (80, wanted.terms.steps)
     return start, plan.get_params()
 
