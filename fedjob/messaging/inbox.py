@@ -13,7 +13,7 @@ Frame = tuple[str, bytes]
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _SenderFrames:
     """The frames of one sender, the oldest first, and their bytes."""
 
     frames: deque[bytes] = field(default_factory=deque)
@@ -28,7 +28,7 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, _Waiting] = {}  # whose turn is next stands first
+        self._of: dict[str, _SenderFrames] = {}  # whose turn is next stands first
         self._known: set[Frame] = set()
         self._bytes = 0
 
@@ -39,7 +39,7 @@ class Inbox:
         """Add a frame; return why it can't be: `replayed` where the same waits, `overflow` where there is no room; else nothing."""
         if (sender, data) in self._known:
             return "replayed"
-        held = self._of.get(sender) or _Waiting()
+        held = self._of.get(sender) or _SenderFrames()
         if (
             len(self._known) >= MAX_FRAMES
             or self._bytes + len(data) > MAX_BYTES
