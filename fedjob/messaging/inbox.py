@@ -1,8 +1,9 @@
-"""The frames that arrived at a party and wait to be read, bounded in all and for each sender."""
+"""The frames that arrived at a party and wait to be read, bounded in all and for each sender, and read in turns."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 MAX_FRAMES = 10_000
 MAX_BYTES = 16 * 1024 * 1024
@@ -11,48 +12,59 @@ Frame = tuple[str, bytes]
 """The sender, as the topic names it, and what it sent."""
 
 
-class Inbox:
-    """Waiting frames, oldest first, each once; whoever shares it between threads guards it.
+@dataclass(slots=True)
+class _SenderFrames:
+    """The frames of one sender, the oldest first, and their bytes."""
 
-    One sender fills half of it at most, so that there is room for the others.
+    frames: deque[bytes] = field(default_factory=deque)
+    size_bytes: int = 0
+
+
+class Inbox:
+    """Waiting frames, each once; whoever shares it between threads guards it.
+
+    One sender fills half of it at most, so that there is room for the others. Senders are read in turns, a frame of each,
+    so that nobody waits for all that another one has sent.
     """
 
     def __init__(self) -> None:
-        self._frames: deque[Frame] = deque()
-        self._waiting: set[Frame] = set()
+        self._of: dict[str, _SenderFrames] = {}  # whose turn is next stands first
+        self._known: set[Frame] = set()
         self._bytes = 0
-        self._of: dict[str, tuple[int, int]] = {}  # sender -> its frames here, and their bytes
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._known)
 
     def put(self, sender: str, data: bytes) -> str:
         """Add a frame; return why it can't be: `replayed` where the same waits, `overflow` where there is no room; else nothing."""
-        if (sender, data) in self._waiting:
+        if (sender, data) in self._known:
             return "replayed"
-        number, held = self._of.get(sender, (0, 0))
+        held = self._of.get(sender) or _SenderFrames()
         if (
-            len(self._frames) >= MAX_FRAMES
+            len(self._known) >= MAX_FRAMES
             or self._bytes + len(data) > MAX_BYTES
-            or number >= MAX_FRAMES // 2
-            or held + len(data) > MAX_BYTES // 2
+            or len(held.frames) >= MAX_FRAMES // 2
+            or held.size_bytes + len(data) > MAX_BYTES // 2
         ):
             return "overflow"
-        self._frames.append((sender, data))
-        self._waiting.add((sender, data))
+        held.frames.append(data)
+        held.size_bytes += len(data)
+        self._of[sender] = held
+        self._known.add((sender, data))
         self._bytes += len(data)
-        self._of[sender] = number + 1, held + len(data)
         return ""
 
     def take(self, limit: int) -> list[Frame]:
-        """Remove and return the oldest frames, `limit` at most."""
-        taken = [self._frames.popleft() for _ in range(min(limit, len(self._frames)))]
-        for sender, data in taken:
-            self._waiting.discard((sender, data))
+        """Remove and return frames, `limit` at most: of each sender the oldest, one after the other in turns."""
+        taken: list[Frame] = []
+        while self._of and len(taken) < limit:
+            sender = next(iter(self._of))
+            held = self._of.pop(sender)
+            data = held.frames.popleft()
+            held.size_bytes -= len(data)
             self._bytes -= len(data)
-            number, held = self._of[sender]
-            if number > 1:
-                self._of[sender] = number - 1, held - len(data)
-            else:
-                del self._of[sender]
+            self._known.discard((sender, data))
+            taken.append((sender, data))
+            if held.frames:
+                self._of[sender] = held
         return taken

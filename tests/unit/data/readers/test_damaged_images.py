@@ -41,7 +41,7 @@ def deep_png(channels: int, kind: int, more: bytes = b"") -> bytes:
     return png(4, 3, 16, kind, row * 3, more)
 
 
-def tiff(bits: int, sample: int, numbers: np.ndarray, *, photometric: int = 1, order: str = "<") -> bytes:
+def tiff(bits: int, sample: int, numbers: np.ndarray, *, photometric: int = 1, order: Any = "<") -> bytes:
     """Return a greyscale TIFF file, 4 by 3, of one strip without compression."""
     data = numbers.astype(numbers.dtype.newbyteorder(order)).tobytes()
     tags = [(256, 4), (257, 3), (258, bits), (259, 1), (262, photometric), (273, 0), (277, 1), (278, 3)]
@@ -263,7 +263,7 @@ def test_thousands_of_small_files_are_listed_at_once(tmp_path: Path) -> None:
 NUMBERS = np.arange(24, dtype="i2").reshape(2, 3, 4)
 
 
-def nifti(numbers: np.ndarray, *, kind: Any = nibabel.Nifti1Header, order: str = "<", **fields: Any) -> bytes:
+def nifti(numbers: np.ndarray, *, kind: Any = nibabel.Nifti1Header, order: Any = "<", **fields: Any) -> bytes:
     """Return a file whose header says what it is given, true or not."""
     header = kind(endianness=order)
     header.set_data_dtype(numbers.dtype.newbyteorder(order))
@@ -271,7 +271,8 @@ def nifti(numbers: np.ndarray, *, kind: Any = nibabel.Nifti1Header, order: str =
     header["vox_offset"] = header.sizeof_hdr + 4
     for name, value in fields.items():
         header[name] = value
-    return header.binaryblock + bytes(4) + numbers.astype(numbers.dtype.newbyteorder(order)).tobytes("F")
+    packed: bytes = header.binaryblock + bytes(4)
+    return packed + numbers.astype(numbers.dtype.newbyteorder(order)).tobytes("F")
 
 
 def write(data: bytes, path: Path) -> Path:
@@ -282,7 +283,8 @@ def write(data: bytes, path: Path) -> Path:
 
 def image_of(data: bytes, root: Path, name: str = "a.nii") -> np.ndarray:
     write(data, root / "s" / "T1" / name)
-    return opened(root, "medical-folder").image(0)
+    image: np.ndarray = opened(root, "medical-folder").image(0)
+    return image
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Header, nibabel.Nifti2Header])
