@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -507,6 +507,13 @@ def _check_words(
 
 
 def _dataset(row: Any) -> RegisteredDataset:
+    return _read(tuple(row.keys()), tuple(row))
+
+
+@lru_cache(maxsize=256)
+def _read(names: tuple[str, ...], values: tuple[Any, ...]) -> RegisteredDataset:
+    """Return the dataset in a row; a task asks for its own several times."""
+    row = dict(zip(names, values, strict=True))
     return RegisteredDataset(
         name=row["name"],
         path=row["path"],

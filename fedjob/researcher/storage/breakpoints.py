@@ -187,9 +187,9 @@ def _write_breakpoint(
         skeleton = _store_state(position.state, temporary, files, mode)
         for name, source in (extras or {}).items():
             _link(source, temporary / f"extra_{name}", files, mode)
-        _link(folder.spec, temporary / "spec.mpk", files, mode)
+        _link(folder.spec, temporary / "spec.mpk", files, mode, is_durable=True)
         if folder.plan.exists():
-            _link(folder.plan, temporary / "plan.py", files, mode)
+            _link(folder.plan, temporary / "plan.py", files, mode, is_durable=True)
         record = _BreakpointRecord(
             round=position.round,
             node_states=dict(position.node_states),
@@ -499,9 +499,12 @@ def _write(path: Path, data: bytes, files: dict[str, list[Any]], mode: int) -> N
     files[path.name] = [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _link(source: Path, target: Path, files: dict[str, list[Any]], mode: int) -> None:
+def _link(
+    source: Path, target: Path, files: dict[str, list[Any]], mode: int, *, is_durable: bool = False
+) -> None:
+    """Give a file a name in a breakpoint; one whose bytes were synced when it was written is not synced again."""
     if mode == PRIVATE:
-        link_durably(source, target)
+        (link_or_copy if is_durable else link_durably)(source, target)
     else:
         copy_file(source, target, mode=mode)
     files[target.name] = [target.stat().st_size, hash_file(target)]

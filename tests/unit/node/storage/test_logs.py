@@ -6,7 +6,7 @@ import pytest
 
 from fedjob.common.codec import pack
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.logs import MAX_EVENT_BYTES, Tail, bodies, close_log, read_log, tidy_logs
+from fedjob.node.storage.logs import MAX_EVENT_BYTES, Tail, bodies, close_log, has_log, read_log, tidy_logs
 
 
 @pytest.fixture
@@ -40,8 +40,12 @@ def test_bodies_fit_into_messages() -> None:
 def test_logs_are_read_dropped_and_bounded(home: NodeHome) -> None:
     for number, size in enumerate((0, 3000, 3000, 3000)):
         home.log_of(f"k{number}", "stdout").write_text("x\n" * (size // 2))
+    assert has_log(home, "k0")  # of a task that wrote nothing in the end
+    assert not has_log(home, "nothing")
     close_log(home, "k0")
     close_log(home, "k1")
+    assert not has_log(home, "k0")
+    assert has_log(home, "k1")
     assert not home.log_of("k0", "stdout").exists()
     assert len(read_log(home, "k1", "stdout")) == 1500
     assert read_log(home, "nothing", "stderr") == []
