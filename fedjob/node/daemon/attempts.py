@@ -337,28 +337,11 @@ class Attempts:
             order = replace(order, secrets=self._context.permissions.secrets_of(row), gpu_share=share)
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
-                identity = self._identity_of(row, attempt, order)
+                identity = _identity_of(self._context, row, attempt, order)
                 self._context.workers.run(order, attempt.number, identity, resources=row.resources)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started", extra=log_fields(row))
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
-
-    def _identity_of(self, row: TaskRow, attempt: TaskAttempt, order: WorkOrder) -> WorkerIdentity:
-        """Return what a task's worker is for: another grant, plan, dataset or use has another worker."""
-        task, context = task_of(row), self._context
-        dataset = context.datasets.find(task.dataset) if task.dataset else None
-        brought = "" if task.files is None else task.files.sha256
-        return WorkerIdentity(
-            job=row.job,
-            grant=context.grants.usage.bound(row.key) or "",
-            plan="" if task.plan is None else task.plan.sha256,
-            dataset=task.dataset or brought,
-            version="" if dataset is None else context.versions.of_parts(dataset.parts(task.use)),
-            use=task.use,
-            gpus=attempt.gpus,
-            models=tuple(sorted(file.path for file in order.models.values())),
-            origin=origin_of(task),
-        )
 
     def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
@@ -454,6 +437,26 @@ class Attempts:
     def _forget(self, key: str, attempt: TaskAttempt) -> None:
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
+
+
+def _identity_of(
+    context: NodeContext, row: TaskRow, attempt: TaskAttempt, order: WorkOrder
+) -> WorkerIdentity:
+    """Return what a task's worker is for: another grant, plan, dataset or use has another worker."""
+    task = task_of(row)
+    dataset = context.datasets.find(task.dataset) if task.dataset else None
+    brought = "" if task.files is None else task.files.sha256
+    return WorkerIdentity(
+        job=row.job,
+        grant=context.grants.usage.bound(row.key) or "",
+        plan="" if task.plan is None else task.plan.sha256,
+        dataset=task.dataset or brought,
+        version="" if dataset is None else context.versions.of_parts(dataset.parts(task.use)),
+        use=task.use,
+        gpus=attempt.gpus,
+        models=tuple(sorted(file.path for file in order.models.values())),
+        origin=origin_of(task),
+    )
 
 
 def _limits_of(context: NodeContext, row: TaskRow) -> dict[str, Any]:
