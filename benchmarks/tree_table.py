@@ -29,7 +29,7 @@ from fedjob.privacy.dp.tree_noise import TreeNoise
 from fedjob.privacy.dp.tree_terms import end_variance
 
 EPSILONS = (8.0, 4.0, 2.0)
-HOW = ("drawn by chance", "the same, without the saving", "tree")
+HOW = ("independent noise, records by chance", "independent noise, no amplification", "tree noise")
 SETTINGS = [
     (epsilon, blocks, passes)
     for epsilon, blocks in ((2.0, 64), (2.0, 256), (8.0, 64))
@@ -86,7 +86,7 @@ def draw(path: Path) -> None:
             panel.plot(rounds, line, color=colour, linewidth=1.6, label=how)
         drawn = drawn_noise(epsilon, blocks, passes, size=1000)
         at = slice(2, None, 5)
-        panel.plot(rounds[at], drawn[at], "k.", markersize=2.5, label="tree, as a node drew it")
+        panel.plot(rounds[at], drawn[at], "k.", markersize=2.5, label="tree noise, as a node drew it")
         panel.set_title(
             f"{passes} pass{'es' if passes > 1 else ''} of {blocks} steps, epsilon {epsilon:g}", fontsize=10
         )
