@@ -76,7 +76,7 @@ def masking(repetitions: int = 5) -> None:
                 count_at=0,
                 is_noised=noised,
             )
-            bound = contribution_digest(vector)
+            bound = contribution_digest(vector, terms.fixed_point)
             began = time.process_time()
             noise = _own_noise(terms) if noised else None
             path = Path(folder) / f"masked-{number}"
@@ -159,7 +159,7 @@ def _vector_s(num_params: int, num_masks: int, terms: Terms) -> float:
         vector = UnmaskedVector(
             own=TensorFile(own), origin=None, relative=[], factor=0.5, numbers=[0], count_at=0
         )
-        bound = contribution_digest(vector)
+        bound = contribution_digest(vector, terms.fixed_point)
         began = time.process_time()
         write_vector(Path(folder) / "masked", vector, bound, terms.fixed_point, masks)
         return time.process_time() - began

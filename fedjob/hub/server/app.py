@@ -375,6 +375,9 @@ class _Answers:
         except ClientGone:
             if (abort := scope.get(ABORT)) is not None:
                 abort()
+                await asyncio.sleep(
+                    0
+                )  # the connection is known to be lost before this ends without an answer
 
     async def _response(
         self, request: Request, body: _Body, member: Member | None, address: str

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from fedjob.common.errors import FedjobError, ObjectTooLarge
 from fedjob.hub.config.limits import HubLimits
-from fedjob.hub.server.connection_limits import SEND_FILE, ClientGone
+from fedjob.hub.server.connection_limits import SEND_FILE, BodyLine, ClientGone
 
 CHUNK_BYTES = 1 << 20
 """Bytes read from or written to the disk at once. With 64 KiB a download costs ten times as much."""
@@ -46,10 +46,7 @@ async def chunks(receive: Receive, limits: HubLimits, *, limit_bytes: int) -> As
             async with asyncio.timeout_at(window_end):
                 message: Message = await receive()
         except TimeoutError:
-            raise TooSlow(
-                f"expected at least {limits.min_body_bytes} bytes every {limits.idle_s:g} s, "
-                f"found {window_bytes}"
-            ) from None
+            raise _too_slow(limits, window_bytes) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         body: bytes = message.get("body", b"")
@@ -62,6 +59,59 @@ async def chunks(receive: Receive, limits: HubLimits, *, limit_bytes: int) -> As
             window_bytes, window_end = 0, clock() + limits.idle_s
         if body:
             yield body
+
+
+async def receive_by_threads(
+    line: BodyLine, take: Callable[[memoryview], object], pool: Executor, limits: HubLimits
+) -> None:
+    """Have threads of a pool receive a request's body and hand on its blocks, which are valid until the call returns.
+
+    The bounds on time are those of `chunks`. When `take` fails, the rest of the body is received and thrown away first:
+    many clients read the response only after sending all of it.
+
+    Raises:
+        TooSlow: fewer than `min_body_bytes` arrived within `idle_s`.
+        ClientGone: the client disconnected before the end of the body.
+        Exception: that of `take`.
+    """
+    loop = asyncio.get_running_loop()
+    window_bytes, window_end = 0, loop.time() + limits.idle_s
+    failure: Exception | None = None
+    receiving: asyncio.Future[int] | None = None
+
+    def take_or_discard(block: memoryview) -> None:
+        nonlocal failure
+        if failure is None:
+            try:
+                take(block)
+            except Exception as error:
+                failure = error
+
+    try:
+        while line.left:
+            receiving = loop.run_in_executor(pool, line.receive, take_or_discard)
+            received = await asyncio.shield(receiving)
+            line.check()
+            window_bytes += received
+            if window_bytes >= limits.min_body_bytes:
+                window_bytes, window_end = 0, loop.time() + limits.idle_s
+            elif line.left and loop.time() >= window_end:
+                failure = failure or _too_slow(limits, window_bytes)
+                break
+            if not received:
+                await line.until_readable(window_end)
+    finally:
+        if receiving is not None:
+            await asyncio.wait({receiving})  # its thread must be done with the connection and with the file
+        line.close()
+    if failure is not None:
+        raise failure
+
+
+def _too_slow(limits: HubLimits, found_bytes: int) -> TooSlow:
+    return TooSlow(
+        f"expected at least {limits.min_body_bytes} bytes every {limits.idle_s:g} s, found {found_bytes}"
+    )
 
 
 async def drain(receive: Receive, limits: HubLimits, *, limit_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """Limits on HTTP connections that uvicorn lacks: long or slow headers, clients that do not read, idle strangers.
 
-And the one way around it: the system itself sends a file to a connection without TLS, without a copy in this process.
+And the two ways around it, for connections without TLS: the system itself sends a file, without a copy in this process;
+and threads receive a large body from the connection, each block into the same memory.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import os
 import socket
 import ssl
 import struct
+import threading
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -36,6 +40,12 @@ SEND_FILE = "fedjob.send_file"
 SENT_BYTES = "fedjob.sent_bytes"
 """Key in a request's ASGI scope: the bytes of the response's body that went around `send`."""
 
+BODY_LINE = "fedjob.body_line"
+"""Key in a request's ASGI scope: `GuardedProtocol.body_line` for its body; missing where the connection has TLS."""
+
+RECEIVED_BYTES = "fedjob.received_bytes"
+"""Key in a request's ASGI scope: the bytes of its body that went around `receive`."""
+
 SENDFILE_BYTES = 4 << 20
 """Bytes that the system is asked to send at once; a socket's buffer bounds them before that."""
 
@@ -45,6 +55,15 @@ MAX_PIPELINED = 16
 READ_BYTES = 1 << 20
 """Bytes read from a connection at a time, and buffered of a body before the sender has to wait."""
 
+BLOCK_BYTES = 256 << 10
+"""Bytes of a body that a thread receives and hands on at a time: they are in the processor's cache meanwhile."""
+
+TURN_BYTES = 4 << 20
+"""Bytes of one body after which a thread of the pool turns to what else waits."""
+
+WAKE_BYTES = 128 << 10
+"""Bytes of a body that have to be there for a thread to be woken, unless its end or its time has come."""
+
 
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -53,6 +72,107 @@ _BUSY = (
 
 class ClientGone(FedjobError):
     """The client closed the connection, so that no response can be sent."""
+
+
+class BodyLine:
+    """The rest of a request's body, received from its connection by threads of a pool. None of them waits for the client.
+
+    Args:
+        first: bytes that have come already.
+        left: bytes that are still to come, without those.
+        lost: whether the connection has been closed here.
+        ended: called once, with the number of bytes received and whether the body is complete.
+    """
+
+    _memory = threading.local()
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        first: bytes,
+        left: int,
+        *,
+        lost: Callable[[], bool],
+        ended: Callable[[int, bool], None],
+    ) -> None:
+        self._connection = connection
+        self._first = first
+        self._lost = lost
+        self._ended = ended
+        self._size = self.left = left + len(first)
+        self._readable: asyncio.Future[None] | None = None
+        self._wake_bytes = 0
+
+    def receive(self, take: Callable[[memoryview], object]) -> int:
+        """Hand on what has come, `TURN_BYTES` at most; return its bytes. For a thread: it never waits for the client.
+
+        Raises:
+            ClientGone: the client closed the connection before the end of the body.
+        """
+        received = 0
+        while self.left and received < TURN_BYTES:
+            try:
+                block = self._next()
+            except BlockingIOError:
+                break
+            except OSError:
+                raise ClientGone from None
+            if not block:
+                raise ClientGone
+            self.left -= len(block)
+            received += len(block)
+            take(block)
+        return received
+
+    async def until_readable(self, deadline: float) -> None:
+        """Wait for more bytes, or for the connection to be lost, but not beyond a time of the loop's clock.
+
+        Raises:
+            ClientGone: the connection was closed here.
+        """
+        loop = asyncio.get_running_loop()
+        self._wake_at(min(WAKE_BYTES, self.left))
+        self._readable = readable = loop.create_future()
+        loop.add_reader(self._connection, _set, readable)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await readable
+        finally:
+            loop.remove_reader(self._connection)
+            self._readable = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise ClientGone if the connection was closed here."""
+        if self._lost():
+            raise ClientGone
+
+    def wake(self) -> None:
+        """End the wait for more bytes."""
+        if self._readable is not None:
+            _set(self._readable)
+
+    def close(self) -> None:
+        """Give the connection back; if the body is not complete, it takes no further request."""
+        self._wake_at(1)
+        self._connection.close()
+        self._ended(self._size - self.left, self.left == 0)
+
+    def _next(self) -> memoryview:
+        if self._first:
+            block, self._first = memoryview(self._first), b""
+            return block
+        memory = getattr(self._memory, "block", None)
+        if memory is None:
+            memory = self._memory.block = memoryview(bytearray(BLOCK_BYTES))
+        return memory[: self._connection.recv_into(memory[: self.left])]
+
+    def _wake_at(self, num_bytes: int) -> None:
+        if num_bytes != self._wake_bytes:
+            with suppress(OSError):  # it wakes at the first byte then
+                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, num_bytes)
+            self._wake_bytes = num_bytes
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -76,6 +196,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_body = False
         self._writable: asyncio.Future[None] | None = None
+        self._line: BodyLine | None = None
+        self._body_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._await_head()
 
@@ -85,6 +207,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._writable is not None:
             _set(self._writable)
+        if self._line is not None:
+            self._line.wake()
 
     def handle_websocket_upgrade(self) -> None:
         self._leave_address()  # it counts among the broker's clients from now on
@@ -120,16 +244,18 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_body = True
-        self._head_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         self._stop_timer()
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.transport.get_extra_info("ssl_object") is None:
             scope: dict[str, Any] = self.scope  # type: ignore[assignment]
             scope[SEND_FILE] = partial(self.send_file, self.cycle)
+            scope[BODY_LINE] = partial(self.body_line, self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Do as the base class does, but pause at 1 MiB, not 64 KiB: each pause costs a turn of the loop."""
+        self._body_bytes += len(body)
         if self.cycle.response_complete:
             return
         self.cycle.body += body
@@ -192,6 +318,47 @@ class GuardedProtocol(HttpToolsProtocol):
                 await asyncio.wait({sending})  # its thread must be done with a number that is free afterwards
             os.close(line)
         return True
+
+    def body_line(self, cycle: RequestResponseCycle, size_bytes: int) -> BodyLine | None:
+        """Give the connection to whoever receives the rest of a request's body from it, until `close` of what is returned.
+
+        Args:
+            size_bytes: of the whole body, as its Content-Length says.
+
+        Returns:
+            None if the body has come, or has no Content-Length to end it.
+        """
+        is_chunked = any(name == b"transfer-encoding" for name, _ in cycle.scope["headers"])
+        left = size_bytes - self._body_bytes
+        if self.cycle is not cycle or not self._in_body or is_chunked or left <= 0 or cycle.disconnected:
+            return None
+        self.flow.pause_reading()
+        if cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        first, cycle.body = bytes(cycle.body), bytearray()
+        self._line = BodyLine(
+            self.transport.get_extra_info("socket").dup(),
+            first,
+            left,
+            lost=lambda: cycle.disconnected,
+            ended=partial(self._body_received, cycle),
+        )
+        return self._line
+
+    def _body_received(self, cycle: RequestResponseCycle, num_bytes: int, is_complete: bool) -> None:
+        """Go on behind a body that was received around the parser, which waits for it in vain: a new one begins there."""
+        scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]
+        scope[RECEIVED_BYTES] = num_bytes
+        self._line = None
+        cycle.more_body = False
+        cycle.message_event.set()
+        if not is_complete:
+            cycle.keep_alive = False
+        elif self.parser is not None:  # which it is on a connection that was lost
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._in_body = False
 
     async def _until_writable(self, line: int) -> None:
         """Wait until the system takes more bytes of a response, or the connection is lost."""

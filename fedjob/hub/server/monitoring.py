@@ -28,7 +28,7 @@ from fedjob._version import __version__
 from fedjob.common.errors import MissingPackage
 from fedjob.common.telemetry.health import Health, free_bytes
 from fedjob.common.telemetry.metrics import MetricFamily, by_label, counter, exposition, gauge
-from fedjob.hub.server.connection_limits import SENT_BYTES
+from fedjob.hub.server.connection_limits import RECEIVED_BYTES, SENT_BYTES
 from fedjob.hub.storage.objects import ObjectStore
 
 TOKEN_NAME = "metrics_token"
@@ -110,6 +110,7 @@ class RequestCounter:
             await self._app(scope, counted_receive, counted_send)
         finally:
             self.sent_bytes += scope.get(SENT_BYTES, 0)
+            self.received_bytes += scope.get(RECEIVED_BYTES, 0)
             path = first_part(str(scope.get("path", "")))
             path = path if path in self._paths else _OTHER
             method = scope.get("method", "")

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 from fedjob.common.errors import ObjectCorrupt, ObjectMissing, SpecError
 from fedjob.common.types import check_party
-from fedjob.hub.server.bodies import CHUNK_BYTES, BucketResponse, FileResponse, chunks
-from fedjob.hub.server.connection_limits import ABORT
+from fedjob.hub.server.bodies import CHUNK_BYTES, BucketResponse, FileResponse, chunks, receive_by_threads
+from fedjob.hub.server.connection_limits import ABORT, BODY_LINE
 from fedjob.hub.storage.bucket import LINK_S, Bucket
 from fedjob.hub.storage.objects import Holder, Incoming, ObjectStore
 from fedjob.hub.storage.parties import Member
@@ -148,11 +148,25 @@ class Objects:
         return sha256
 
     async def _take_large(self, request: Request, incoming: Incoming, sha256: str, declared: int) -> str:
-        """Hash and write one chunk on another thread while the next one arrives; return the hash that is claimed.
+        """Hash and write a body as it arrives, on other threads; return the hash that is claimed.
 
         Args:
-            declared: size of the body in bytes, where the last of them are the hash.
+            declared: size of the body in bytes, where the last of them are the hash; 0 if it is not known.
         """
+        loop = asyncio.get_running_loop()
+        find_line = request.scope.get(BODY_LINE)
+        if find_line is not None and (line := find_line(declared)) is not None:
+            body = _BodyToFile(incoming, declared - (0 if sha256 else DIGEST_BYTES))
+            await receive_by_threads(line, body.take, self._pool, self._limits)
+            await request.receive()  # its end
+            claimed = sha256 or body.rest.hex()
+        else:
+            claimed = await self._take_gathered(request, incoming, sha256, declared)
+        await loop.run_in_executor(self._pool, incoming.seal, claimed)
+        return claimed
+
+    async def _take_gathered(self, request: Request, incoming: Incoming, sha256: str, declared: int) -> str:
+        """Hash and write one chunk on another thread while the next one arrives; return the hash that is claimed."""
         loop = asyncio.get_running_loop()
         writing: asyncio.Future[None] | None = None
         gathered, digest = b"", b""
@@ -173,9 +187,7 @@ class Objects:
             if writing is not None:
                 await writing  # also when the body broke off: the file must not be closed during a write
         await loop.run_in_executor(self._pool, incoming.write, gathered)
-        claimed = sha256 or digest.hex()
-        await loop.run_in_executor(self._pool, incoming.seal, claimed)
-        return claimed
+        return sha256 or digest.hex()
 
     def _get(self, request: Request, sha256: str, member: Member) -> Response | ASGIApp:
         path = self._store.find(sha256, member.party)
@@ -227,6 +239,23 @@ class Objects:
             limits=self._limits,
             abort=request.scope.get(ABORT),
         )
+
+
+class _BodyToFile:
+    """An upload's bytes on their way to the file; what comes behind them is kept."""
+
+    def __init__(self, incoming: Incoming, size_bytes: int) -> None:
+        self._incoming = incoming
+        self._left = size_bytes
+        self.rest = b""
+
+    def take(self, block: memoryview) -> None:
+        """Hash and write what belongs to the object."""
+        own, behind = block[: self._left], block[self._left :]
+        if own:
+            self._incoming.write(own)
+            self._left -= len(own)
+        self.rest += bytes(behind)
 
 
 @dataclass(frozen=True, slots=True)

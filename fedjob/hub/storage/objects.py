@@ -64,7 +64,7 @@ class Incoming:
             self._descriptor = os.open(self._path, flags, 0o600)
         self._writeback = EarlyWriteback(self._descriptor)
 
-    def write(self, block: bytes | bytearray) -> None:
+    def write(self, block: bytes | bytearray | memoryview) -> None:
         """Append bytes.
 
         Raises:

@@ -375,8 +375,7 @@ class Transfers:
             if began_with is None or not order.outline.relative
             else self._spool.fetch(began_with, attached.get(began_with.sha256))
         )
-        depends = order.terms.noise is not None or order.terms.fixed_point.is_stochastic
-        if depends and not order.contribution:
+        if order.depends and not order.contribution:
             return digest_of(order, held, origin)
         return write_masked(path, order, held, origin)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -159,16 +159,24 @@ class UnmaskedVector:
         return pack(["fedjob secure sum: contribution 1", *about])
 
 
-def contribution_digest(contribution: UnmaskedVector) -> str:
+def contribution_digest(contribution: UnmaskedVector, fixed: FixedPoint) -> str:
     """Return the sha256 of all that goes into a vector.
+
+    That is, of the whole numbers that are masked; where noise or rounding by chance depends on the digest, of the numbers
+    before it.
 
     Raises:
         SpecError: it can't be added.
     """
     changes = _Changes(contribution)
-    digest = changes.started()
+    digest, clipped = changes.started(), 0
+    is_before = contribution.is_noised or fixed.is_stochastic
     for chunk in changes.read():
-        digest.update(chunk.data)
+        found, over = (chunk, 0) if is_before else fixed.quantised(chunk, contribution.factor)
+        digest.update(found.data)
+        clipped += over
+    if not is_before:
+        digest.update(_counted(clipped))
     return digest.hexdigest()
 
 
@@ -208,10 +216,13 @@ def write_vector(
         )
     chance = rounding_of(bound) if fixed.is_stochastic else None
     clipped, ready, digest = 0, np.empty(0, dtype=fixed.dtype), changes.started()
+    is_before = noise is not None or fixed.is_stochastic
     with path.open("wb", buffering=0) as file:
         file.write(_header(length, len(numbers), fixed))
-        for chunk in changes.chunks(digest):
+        for chunk in changes.chunks(digest if is_before else None):
             found, over = fixed.quantised(chunk, factor, chance)
+            if not is_before:
+                digest.update(found.data)
             clipped += over if noise is None else 0
             ready = found if not len(ready) else np.concatenate([ready, found])
             whole = len(ready) // CHUNK * CHUNK  # streams go on at multiples of a chunk only
@@ -219,6 +230,9 @@ def write_vector(
                 layers.write(file, ready[:whole])
                 ready = ready[whole:]
         layers.write(file, ready)
+        if not is_before:
+            digest.update(_counted(clipped))
+            changes.check(digest)
         words = wide_of([*numbers[:count_at], clipped, *numbers[count_at + 1 :]]).astype(np.int64).reshape(-1)
         for mask in masks:
             words += MaskStream(mask.numbers, mask.sign).words(len(words))
@@ -261,18 +275,20 @@ def added_up(
             for stream in streams:
                 stream.apply(part)
 
-    starts = range(0, length, CHUNK)
-    each = max(1, -(-len(starts) // ADDING_THREADS))
-    with ThreadPoolExecutor(
-        ADDING_THREADS, thread_name_prefix="fedjob-sum"
-    ) as pool:  # nobody else works meanwhile
-        list(pool.map(add, [starts[at : at + each] for at in range(0, len(starts), each)]))
+    on_threads(add, range(0, length, CHUNK))
     words = np.zeros(num_bytes // 4, dtype=np.int64)
     for file in files:
         words += file._flat(file.spans[NUMBERS], "<u1").view("<u4")
     for mask in masks:
         words += MaskStream(mask.numbers, mask.sign).words(len(words))
     return total, numbers_of(wide_total(words.reshape(-1, LIMBS)))
+
+
+def on_threads(work: Callable[[Any], None], stretches: Sequence[Any]) -> None:
+    """Do a work on `ADDING_THREADS` threads, each with a part of the stretches in their order: nobody else works meanwhile."""
+    each = max(1, -(-len(stretches) // ADDING_THREADS))
+    with ThreadPoolExecutor(ADDING_THREADS, thread_name_prefix="fedjob-sum") as pool:
+        list(pool.map(work, [stretches[at : at + each] for at in range(0, len(stretches), each)]))
 
 
 def _stored_part(flat: np.ndarray, part: slice, fixed: FixedPoint) -> np.ndarray:
@@ -298,8 +314,12 @@ class _Changes:
     noise: OwnNoise | None = None
     factor: float = 1.0
 
-    def chunks(self, digest: hashlib._Hash) -> Iterator[np.ndarray]:
-        """Yield it as float64 arrays of at most `CHUNK` numbers, after they were added to what `started` returned."""
+    def chunks(self, digest: hashlib._Hash | None) -> Iterator[np.ndarray]:
+        """Yield it as float64 arrays of at most `CHUNK` numbers.
+
+        Args:
+            digest: what `started` returned, to add them to and to check at the end; None where the caller does both.
+        """
         import numpy as np
 
         for chunk in self._whole(digest):
@@ -334,11 +354,17 @@ class _Changes:
         """Return the hash that the numbers of the tensors are to be added to."""
         return hashlib.sha256(self.contribution.outside)
 
-    def _whole(self, digest: hashlib._Hash) -> Iterator[np.ndarray]:
+    def _whole(self, digest: hashlib._Hash | None) -> Iterator[np.ndarray]:
         """Yield all that is read; raise at the end where it was not what the masks were promised to."""
         for chunk in self.read():
-            digest.update(chunk.data)
+            if digest is not None:
+                digest.update(chunk.data)
             yield chunk
+        if digest is not None:
+            self.check(digest)
+
+    def check(self, digest: hashlib._Hash) -> None:
+        """Raise OtherContribution where a contribution is not the one that the masks were promised to."""
         if digest.hexdigest() != self.bound and (self.bound or self.noise is not None):
             raise OtherContribution(
                 "this node holds another contribution than the one that it has masked with the keys of this attempt: a "
@@ -380,6 +406,10 @@ class _Layers:
         for stream in self.streams:
             stream.apply(covered)
         file.write(self.fixed.packed(covered))
+
+
+def _counted(clipped: int) -> bytes:
+    return clipped.to_bytes(8, "big")
 
 
 def _header(length: int, num_numbers: int, fixed: FixedPoint) -> bytes:

@@ -92,6 +92,11 @@ class VectorOrder:
     noise: OwnNoise | None = None
     contribution: str = ""
 
+    @property
+    def depends(self) -> bool:
+        """True if noise or rounding by chance depends on the contribution, so that nothing is written before it is bound."""
+        return self.terms.noise is not None or self.terms.fixed_point.is_stochastic
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SumAnswer:
@@ -302,15 +307,15 @@ def digest_of(order: VectorOrder, held: HeldContribution, origin: Path | None) -
     Raises:
         FedjobError: it can't be added.
     """
-    return contribution_digest(_contribution(order, held, origin))
+    return contribution_digest(_contribution(order, held, origin), order.terms.fixed_point)
 
 
 def write_masked(path: Path, order: VectorOrder, held: HeldContribution, origin: Path | None) -> str:
     """Write the masked vector of a held contribution to a new file, which nobody may see where this raises.
 
     Args:
-        order: bound to its contribution. Without noise it may be bound to none yet: then nobody may see the file before
-            its session is bound to what is returned, and that is kept.
+        order: bound to its contribution. Where nothing `depends` on that, it may be bound to none yet: then nobody may see
+            the file before its session is bound to what is returned, and that is kept.
         origin: file of the parameters that the round began with.
 
     Returns:

@@ -135,9 +135,7 @@ class LocalSums:
         params = files.get("params")
         origin = params if isinstance(params, Path) else None
         order = answer.vector
-        if (
-            order.terms.noise is None
-        ):  # one pass: nobody sees the file before the session is bound to what is in it
+        if not order.depends:  # one pass: nobody sees the file before the session is bound to what is in it
             session, _ = bound_to(order, answer.session, write_masked(path, order, held, origin))
         else:
             session, order = bound_to(order, answer.session, digest_of(order, held, origin))

@@ -6,12 +6,14 @@ attempt that too few complete shows nothing, and another one follows with those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.base import Aggregator, totalled
 from fedjob.aggregation.contribution import Contribution
+from fedjob.aggregation.elementwise import CHUNK
 from fedjob.aggregation.guard import Guard, check_tensors
 from fedjob.aggregation.mean import BufferedMean, PlainMean, WeightedMean, mean_of
 from fedjob.aggregation.robust.median import Median
@@ -27,8 +29,14 @@ from fedjob.parameters.safetensors_header import MAX_HEADER_BYTES, Schema, num_b
 from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.contribution_numbers import summed
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
-from fedjob.privacy.secagg.mask_stream import CHUNK
-from fedjob.privacy.secagg.masked_vector import added_up, float_names, is_exact, length_of, vector_schema
+from fedjob.privacy.secagg.masked_vector import (
+    added_up,
+    float_names,
+    is_exact,
+    length_of,
+    on_threads,
+    vector_schema,
+)
 from fedjob.privacy.secagg.neighbours import Neighbours
 from fedjob.privacy.secagg.node_noise import NoiseTerms, noise_terms
 from fedjob.privacy.secagg.node_session import Mask, graphs_of, is_drawn
@@ -303,23 +311,27 @@ class SecureSum:
 
         origin = self._origin()
         found, at = {}, 0
+        stretches: list[tuple[torch.Tensor, torch.Tensor | None, Any]] = []
         for name in self._names():
             dtype, shape = schema[name]
-            size = 1
-            for length in shape:
-                size *= length
+            size = math.prod(shape)
             tensor = torch.empty(size, dtype=dtype_of(dtype))
             before = origin[name].reshape(-1) if name in origin else None
             for start in range(0, size, CHUNK):  # what lies between stays in a processor's cache
                 end = min(start + CHUNK, size)
-                change = torch.from_numpy(terms.fixed_point.restored(whole[at + start : at + end])).mul_(
-                    share
-                )
-                if before is not None:
-                    change.add_(before[start:end].to(torch.float64))
-                tensor[start:end] = change
+                began = None if before is None else before[start:end]
+                stretches.append((tensor[start:end], began, whole[at + start : at + end]))
             at += size
             found[name] = tensor.reshape(shape)
+
+        def restore(some: Sequence[tuple[torch.Tensor, torch.Tensor | None, Any]]) -> None:
+            for tensor, before, sums in some:
+                change = torch.from_numpy(terms.fixed_point.restored(sums)).mul_(share)
+                if before is not None:
+                    change.add_(before.to(torch.float64))
+                tensor.copy_(change)
+
+        on_threads(restore, stretches)
         return found
 
     # -- what people should know ----------------------------------------------------------

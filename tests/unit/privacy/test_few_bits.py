@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fedjob.common.errors import DecodeError, SpecError
+from fedjob.common.errors import DecodeError, OtherContribution, SpecError
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.fixed_point import BITS, FixedPoint, rounding_of
 from fedjob.privacy.secagg.mask_stream import CHUNK
@@ -37,7 +37,7 @@ def contribution(folder: Path, numbers: np.ndarray) -> UnmaskedVector:
 
 
 def write(path: Path, found: UnmaskedVector, fixed: FixedPoint, masks: list[Mask]) -> Path:
-    write_vector(path, found, contribution_digest(found), fixed, masks)
+    write_vector(path, found, contribution_digest(found, fixed), fixed, masks)
     return path
 
 
@@ -121,3 +121,21 @@ def test_few_bits_need_a_clip_of_their_own_and_room_for_the_nodes() -> None:
         SecAgg(bits=10)
     with pytest.raises(SpecError, match=r"200 nodes has no room in 8 bits: give SecAgg\(bits=9\) or more"):
         fixed_of(8, num_nodes=200)
+
+
+def test_a_vector_without_chance_is_bound_to_the_whole_numbers_that_are_masked(tmp_path: Path) -> None:
+    fixed, numbers = fixed_of(32), np.linspace(-0.6, 0.4, LENGTH)
+    masks = [Mask(b"t" * 32, b"n" * 32, 1)]
+    found = contribution(tmp_path / "own", numbers)
+    bound = write_vector(tmp_path / "ahead", found, "", fixed, masks)
+    assert bound == contribution_digest(found, fixed)
+    assert write_vector(tmp_path / "after", found, bound, fixed, masks) == bound
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "ahead").read_bytes()
+    one_more, one_clipped = numbers.copy(), numbers.copy()
+    one_more[-1] += 1e-6
+    one_clipped[
+        np.flatnonzero(numbers < -0.5)[-1]
+    ] = -0.5  # the same whole number, which is not clipped any more
+    for name, other in (("more", one_more), ("clipped", one_clipped)):
+        with pytest.raises(OtherContribution, match="a new attempt is needed, with fresh ones"):
+            write_vector(tmp_path / name, contribution(tmp_path / f"own {name}", other), bound, fixed, masks)
