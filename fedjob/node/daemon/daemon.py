@@ -327,10 +327,8 @@ class Daemon:
 
     def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        checked = self._verification.check(
-            *(turn, message, wanted, time.time()),
-            is_new=lambda: not self._task_handler.has(turn, message, wanted),
-        )
+        has = partial(self._task_handler.has, turn, message, wanted)
+        checked = self._verification.check(turn, message, wanted, time.time(), is_taken=has)
         if checked is not None:
             self._act_on(turn, message, checked)
 
