@@ -170,6 +170,9 @@ def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_
 
 def not_finite(params: Mapping[str, Any]) -> str:
     """Return which floating-point tensor holds NaN or infinity; empty for none."""
+    whole = params.as_one(CHUNK) if isinstance(params, FileParams) else None
+    if whole is not None and (not whole.is_floating_point() or _is_finite(whole)):
+        return ""  # tensors of a small model are looked through together: each costs more than its numbers
     for name in params:
         tensor = params[name]
         if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):

@@ -6,7 +6,7 @@ these. Nothing else is encoded or decoded: no classes, no extension types, no co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import cattrs
@@ -40,6 +40,18 @@ def pack(value: Any) -> bytes:
             f"expected plain data (None, bool, int, float, str, bytes, list, map): {error}"
         ) from error
     return packed
+
+
+def packed_list(items: Sequence[bytes]) -> bytes:
+    """Return the bytes that `pack` gives a list of these items, each of which is packed already."""
+    header: bytes = msgpack.Packer().pack_array_header(len(items))
+    return header + b"".join(items)
+
+
+def packed_map(items: Mapping[str, bytes]) -> bytes:
+    """Return the bytes that `pack` gives a map of these items, each of which is packed already."""
+    header: bytes = msgpack.Packer().pack_map_header(len(items))
+    return header + b"".join(pack(name) + packed for name, packed in items.items())
 
 
 def _refuse(value: Any) -> Any:

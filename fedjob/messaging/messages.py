@@ -587,19 +587,15 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
         64 hex digits.
     """
     # who asks and what the node has to spare decide whether it is computed, not what comes out
-    what = to_plain(
-        replace(
-            task,
-            keep_states=None,
-            limit_s=None,
-            owner={},
-            project="",
-            resources={},
-            launches=[],
-            proof="",
-            attached={},
-        )
-    )
+    what = to_plain(task) | {
+        "keep_states": None,
+        "limit_s": None,
+        "owner": {},
+        "project": "",
+        "resources": {},
+        "launches": [],
+        "proof": "",
+    }
     del what["ahead"], what["attached"]  # nor do keys, nor the way on which parameters come
     if not task.models:
         del what["models"]
@@ -623,10 +619,15 @@ def shared_inputs(task: Task) -> str:
     return hashlib.sha256(pack([task.protocol, params, blobs, _sorted(task.values)])).hexdigest()
 
 
+_LEAVES = (str, int, float, bool, bytes, type(None))
+
+
 def _sorted(value: Any) -> Any:
     """Give equal maps equal order, and so equal bytes."""
-    if isinstance(value, Mapping):
-        return {key: _sorted(value[key]) for key in sorted(value)}
+    if isinstance(value, dict):
+        return {
+            key: found if type(found := value[key]) in _LEAVES else _sorted(found) for key in sorted(value)
+        }
     if isinstance(value, (list, tuple)):
-        return [_sorted(item) for item in value]
-    return value
+        return [item if type(item) in _LEAVES else _sorted(item) for item in value]
+    return _sorted(dict(value)) if isinstance(value, Mapping) else value

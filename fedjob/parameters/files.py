@@ -9,6 +9,7 @@ allocate or execute anything.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
 from fedjob.common.files import FULL, fsync_file, touch_private
 from fedjob.common.types import Ref
-from fedjob.parameters.safetensors_header import ITEM_BYTES, NAME, Schema, read_schema
+from fedjob.parameters.safetensors_header import ITEM_BYTES, NAME, Schema, read_spans
 
 Params = dict[str, torch.Tensor]
 """Name -> tensor, on the CPU, contiguous, without gradient."""
@@ -62,7 +63,11 @@ class FileParams(Mapping[str, torch.Tensor]):
     def __init__(self, path: Path, ref: Ref | None = None) -> None:
         self.path = path
         self.ref = ref
-        self.schema: Schema = read_schema(path)
+        spans = read_spans(path)
+        self.schema: Schema = MappingProxyType(
+            {name: (span.dtype, span.shape) for name, span in spans.items()}
+        )
+        self._start = min((span.start for span in spans.values()), default=0)
         self._mapped: Params = {}
         try:
             self._file = safe_open(path, framework="pt")
@@ -81,6 +86,22 @@ class FileParams(Mapping[str, torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.schema)
+
+    def as_one(self, most: int) -> torch.Tensor | None:
+        """Return the elements of all tensors as one of one axis, in the file's order: a copy that is read at once.
+
+        Args:
+            most: elements; None is returned for more, for none, and where the tensors' dtypes differ.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        dtypes = {dtype for dtype, _ in self.schema.values()}
+        if len(dtypes) != 1 or not 0 < sum(math.prod(shape) for _, shape in self.schema.values()) <= most:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(self._start)
+            return torch.frombuffer(bytearray(file.read()), dtype=dtype_of(dtypes.pop()))
 
     def __repr__(self) -> str:
         return f"FileParams({str(self.path)!r}, {len(self)} tensors)"

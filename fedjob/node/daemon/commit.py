@@ -83,16 +83,16 @@ def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> 
 
     Those that name no sandbox get the kind that is in force; the parameters that are attached to them are read from the spool.
     """
-    endpoint, spool, sandbox = context.endpoint, context.spool, context.workers.sandbox
+    endpoint = context.endpoint
     last: dict[str, Outgoing] = {}
     for command in commands:
         match command:
             case events.SendReply(row=row):
-                last[command.reply] = _reply(endpoint, row, command.reply, sandbox, spool)
+                last[command.reply] = _reply(context, row, command.reply)
             case events.Refuse(task=task, reason=reason, detail=detail, reply=reply):
                 last[reply] = endpoint.prepare(
                     parse_address(task.reply_to),
-                    replace(refused(task.key, task.message, reason, detail), sandbox=sandbox),
+                    replace(refused(task.key, task.message, reason, detail), sandbox=context.workers.sandbox),
                     job=task.job,
                     task=task.key,
                     round=task.round,
@@ -106,11 +106,12 @@ def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> 
     return list(last.values())
 
 
-def _reply(endpoint: Endpoint, row: TaskRow, reply: str, sandbox: str, spool: Spool) -> Outgoing:
-    to, header = parse_address(row.reply_to), header_of(row)
-    result = with_attached(unpacked_result(row), row.key, spool)
+def _reply(context: NodeContext, row: TaskRow, reply: str) -> Outgoing:
+    to, header, endpoint = parse_address(row.reply_to), header_of(row), context.endpoint
+    result = with_attached(unpacked_result(row), row.key, context.spool)
+    sandbox = result.sandbox or context.workers.sandbox
     try:
-        return endpoint.prepare(to, replace(result, sandbox=result.sandbox or sandbox), **header, id=reply)
+        return endpoint.prepare(to, replace(result, sandbox=sandbox), **header, id=reply)
     except EncodeError as error:
         short = replace(refused(row.key, row.message, "too_large", str(error)), sandbox=sandbox)
         return endpoint.prepare(to, short, **header, id=reply)

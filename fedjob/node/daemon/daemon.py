@@ -327,8 +327,8 @@ class Daemon:
 
     def _verify(self, turn: Turn, message: Message, wanted: wire.Offer | wire.Task) -> None:
         """Take an offer or a task once it is known who sent it."""
-        is_new = not self._task_handler.has(turn, message, wanted)
-        checked = self._verification.check(turn, message, wanted, time.time(), is_new=is_new)
+        has = partial(self._task_handler.has, turn, message, wanted)
+        checked = self._verification.check(turn, message, wanted, time.time(), is_taken=has)
         if checked is not None:
             self._act_on(turn, message, checked)
 

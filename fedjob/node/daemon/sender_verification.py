@@ -86,19 +86,20 @@ class SenderVerification:
         self._waiting: dict[Key, tuple[Message, ...]] = {}
 
     def check(
-        self, turn: Turn, message: Message, wanted: Offer | Task, now: float, *, is_new: bool = True
+        self, turn: Turn, message: Message, wanted: Offer | Task, now: float, *, is_taken: Callable[[], bool]
     ) -> Checked | None:
         """Return what is known of a message's sender; None while that is asked, then `take` gives it back.
 
         Args:
             now: seconds since 1970.
-            is_new: False for a task that was taken before, which an expired roster does not end.
+            is_taken: returns whether it is a task that was taken before, which an expired roster does not end; naming
+                its work takes a while, so that this is asked where it matters alone.
         """
         claim = Claim(message.sender, message.sender_key, wanted.proof)
         proof_hash = hashlib.sha256(claim.proof.encode()).hexdigest()
         key = (self._setting, claim.researcher, claim.key_hex, proof_hash)
-        if is_new and self._roster.expired:
-            return Checked(key, now, self._roster.expired, reason="roster_expired")
+        if (expired := self._roster.expired) and not is_taken():
+            return Checked(key, now, expired, reason="roster_expired")
         known = self._checked.get(key)
         if known is not None and known.until > now:
             return known

@@ -6,7 +6,6 @@ import time
 from dataclasses import replace
 
 from fedjob.common.checks import is_number
-from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.requirements import read_need
@@ -24,6 +23,7 @@ from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.allocation import granted, need_of
 from fedjob.node.queue.draft import reply_id
+from fedjob.node.queue.task import order_of, task_of
 
 MAX_REFUSED = 1000
 """Refusals that are remembered as audited."""
@@ -54,7 +54,7 @@ class TaskHandler:
         """
         arrived = self._arrived(message, task)
         known = turn.book.tasks.get(arrived.key)
-        verdict = self._context.permissions.judge(message, task)
+        verdict = self._context.permissions.judge(message, task_of(arrived))
         if refusal := self._refusal(turn, message, task, verdict, is_new=known is None and not task.sum):
             self._refuse(turn, message, arrived, refusal)
             return
@@ -195,7 +195,7 @@ class TaskHandler:
             attempt=message.attempt,
             reply_to=message.reply_to,
             message=message.id,
-            order=pack(to_plain(replace(task, attached={}))),
+            order=order_of(task),
             resources=task.resources,
             project=task.project,
             researcher_key=message.sender_key,

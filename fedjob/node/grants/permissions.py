@@ -18,7 +18,7 @@ from fedjob.node.data.models import OwnModels
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.contract import defaults_of
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant
+from fedjob.node.grants.grant import Grant, Question
 from fedjob.node.grants.limits import GrantLimits, tighten
 from fedjob.node.grants.policy import Permission, ask, judge, not_possible
 from fedjob.node.grants.question import question_of
@@ -35,6 +35,9 @@ from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
 from fedjob.privacy.protections import lowered
 from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES, usage_of
+
+MAX_QUESTIONS = 64
+"""Questions that are kept beside what raised them, so that a task that was judged and begins is not read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +86,7 @@ class Permissions:
         self._models = OwnModels(models)
         self._costs = CostLedger(database)
         self.accounts = PrivacyAccounts(database)
+        self._questions: dict[int, tuple[Offer | Task, dict[str, Any], Question | Permission]] = {}
 
     def judge(self, message: Message, wanted: Offer | Task) -> Permission:
         """Ask policy about a message."""
@@ -118,7 +122,7 @@ class Permissions:
             round_, step: of a task.
         """
         dataset = self._datasets.find(wanted.dataset) if wanted.dataset else None
-        question = question_of(
+        question = self._question(
             wanted,
             researcher=researcher,
             key_hex=key_hex,
@@ -136,6 +140,16 @@ class Permissions:
         verdict = judge(question, self._grants.on_file(question), dataset, self.config, time.time())
         return self._within_budget(verdict, wanted, job, researcher)
 
+    def _question(self, wanted: Offer | Task, **about: Any) -> Question | Permission:
+        """Return what `question_of` returns; for the same object and the same of all else, the answer of last time."""
+        known = self._questions.pop(id(wanted), None)
+        if known is None or known[0] is not wanted or known[1] != about:
+            known = wanted, about, question_of(wanted, **about)
+        self._questions[id(wanted)] = known
+        while len(self._questions) > MAX_QUESTIONS:
+            del self._questions[next(iter(self._questions))]
+        return known[2]
+
     def _version_of(self, dataset: RegisteredDataset | None, use: str) -> str:
         """Return the version of a dataset, or of its mock."""
         if dataset is None:
@@ -151,10 +165,13 @@ class Permissions:
         verdict = self.judge_row(root)
         if not verdict.allowed:
             return verdict.refusal
-        if verdict.grant is not None:
+        usage, grant = self._grants.usage, verdict.grant
+        if grant is not None and not (
+            usage.uses_it(grant.id, row.job) and usage.bound(row.key) == grant.id
+        ):  # a later task of a job was bound when it came
             with self._database.transaction():
-                self._grants.usage.begin(verdict.grant.id, row.job)
-                self._grants.usage.bind(row.key, verdict.grant.id)
+                usage.begin(grant.id, row.job)
+                usage.bind(row.key, grant.id)
         return None
 
     def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int], started: float) -> Charge:
@@ -227,8 +244,7 @@ class Permissions:
 
     def inferences_left(self, row: TaskRow) -> int | None:
         """Return how many predictions a task may make; None for any number."""
-        limit = self.limits_of(row).inferences
-        if not limit or task_of(row).protocol != "inference":
+        if task_of(row).protocol != "inference" or not (limit := self.limits_of(row).inferences):
             return None
         return max(0, limit - self._grants.usage.used(self._payer(row)))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
-from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import FedjobError
 from fedjob.messaging.messages import Result, Task
 from fedjob.node.queue.book import TaskRow
+from fedjob.node.queue.task_events import TaskArrived
 from fedjob.node.storage.spool import Spool
 
 INPUTS = "inputs"
@@ -28,14 +30,55 @@ def header_of(row: TaskRow) -> dict[str, Any]:
     }
 
 
-def task_of(row: TaskRow) -> Task:
+MAX_READ = 64
+"""Tasks that are kept as they were read, so that none is read again at each of its stages."""
+
+
+class ReadTasks:
+    """The tasks that were read last, by the bytes that are kept of each; for any thread.
+
+    Args:
+        most: that are kept; of more, the longest unused is read again.
+    """
+
+    def __init__(self, most: int = MAX_READ) -> None:
+        self._most = most
+        self._lock = Lock()
+        self._tasks: OrderedDict[bytes, Task] = OrderedDict()
+
+    def keep(self, order: bytes, task: Task) -> Task:
+        """Keep a task that these bytes are of, and return it."""
+        with self._lock:
+            self._tasks[order] = task
+            self._tasks.move_to_end(order)
+            if len(self._tasks) > self._most:
+                self._tasks.popitem(last=False)
+        return task
+
+    def of(self, order: bytes) -> Task:
+        """Return the task that these bytes are of."""
+        with self._lock:
+            known = self._tasks.get(order)
+            if known is not None:
+                self._tasks.move_to_end(order)
+                return known
+        return self.keep(order, from_plain(Task, unpack(order)))
+
+
+_READ = ReadTasks()
+
+
+def order_of(task: Task) -> bytes:
+    """Return what is kept of a task in its row: all but what came attached to it."""
+    kept = replace(task, attached={})
+    order = pack(to_plain(kept))
+    _READ.keep(order, kept)
+    return order
+
+
+def task_of(row: TaskRow | TaskArrived) -> Task:
     """Return the body of the message that asked for a task; nobody may change what is in it."""
-    return _task(row.order)
-
-
-@lru_cache(maxsize=64)
-def _task(order: bytes) -> Task:
-    return from_plain(Task, unpack(order))
+    return _READ.of(row.order)
 
 
 def objects_of(task: Task) -> set[str]:

@@ -16,6 +16,7 @@ from fedjob.researcher.results.result_folder import primary_of, save_result
 from fedjob.researcher.rounds.unfinished_tasks import held_files, refs_of
 from fedjob.researcher.runner.attempt import AttemptRecord
 from fedjob.researcher.storage.breakpoints import (
+    PackedHistory,
     drop_breakpoints,
     hash_file,
     list_breakpoints,
@@ -50,6 +51,7 @@ class Persistence:
         self._plan_text = plan_text
         self._files_folder = files_folder
         self._states_of: dict[Path, dict[str, str]] = {}
+        self._history = PackedHistory()
         self._stale: list[Ref] = []
         self._forgotten: list[Ref] = []
 
@@ -66,7 +68,7 @@ class Persistence:
         for hook in self._attempt.hooks:
             files |= hook.files()
         with by_users_umask():  # for those outside of the home
-            saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}))
+            saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}), self._history)
         self._states_of[saved] = dict(position.node_states)
         if inside is None:
             drop_breakpoints(self._folder, self._spec.keep_breakpoints)

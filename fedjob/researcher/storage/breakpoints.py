@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedjob.common.codec import from_plain, pack, to_plain, unpack
+from fedjob.common.codec import from_plain, pack, packed_list, packed_map, to_plain, unpack
 from fedjob.common.errors import (
     BreakpointCorrupt,
     BreakpointError,
@@ -113,11 +113,54 @@ class _BreakpointRecord:
     stop: str = ""
 
 
+class PackedEntries:
+    """The bytes of a growing list of frozen entries, each packed once for all breakpoints of an attempt."""
+
+    def __init__(self) -> None:
+        self._entries: list[object] = []
+        self._packed: list[bytes] = []
+
+    def pack(self, entries: Sequence[object]) -> bytes:
+        """Return what `codec.pack` returns for a list of these entries in plain form.
+
+        Args:
+            entries: those of the last call with others behind them cost no more than the others; any may be gone.
+        """
+        known = 0
+        for entry, before in zip(entries, self._entries, strict=False):
+            if entry is not before:
+                break
+            known += 1
+        del self._entries[known:], self._packed[known:]
+        self._entries += entries[known:]
+        self._packed += [pack(to_plain(entry)) for entry in entries[known:]]
+        return packed_list(self._packed)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedHistory:
+    """The parts of a record that grow with every round, as they were packed for the breakpoint before."""
+
+    rows: PackedEntries = field(default_factory=PackedEntries)
+    ledger: PackedEntries = field(default_factory=PackedEntries)
+
+    def pack(self, record: _BreakpointRecord) -> bytes:
+        """Return the bytes of a record, the same that it has without any that was packed before."""
+        grown = {"rows": self.rows.pack(record.rows), "ledger": self.ledger.pack(record.ledger)}
+        return packed_map(
+            {
+                each.name: grown.get(each.name) or pack(to_plain(getattr(record, each.name)))
+                for each in fields(record)
+            }
+        )
+
+
 def save_breakpoint(
     folder: JobFolder,
     position: Position,
     inside: Path | None = None,
     extras: Mapping[str, Path] | None = None,
+    history: PackedHistory | None = None,
 ) -> Path:
     """Write a breakpoint of `position` and return its folder.
 
@@ -125,6 +168,7 @@ def save_breakpoint(
         inside: the folder that it gets a new folder of its own in, made if need be; nothing else there is touched.
             None for `breakpoints/round_NNNN` in the job's folder, which replaces an earlier one of the round.
         extras: name -> file of a hook's, to travel along.
+        history: of the job's breakpoints before, so that what they have is not packed again.
 
     Raises:
         NoSpace: the disk is full; breakpoints before are untouched.
@@ -132,12 +176,13 @@ def save_breakpoint(
     """
     if inside is None:
         final = folder.breakpoint(position.round)
-        temporary = _write_breakpoint(folder, position, final, extras)
+        temporary = _write_breakpoint(folder, position, final, extras, history)
         remove_folder(final)  # the same round again, after a resume from an older one
         replace_durably(temporary, final)
         return final
     try:
-        temporary = _write_breakpoint(folder, position, inside / f"round_{position.round:04d}", extras)
+        place = inside / f"round_{position.round:04d}"
+        temporary = _write_breakpoint(folder, position, place, extras, history)
         try:
             final = _free_place(inside, position.round)
             replace_durably(temporary, final)
@@ -174,7 +219,11 @@ def _free_place(inside: Path, round_: int) -> Path:
 
 
 def _write_breakpoint(
-    folder: JobFolder, position: Position, final: Path, extras: Mapping[str, Path] | None
+    folder: JobFolder,
+    position: Position,
+    final: Path,
+    extras: Mapping[str, Path] | None,
+    history: PackedHistory | None,
 ) -> Path:
     """Write a whole breakpoint under a temporary name beside its place; return that."""
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
@@ -202,7 +251,7 @@ def _write_breakpoint(
             learned=[dict(step) for step in position.learned],
             stop=position.stop,
         )
-        _write(temporary / "record.mpk", pack(to_plain(record)), files, mode)
+        _write(temporary / "record.mpk", (history or PackedHistory()).pack(record), files, mode)
         manifest = pack({"version": VERSION, "round": position.round, "files": files})
         key = SealKey(folder.path.parent.parent)
         seal = bytes.fromhex(key.public_key_hex) + key.sign(_SIGNED + manifest)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedjob.aggregation.guard import not_finite
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
 from fedjob.parameters.files import FileParams, save_params, schema_of
 from fedjob.parameters.safetensors_header import read_schema
@@ -180,3 +181,45 @@ def test_a_full_disk_is_named_and_leaves_no_part_of_a_file(tmp_path: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8])
+def test_tensors_of_one_dtype_are_read_as_one_in_the_order_of_the_file(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    params = {
+        "b": torch.arange(6).reshape(2, 3).to(dtype),
+        "a": torch.arange(6, 10).to(dtype),
+        "c": torch.zeros(0, 3).to(dtype),
+    }
+    path = tmp_path / "params"
+    save_params(params, path, {"more": "x"})
+    whole = FileParams(path).as_one(10)
+    assert whole is not None
+    assert whole.dtype == dtype
+    assert sorted(whole.tolist()) == list(range(10))
+    assert whole.tolist()[:4] == [6, 7, 8, 9]
+    assert FileParams(path).as_one(9) is None
+
+
+def test_tensors_of_several_dtypes_and_no_tensors_are_not_read_as_one(tmp_path: Path) -> None:
+    for name, params in {
+        "mixed": {"a": torch.zeros(2), "n": torch.zeros(1, dtype=torch.int64)},
+        "none": {},
+        "empty": {"a": torch.zeros(0)},
+    }.items():
+        save_params(params, tmp_path / name)
+        assert FileParams(tmp_path / name).as_one(100) is None
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["a", "b", "z"])
+def test_the_tensor_of_a_small_file_that_is_not_finite_is_named(
+    tmp_path: Path, odd: float, name: str
+) -> None:
+    params = {each: torch.linspace(-1e38, 1e38, 7) for each in ("a", "b", "z")}
+    save_params(params, tmp_path / "good")
+    assert not_finite(FileParams(tmp_path / "good")) == ""
+    params[name] = torch.tensor([0.0, odd])
+    save_params(params, tmp_path / "odd")
+    assert not_finite(FileParams(tmp_path / "odd")) == f"not_finite: {name} holds NaN or infinity"

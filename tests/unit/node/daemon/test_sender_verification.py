@@ -31,7 +31,7 @@ class World:
 
     def check(self, message: Message) -> Checked | None:
         assert isinstance(message.body, Offer)
-        return self.verifying.check(self.turn, message, message.body, 1e9)
+        return self.verifying.check(self.turn, message, message.body, 1e9, is_taken=lambda: False)
 
 
 def test_messages_wait_once_for_one_answer() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,10 @@ from fedjob.common.types import Ref
 from fedjob.messaging.messages import Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.data.datasets import Datasets
+from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
-from fedjob.node.grants.permissions import Permissions
+from fedjob.node.grants.permissions import MAX_QUESTIONS, Permissions
 from fedjob.node.queue.book import Book, TaskRow
 from fedjob.node.storage.database import Database
 from fedjob.protocols.usage import INFERENCES
@@ -88,3 +90,90 @@ def test_the_last_predictions_that_are_allowed_use_the_limit_up(permissions: Per
         "limits_exceeded",
         "the predictions that the owner allows are used up",
     )
+
+
+TEXT = "class Net:\n    pass\n"
+TRAINED = Task(
+    dataset="toy",
+    protocol="fedavg",
+    entry="Net",
+    plan=Ref(hashlib.sha256(TEXT.encode()).hexdigest(), len(TEXT)),
+)
+TRAINING = replace(ROW, step="train", order=pack(to_plain(TRAINED)))
+
+
+def granted(permissions: Permissions, grants: Grants) -> str:
+    """Approve the training of `TRAINING`; return the id of its grant."""
+    verdict = permissions.judge_row(TRAINING)
+    assert verdict.subject is not None
+    filed = grants.file(verdict.subject, TEXT.encode(), protocol="fedavg", asked=verdict.asked)
+    return grants.approve(filed.id, by="owner").id
+
+
+def writes(database: Database) -> int:
+    found = database.row("SELECT total_changes() AS n")
+    assert found is not None
+    return int(found["n"])
+
+
+def registered(database: Database) -> None:
+    Datasets(database).add(
+        RegisteredDataset(
+            name="toy", path=str(database.home), reader="csv", options={}, num_rows=9, version="0"
+        )
+    )
+
+
+def test_a_later_task_of_a_job_that_was_bound_when_it_came_begins_without_a_commit_of_its_own(
+    database: Database, permissions: Permissions
+) -> None:
+    registered(database)
+    grant = granted(permissions, Grants(database))
+    assert permissions.may_start(TRAINING, TRAINING) is None
+    usage = Grants(database).usage
+    assert usage.uses_it(grant, "job")
+    assert usage.bound("k1") == grant
+    second = replace(TRAINING, key="k2")
+    usage.bind("k2", grant)  # as the turn that takes it does
+    before = writes(database)
+    assert permissions.may_start(second, second) is None
+    assert writes(database) == before
+    third = replace(TRAINING, key="k3")  # a child was not bound
+    assert permissions.may_start(third, third) is None
+    assert usage.bound("k3") == grant
+
+
+def test_a_task_that_was_judged_is_judged_anew_when_it_begins_though_it_is_read_once(
+    database: Database, permissions: Permissions
+) -> None:
+    registered(database)
+    grant = granted(permissions, Grants(database))
+    assert permissions.judge_row(TRAINING).allowed
+    permissions.config = replace(permissions.config, operations="none.*")
+    refused = permissions.may_start(TRAINING, TRAINING)
+    assert refused is not None
+    assert refused[0] == "protocol"
+    permissions.config = NodeConfig()
+    assert permissions.judge_row(TRAINING).allowed
+    Grants(database).revoke(grant, by="owner")
+    refused = permissions.may_start(TRAINING, TRAINING)
+    assert refused is not None
+    assert refused[0] == "revoked"
+    Datasets(database).remove("toy")
+    refused = permissions.may_start(TRAINING, TRAINING)
+    assert refused is not None
+    assert refused[0] == "no_dataset"
+
+
+def test_a_question_goes_to_the_owner_as_it_is_for_everybody_who_asks_it(
+    database: Database, permissions: Permissions
+) -> None:
+    registered(database)
+    asked = [
+        permissions.judge_for(*who, TRAINED).subject
+        for who in (("ann", "ab" * 32, "j1"), ("bob", "cd" * 32, "j1"))
+    ]
+    assert [subject and subject.researcher for subject in asked] == ["ann", "bob"]
+    for number in range(3 * MAX_QUESTIONS):
+        found = permissions.judge_for("ann", "ab" * 32, "j1", replace(TRAINED, seed=number))
+        assert found.subject == asked[0]

@@ -10,10 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedjob.common.codec import pack, packed_map, to_plain
 from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, EncodeError
 from fedjob.common.types import new_job_id
 from fedjob.parameters.files import FileParams, save_params
-from fedjob.researcher.storage.breakpoints import chain, load_breakpoint, newest_valid, save_breakpoint
+from fedjob.researcher.storage.breakpoints import (
+    PackedEntries,
+    PackedHistory,
+    chain,
+    load_breakpoint,
+    newest_valid,
+    save_breakpoint,
+)
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.position import AggregationRecord, Position
@@ -82,6 +90,44 @@ def test_it_can_be_moved_and_holds_no_path(folder: JobFolder, tmp_path: Path) ->
     found = load_breakpoint(moved).position
     assert found.state["params"]["w"].tolist() == [3.0] * 20
     assert found.ledger == position.ledger
+
+
+def test_what_breakpoints_before_have_is_not_packed_again_and_the_bytes_are_the_same(
+    folder: JobFolder,
+) -> None:
+    history, position = PackedHistory(), _position(folder, 1)
+    for round_ in range(1, 5):
+        record = AggregationRecord(
+            round=round_, step="train", aggregator="mean", inputs=[["a", "0" * 64, 2.0]]
+        )
+        row = Measurement(round=round_, phase="train", metric="loss", node="a", value=0.1, num_examples=3)
+        rows = (
+            *position.rows[:-1],
+            row,
+            replace(row, node="all"),
+        )  # what was measured of all is measured anew
+        position = replace(
+            _position(folder, round_), rows=rows, ledger=chain(position.ledger, record), stop="x" * round_
+        )
+        written = (save_breakpoint(folder, position, history=history) / "record.mpk").read_bytes()
+        assert written == (save_breakpoint(folder, position) / "record.mpk").read_bytes()
+        assert _equal(load_breakpoint(save_breakpoint(folder, position, history=history)).position, position)
+
+
+def test_entries_that_are_gone_or_replaced_are_not_in_the_bytes() -> None:
+    entries = [
+        Measurement(round=k, phase="train", metric="loss", node="all", value=k / 3, num_examples=1)
+        for k in range(40)
+    ]
+    packed = PackedEntries()
+    for found in (entries[:20], entries, entries[:3], [*entries[:3], *entries[30:]], [], entries[::-1]):
+        assert packed.pack(found) == pack(to_plain(found))
+
+
+def test_a_map_of_packed_items_has_the_bytes_of_the_map() -> None:
+    for count in (0, 1, 15, 16, 70_000):
+        plain = {f"k{number}": [number, "v"] for number in range(count)}
+        assert packed_map({name: pack(value) for name, value in plain.items()}) == pack(plain)
 
 
 def test_large_files_are_linked_not_copied(folder: JobFolder) -> None:
