@@ -24,12 +24,14 @@ from fedjob import (
     Scaffold,
     SecAgg,
 )
+from fedjob.common.codec import unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.files import Blocks
 from fedjob.identity.keys import Identity
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import ADD_ONE, Federation
 from tests.integration.test_jobs_over_memory import open_session
 from tests.integration.test_node_queue import configure
@@ -78,8 +80,13 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         node = found.node(name)
         with node.database() as database:
             data = node.folder / "toy.npz"
-            Datasets(database).add(describe_dataset("pair", data, tags=["pair"], mock=data))
+            Datasets(database).add(describe_dataset("pair", data, tags=["pair", "trio"], mock=data))
         node.start()
+    third = found.node("south")
+    with third.database() as database:
+        Datasets(database).add(describe_dataset("third", third.folder / "toy.npz", tags=["trio"]))
+        Datasets(database).remove("toy")
+    third.start()
     yield found
     found.close()
 
@@ -234,13 +241,32 @@ def test_without_mocks_a_batch_of_made_up_rows_gives_a_rough_time(session: Sessi
     assert high / low == pytest.approx(16.0)
 
 
+@pytest.mark.parametrize("bits", [32, 10])
+def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
+    bits: int, session: Session
+) -> None:
+    protect = SecAgg(clip=0.2, bits=bits, max_weight=100)
+    job = job_of(
+        session, FedAvg(), named(f"sum {bits}"), "trio", protect=protect, model_args={"width": 9000}, rounds=2
+    )
+    estimate = job.estimate()
+    assert not estimate.exact
+    assert "if no node falls out" in estimate.about
+    job.run(progress=False)
+    came = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "in"))
+    up = sum(one.up for one in estimate)
+    room = 3 * 2 * 1000 * 24  # for nodes and rounds
+    assert up - room < came <= up
+    assert 3 * 2 * 36001 * bits // 8 < came
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    assert {node: one["up"] for node, one in claimed.items()} == {one.node: one.up for one in estimate}
+    assert all(one["most"] for one in claimed.values())
+
+
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
     some = job_of(session, FedAvg(), selector=Fraction(0.5)).estimate()
     assert not some.exact
     assert "at most (not every node takes part in every round)" in some.about
-    hidden = job_of(session, FedAvg(), protect=SecAgg(threshold=2, clip=1.0)).estimate()
-    assert (hidden.bytes_total, hidden.bytes_per_node) == (None, None)
-    assert "masked vectors" in hidden.about
     endless = job_of(session, FedAvg(), rounds=None).estimate()
     assert endless.bytes_total is None
     assert endless.time_s is None
