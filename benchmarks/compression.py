@@ -1,6 +1,7 @@
 """Compressed parameters beside plain ones: accuracy, bytes a round and node, and their time over a slow line.
 
     .venv/bin/python benchmarks/compression.py [--rounds N] [--hearts DIR] [--only WORD]
+    .venv/bin/python benchmarks/compression.py --line 20 [--rounds N] [--only WORD] [--settings WORD,WORD]
 
 Trained are, at four simulated nodes with FedAvg: a small network on the UCI Heart Disease files, without the three columns
 that are mostly missing (where `--hearts` has them, else on made data of the same form), one of two layers on scikit-learn's
@@ -13,6 +14,10 @@ Bytes are those of the files that travel, in the second round and after it, when
 is the median time of a round, in which nothing travels; `line` is the time that the bytes of one node take both ways at 20
 Mbit/s, computed: each node has a line of its own. A round over such lines takes the sum of the two.
 
+With `--line 20` real nodes train: hub, broker, four daemons and their workers, each daemon behind a line of 20 Mbit/s in both
+directions (`tests/faults`), the researcher beside the hub. Printed are the median seconds of a round from the second on, their
+range, what the researcher's own count of the answers' bytes is for a node and round, and seconds as a share of plain.
+
 NVFlare's quantisation is beside it by the shares of float32 that its documentation gives: 50 % in 16 bits, 25.03 % in 8
 bits, 14.06 % in 4 bits. It quantises the parameters themselves, both ways.
 https://nvflare.readthedocs.io/en/main/programming_guide/message_quantization.html
@@ -21,7 +26,9 @@ https://nvflare.readthedocs.io/en/main/programming_guide/message_quantization.ht
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -30,8 +37,12 @@ from typing import Any
 import numpy
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from fedjob import Int8, Job, SecAgg, TopK, TorchPlan, simulate
 from fedjob.researcher.storage.folder import JobFolder
+from tests.faults.federation import FederationBehindLines, Ways
+from tests.faults.line import LineProperties
 
 NUM_NODES = 4
 LINE_BYTES_S = 20e6 / 8
@@ -177,6 +188,54 @@ def run(
     }
 
 
+def over_lines(works: dict[str, Any], settings: dict[str, Any], rounds: int, mbit: float) -> None:
+    """Print a table of jobs at real nodes that each have a line of so many Mbit/s."""
+    print(
+        f"{rounds} rounds, {NUM_NODES} nodes with {mbit:g} Mbit/s each; the machine's load {os.getloadavg()[0]:.1f}"
+    )
+    print(
+        f"{'work':24} {'setting':12} {'answer':>10} {'round s':>8} {'least':>6} {'most':>6} {'of plain':>8}"
+    )
+    names = tuple(f"clinic-{number}" for number in range(1, NUM_NODES + 1))
+    with (
+        tempfile.TemporaryDirectory(prefix="fedjob-bench-") as folder,
+        FederationBehindLines(Path(folder), nodes=names) as federation,
+    ):
+        for number, (plan, _, (inputs, targets)) in enumerate(works.values()):
+            held_out = len(targets) // 3
+            for index, name in enumerate(names):
+                rows = slice(held_out + index, None, NUM_NODES)
+                path = Path(folder) / f"{plan.__name__}-{index}.npz"
+                numpy.savez(path, x=inputs[rows], y=targets[rows])
+                federation.nodes[name].add(f"work-{number}", path, f"work-{number}")
+        line = LineProperties(bits_per_s=mbit * 1e6)
+        federation.set_ways(Ways(line=line, parties=names))
+        for number, (work, (plan, shape, _)) in enumerate(works.items()):
+            plain = 0.0
+            for setting, arguments in settings.items():
+                job = Job(
+                    "fedavg",
+                    training_plan=plan,
+                    model_args=shape,
+                    training_args={"lr": 0.1, "epochs": 1, "batch_size": 32},
+                    data=f"work-{number}",
+                    rounds=rounds,
+                    seed=1,
+                    session=federation.session(),
+                    **arguments,
+                )
+                job.run(progress=False)
+                times = [event.time for event in job.events() if event.type == "round"]
+                took = [later - earlier for earlier, later in pairwise(times)]
+                came = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "in"))
+                plain = plain or statistics.median(took)
+                print(
+                    f"{work:24} {setting:12} {came / rounds / NUM_NODES:10,.0f} {statistics.median(took):8.3f} "
+                    f"{min(took):6.3f} {max(took):6.3f} {statistics.median(took) / plain:8.0%}",
+                    flush=True,
+                )
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -188,8 +247,11 @@ def main() -> None:
     )
     parser.add_argument("--only", default="", help="of the works, those whose name holds this")
     parser.add_argument(
-        "--settings", default="", help="of the settings, plain and those whose name holds this"
+        "--settings",
+        default="",
+        help="of the settings, plain and those whose name holds one of these, with commas between",
     )
+    parser.add_argument("--line", type=float, metavar="MBIT", help="real nodes with a line of so many Mbit/s")
     asked = parser.parse_args()
     inputs, targets, origin = hearts(asked.hearts)
     works = {
@@ -197,18 +259,24 @@ def main() -> None:
         "digits, two layers": (Layers, {"inputs": 64, "width": 682, "outputs": 10}, digits()),
         "digits, CNN": (Convolutions, {}, digits()),
     }
+    words = asked.settings.split(",")
+    settings = {
+        name: setting
+        for name, setting in SETTINGS.items()
+        if name == "plain" or any(word in name for word in words)
+    }
+    works = {work: about for work, about in works.items() if asked.only in work}
+    if asked.line:
+        over_lines(works, settings, asked.rounds, asked.line)
+        return
     print(f"{asked.rounds} rounds, {NUM_NODES} nodes; bytes of one node in a round")
     print(
         f"{'work':24} {'setting':12} {'accuracy':>8} {'down':>10} {'up':>10} {'share':>6} {'here s':>7} {'line s':>9}"
     )
     with tempfile.TemporaryDirectory() as folder:
         for work, (plan, shape, data) in works.items():
-            if asked.only not in work:
-                continue
             plain = 0.0
-            for name, setting in SETTINGS.items():
-                if asked.settings not in name and name != "plain":
-                    continue
+            for name, setting in settings.items():
                 found = run(plan, shape, data, setting, asked.rounds, Path(folder))
                 moved = found["down"] + found["up"]
                 plain = plain or moved

@@ -293,6 +293,23 @@ def checked(call: Callable[P, R]) -> Callable[P, R]:
     return with_checks
 
 
+def named_call(call: Callable[P, R]) -> Callable[P, R]:
+    """Have a function name the nearest of its arguments where it is called with one that it does not have.
+
+    Raises:
+        WrongArguments: by the function: an argument is missing, or there is none of that name.
+    """
+    signature = inspect.signature(call)
+
+    @functools.wraps(call)
+    def with_names(*args: P.args, **kwargs: P.kwargs) -> R:
+        if words := wrong_call(call.__name__, signature, args, kwargs):
+            raise WrongArguments(words)
+        return call(*args, **kwargs)
+
+    return with_names
+
+
 def named_arguments(cls: type[C]) -> type[C]:
     """Have a class name the nearest of its arguments where it is made with one that it does not have.
 

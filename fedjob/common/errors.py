@@ -3,6 +3,7 @@
     FedjobError
       SpecError                 a wrong argument; also a ValueError
         WrongArguments          arguments that a class or function does not take; also a TypeError
+        NoSuchItem              a name that a result's value or tables do not have; also a KeyError
         NoDatasets              nothing at any node matches `data=`
         UnreadableData          a dataset's files are not what its owner registered
           EmptyData             they have no rows
@@ -108,6 +109,12 @@ class OtherContribution(SpecError):
 
 class WrongArguments(SpecError, TypeError):
     """A class or function was called with arguments that it does not take; the message names the nearest."""
+
+
+class NoSuchItem(SpecError, KeyError):
+    """A result has no item of that name; the message names the nearest."""
+
+    __str__ = Exception.__str__  # a KeyError would show its message in quotes
 
 
 class NoDatasets(SpecError):

@@ -262,6 +262,9 @@ class Answer:
             `budget_epsilon` and `budget_delta`, what of it is `left`, and what would be left `after` the job. Empty
             without differential privacy.
         sandbox, audit: see `Pong`.
+        speed: to a look that files nothing, how fast earlier work went here, as far as it was measured and the owner lets it be
+            known: `examples_s` that tasks of this plan and model trained a second, `down_bytes_s` and `up_bytes_s` of the last
+            transfers, `start_s` of a job's beginning, `round_s` of a round beside these, and `core`, see `work_speed`.
     """
 
     kind: ClassVar[str] = "reply"
@@ -288,6 +291,7 @@ class Answer:
     ahead: int = 0
     privacy: dict[str, float] = field(default_factory=dict)
     sandbox: str = ""
+    speed: dict[str, float] = field(default_factory=dict)
     audit: AuditHead | None = None
 
 

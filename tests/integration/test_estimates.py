@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,12 +24,17 @@ from fedjob import (
     Scaffold,
     SecAgg,
 )
+from fedjob.common.codec import unpack
+from fedjob.common.errors import SpecError
 from fedjob.common.files import Blocks
 from fedjob.identity.keys import Identity
+from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.jobs.session import Session
+from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import ADD_ONE, Federation
 from tests.integration.test_jobs_over_memory import open_session
+from tests.integration.test_node_queue import configure
 
 PLAN = ADD_ONE.replace(
     "class AddOne(TorchPlan):", 'class AddOne(TorchPlan):\n    aux_modules = ("scaffold",)\n'
@@ -72,7 +77,16 @@ class CountedRepository(MemoryRepository):
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     found = Federation(tmp_path_factory.mktemp("estimates"), CountedRepository())
     for name in ("east", "west"):
-        found.node(name).start()
+        node = found.node(name)
+        with node.database() as database:
+            data = node.folder / "toy.npz"
+            Datasets(database).add(describe_dataset("pair", data, tags=["pair", "trio"], mock=data))
+        node.start()
+    third = found.node("south")
+    with third.database() as database:
+        Datasets(database).add(describe_dataset("third", third.folder / "toy.npz", tags=["trio"]))
+        Datasets(database).remove("toy")
+    third.start()
     yield found
     found.close()
 
@@ -89,7 +103,7 @@ def named(name: str) -> str:
     return PLAN.replace("    aux_modules", f"    name = {name!r}\n    aux_modules")
 
 
-def job_of(session: Session, protocol: Any, text: str = PLAN, **more: Any) -> Job:
+def job_of(session: Session, protocol: Any, text: str = PLAN, tag: str = "toy", **more: Any) -> Job:
     plan = session.home / f"plan_{len(text)}.py"
     plan.write_text(text)
     arguments = {
@@ -98,7 +112,7 @@ def job_of(session: Session, protocol: Any, text: str = PLAN, **more: Any) -> Jo
         "session": session,
         **more,
     }
-    return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": ["toy"]}, **arguments)
+    return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": [tag]}, **arguments)
 
 
 PROTOCOLS = {
@@ -153,7 +167,9 @@ def test_a_job_takes_as_long_as_its_like_that_ran_before(session: Session) -> No
     assert first.clone(rounds=400).estimate().time_s == pytest.approx(
         rounds[0] - begun + 399 * each, rel=0.01
     )
-    assert first.clone(training_args={"num_updates": 3}).estimate().time_s is None
+    other = first.clone(training_args={"num_updates": 3}).estimate()
+    assert other.measured == "", "that job is not like it: the nodes' own speeds serve"
+    assert "by the nodes' speeds of their earlier tasks of this plan" in other.about
 
 
 def test_a_job_with_other_epochs_takes_its_nodes_training_time_in_proportion(session: Session) -> None:
@@ -170,16 +186,87 @@ def test_a_job_with_other_epochs_takes_its_nodes_training_time_in_proportion(ses
     assert six.time_s - same.time_s == pytest.approx(2 * trained)
     assert one.time_s < same.time_s
     other = first.clone(training_args={**args, "batch_size": 2}).estimate()
-    assert other.time_s is None
+    assert (other.measured, other.scaled) == ("", False)
+
+
+def test_another_home_learns_the_time_from_the_nodes_that_ran_the_plan(
+    federation: Federation, session: Session
+) -> None:
+    plan = named("speeds")
+    args = {"epochs": 2, "batch_size": 5}
+    assert job_of(session, FedAvg(), plan, training_args=args).estimate().time_s is None
+    job_of(session, FedAvg(), plan, training_args=args).run(progress=False)
+    with open_session(federation, federation.folder / "office", Identity.generate("office")) as office:
+        first = job_of(office, FedAvg(), plan, training_args={**args, "epochs": 4})
+        found = first.estimate()
+        assert "by the nodes' speeds of their earlier tasks of this plan" in found.about
+        assert "examples/s" in found.about
+        low, high = found.time_range_s
+        assert low < found.time_s < high
+        assert (found.measured, found.scaled) == ("", False)
+        longer = first.clone(training_args={**args, "epochs": 4000}).estimate()
+        assert longer.time_s > found.time_s
+        wide = first.clone(model_args={"width": 70}).estimate()
+        assert wide.time_s is None, "a model of another size trains at another speed"
+        for node in federation.nodes:
+            configure(node, replace(node.config, publish_speed="off"))
+        try:
+            assert first.clone().estimate().time_s is None
+        finally:
+            for node in federation.nodes:
+                configure(node, replace(node.config, publish_speed="on"))
+
+
+def test_a_trial_on_the_mocks_gives_the_time_and_leaves_no_job(session: Session) -> None:
+    job = job_of(
+        session, FedAvg(), named("mocks"), "pair", training_args={"epochs": 2, "batch_size": 5}, rounds=10
+    )
+    before = {one.id for one in session.jobs()}
+    found = job.estimate(probe=True)
+    assert "by two rounds on the mocks of east, west" in found.about
+    low, high = found.time_range_s
+    assert low == pytest.approx(found.time_s / 1.5)
+    assert high == pytest.approx(found.time_s * 1.5)
+    assert {one.id for one in session.jobs()} == before
+    assert job.state == "draft"
+    with pytest.raises(SpecError, match="this one is on the mocks: run a short one"):
+        job.clone(use="mock").estimate(probe=True)
+
+
+def test_without_mocks_a_batch_of_made_up_rows_gives_a_rough_time(session: Session) -> None:
+    job = job_of(session, FedAvg(), named("made up"), training_args={"epochs": 2, "batch_size": 5})
+    found = job.estimate(probe=True)
+    assert "of one batch of made-up rows here" in found.about, found
+    low, high = found.time_range_s
+    assert high / low == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize("bits", [32, 10])
+def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
+    bits: int, session: Session
+) -> None:
+    protect = SecAgg(clip=0.2, bits=bits, max_weight=100)
+    job = job_of(
+        session, FedAvg(), named(f"sum {bits}"), "trio", protect=protect, model_args={"width": 9000}, rounds=2
+    )
+    estimate = job.estimate()
+    assert not estimate.exact
+    assert "if no node falls out" in estimate.about
+    job.run(progress=False)
+    came = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "in"))
+    up = sum(one.up for one in estimate)
+    room = 3 * 2 * 1000 * 24  # for nodes and rounds
+    assert up - room < came <= up
+    assert 3 * 2 * 36001 * bits // 8 < came
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    assert {node: one["up"] for node, one in claimed.items()} == {one.node: one.up for one in estimate}
+    assert all(one["most"] for one in claimed.values())
 
 
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
     some = job_of(session, FedAvg(), selector=Fraction(0.5)).estimate()
     assert not some.exact
     assert "at most (not every node takes part in every round)" in some.about
-    hidden = job_of(session, FedAvg(), protect=SecAgg(threshold=2, clip=1.0)).estimate()
-    assert (hidden.bytes_total, hidden.bytes_per_node) == (None, None)
-    assert "masked vectors" in hidden.about
     endless = job_of(session, FedAvg(), rounds=None).estimate()
     assert endless.bytes_total is None
     assert endless.time_s is None

@@ -95,3 +95,16 @@ def test_a_type_error_of_the_constructor_itself_stays_one() -> None:
         Counts("x")  # type: ignore[arg-type]
     assert not isinstance(caught.value, WrongArguments)
     assert Counts(1).start == 2
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [("slit", "split"), ("worker", "workers"), ("vectorise", "vectorize"), ("num_node", "num_nodes")],
+)
+def test_a_misspelt_argument_of_simulate_is_answered_with_the_nearest(argument: str, nearest: str) -> None:
+    with pytest.raises(
+        WrongArguments, match=f"simulate has no argument '{argument}': did you mean '{nearest}'"
+    ):
+        fedjob.simulate(10, **{argument: 1})
+    with pytest.raises(WrongArguments, match="too many positional"):
+        fedjob.simulate(10, None)

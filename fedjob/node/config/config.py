@@ -60,6 +60,7 @@ class NodeConfig:
         bring: `off` refuses data that researchers bring with a job.
         bring_mb: size of such data, unpacked.
         publish_mocks: `on` lets researchers download the mocks of datasets.
+        publish_speed: `on` lets researchers who ask what a job would cost know how fast earlier tasks went here.
         errors: what is reported to a researcher of an error in a plan: `reason` is its
             class and the plan's line numbers, `full` its message too.
         workers: tasks that run at the same time; 0 queues them only.
@@ -134,6 +135,7 @@ class NodeConfig:
     bring: str = field(default="on", metadata={"choices": ("on", "off")})
     bring_mb: int = field(default=1024, metadata={"at_least": 1})
     publish_mocks: str = field(default="on", metadata={"choices": ("on", "off")})
+    publish_speed: str = field(default="on", metadata={"choices": ("on", "off")})
     errors: str = field(default="reason", metadata={"choices": ("reason", "full")})
     workers: int = field(default=1, metadata={"at_least": 0})
     job_workers: int = field(default=1, metadata={"at_least": 1})

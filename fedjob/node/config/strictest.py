@@ -16,6 +16,7 @@ ALWAYS: Mapping[str, Scalar] = {
     "bring": "off",
     "sandbox": "on",
     "publish_mocks": "off",
+    "publish_speed": "off",
     "errors": "reason",
     "logs_mock": "none",
     "logs_private": "none",

@@ -81,6 +81,7 @@ class TaskAttempt:
         sandbox: the kind that was in force when it began.
         ends_at: when it is ended, in monotonic seconds.
         stores: how often the repository did not take the result.
+        moved: seconds of its transfers, `fetch` and `store`, where there were any and they went at once.
         gpus: the devices that its job holds.
         log: what of its output goes to the researcher.
         children: number -> key, of what it launched.
@@ -93,6 +94,8 @@ class TaskAttempt:
     ends_at: float | None = None
     limit_s: float = 0.0
     stores: int = 0
+    moved: dict[str, float] = field(default_factory=dict)
+    returned: float = 0.0
     gpus: tuple[int, ...] = ()
     log: Forwarding | None = None
     children: dict[int, str] = field(default_factory=dict)
@@ -257,6 +260,7 @@ class Attempts:
                     if not task_of(row).protect and attempt.events.take(time.monotonic()):
                         self._pass_on(turn, row, event)
             case Prepared(order=order):
+                attempt.moved["fetch"] = time.monotonic() - attempt.started
                 text = order.plan_text.encode()
                 self._context.grants.texts.remember(hashlib.sha256(text).hexdigest(), text)
                 turn.after.append(lambda: self._work(attempt, order, row))
@@ -274,7 +278,7 @@ class Attempts:
             case WorkerReturned():
                 self._context.point("returned")
                 self._context.permissions.accounts.note_leaving(key)
-                attempt.ends_at = None
+                attempt.ends_at, attempt.returned = None, time.monotonic()
                 turn.after.append(lambda: self._store(row, attempt))
             case ChildRequested(order=wanted):
                 try:
@@ -295,6 +299,8 @@ class Attempts:
                 reason, detail = _answered(self._context, row, "worker_died", detail)
                 turn.step(events.Died(key, detail, reason))
             case StoredResult():
+                if attempt.returned and not attempt.stores:
+                    attempt.moved["store"] = time.monotonic() - attempt.returned
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
 
@@ -349,7 +355,9 @@ class Attempts:
         self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
-        charge = self._context.permissions.charge(row, stored.result, turn.predicted, attempt.started)
+        charge = self._context.permissions.charge(
+            row, stored.result, turn.predicted, attempt.started, moved=attempt.moved
+        )
         turn.charge(charge)
         timing = {**charge.result.timing, **attempt.timing}
         result = replace(charge.result, timing=timing, sandbox=attempt.sandbox)

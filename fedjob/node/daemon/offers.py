@@ -115,8 +115,10 @@ class OfferHandler:
             gpus=verdict.gpus,
             reserve=offer.reserve and verdict.allowed and not offer.dry,
         )
+        speed = self._context.permissions.speed_for(offer) if offer.dry and _may_run(verdict) else {}
         return replace(
             answer,
+            speed=speed,
             schedule=judgement.schedule,
             short=list(judgement.short),
             workers=judgement.workers,
@@ -196,6 +198,11 @@ class OfferHandler:
                 if verdict.allowed:
                     turn.after.append(context.workers.warm_up)
             turn.rows.append(lambda grant=grant: context.grants.mark_announced(grant.id))  # type: ignore[misc]
+
+
+def _may_run(verdict: Permission) -> bool:
+    """Tell whether what was offered may run here, or would be if its owner agreed."""
+    return verdict.subject is not None and (verdict.allowed or verdict.status == "pending")
 
 
 def consider(

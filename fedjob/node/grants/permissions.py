@@ -11,6 +11,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.tree_stretches import tree_of
+from fedjob.execution.work_speed import core_speed, examples_in
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -29,6 +30,7 @@ from fedjob.node.queue.task import task_of
 from fedjob.node.storage.costs import CostLedger, TaskCost, arguments_hash, kind_of_work, passes_in
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.secrets import Secrets
+from fedjob.node.storage.speeds import SpeedLedger, TaskSpeed
 from fedjob.privacy.dp.mechanisms import Mechanism
 from fedjob.privacy.dp.tree_terms import TreeStretch, fresh_seed
 from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
@@ -84,7 +86,7 @@ class Permissions:
         self._versions = versions
         self._secrets = secrets
         self._models = OwnModels(models)
-        self._costs = CostLedger(database)
+        self._costs, self._speeds = CostLedger(database), SpeedLedger(database)
         self.accounts = PrivacyAccounts(database)
         self._questions: dict[int, tuple[Offer | Task, dict[str, Any], Question | Permission]] = {}
 
@@ -174,12 +176,21 @@ class Permissions:
                 usage.bind(row.key, grant.id)
         return None
 
-    def charge(self, row: TaskRow, result: Result, counted: Mapping[str, int], started: float) -> Charge:
+    def charge(
+        self,
+        row: TaskRow,
+        result: Result,
+        counted: Mapping[str, int],
+        started: float,
+        *,
+        moved: Mapping[str, float] | None = None,
+    ) -> Charge:
         """Return what a finished task costs the grant that it ran under.
 
         Args:
             counted: payer -> predictions that are to be counted with the same commit.
             started: seconds of `time.monotonic`, when its attempt began.
+            moved: seconds that it spent in transfers: `fetch`, `store`.
 
         Returns:
             A result that says whether it reached a limit, or a failure where other tasks used what was left
@@ -204,13 +215,13 @@ class Permissions:
 
         def count() -> None:
             self._grants.usage.spend(row.key, rows=result.num_examples)
-            self._count_cost(row, result, started)
+            self._count_cost(row, result, started, moved or {})
             if made:
                 self._grants.usage.use(sha256, asked, limit, grant=payer)
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
 
-    def _count_cost(self, row: TaskRow, result: Result, started: float) -> None:
+    def _count_cost(self, row: TaskRow, result: Result, started: float, moved: Mapping[str, float]) -> None:
         """Count the time and the bytes of a finished task; part of the caller's transaction."""
         task = task_of(row)
         if not result.ok:
@@ -237,10 +248,18 @@ class Permissions:
             claimed=claimed.get("down", 0) + claimed.get("up", 0),
         )
         self._costs.add(cost)
+        if dp_of(task.protect) is None:
+            self._speeds.add(_speed_of(task, result, cost, moved))
 
     def count_masked(self, task: Task, job: str, size_bytes: int) -> None:
         """Count a masked contribution, which leaves after its task was counted; part of the caller's transaction."""
         self._costs.add_masked(job, _kind_of(task), size_bytes)
+
+    def speed_for(self, offer: Offer) -> dict[str, float]:
+        """Return how fast this node has been at an offered kind of work, see `messages.Answer`; only what the owner lets out."""
+        if self.config.publish_speed != "on" or dp_of(offer.protect) is not None:
+            return {}
+        return self._speeds.of(_kind_of(offer), arguments_hash(offer.model_args)) | {"core": core_speed()}
 
     def inferences_left(self, row: TaskRow) -> int | None:
         """Return how many predictions a task may make; None for any number."""
@@ -361,9 +380,32 @@ class Permissions:
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
 
 
-def _kind_of(task: Task) -> str:
+def _kind_of(task: Offer | Task) -> str:
     plan = "" if task.plan is None else task.plan.sha256
     return kind_of_work(plan, task.entry, task.protocol, task.dataset, task.use)
+
+
+def _speed_of(task: Task, result: Result, cost: TaskCost, moved: Mapping[str, float]) -> TaskSpeed:
+    """Return the time of a finished task in its parts.
+
+    Args:
+        moved: seconds of its transfers.
+    """
+    fetch_s, store_s = moved.get("fetch", 0.0), moved.get("store", 0.0)
+    trained_s = sum(max(0.0, result.timing.get(name, 0.0)) for name in ("train", "validate"))
+    arguments = {**task.training_args, **task.round_args}
+    return TaskSpeed(
+        job=cost.job,
+        work=cost.work,
+        model=arguments_hash(task.model_args),
+        examples=examples_in(arguments, result.num_examples),
+        trained_s=trained_s,
+        fetched=cost.bytes_in if fetch_s else 0,
+        fetch_s=fetch_s,
+        stored=cost.bytes_out if store_s else 0,
+        store_s=store_s,
+        other_s=max(0.0, cost.seconds - trained_s - fetch_s - store_s),
+    )
 
 
 def quote_of(

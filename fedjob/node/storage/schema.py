@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -83,6 +83,24 @@ CREATE TABLE costs (
 CREATE INDEX costs_by_work ON costs (work, at);
 CREATE INDEX costs_by_grant ON costs (grant_id);
 CREATE INDEX costs_by_time ON costs (at);
+
+CREATE TABLE speeds (
+    job TEXT NOT NULL,
+    work TEXT NOT NULL,
+    model TEXT NOT NULL,
+    tasks INTEGER NOT NULL,
+    examples REAL NOT NULL,
+    trained_s REAL NOT NULL,
+    fetched INTEGER NOT NULL,
+    fetch_s REAL NOT NULL,
+    stored INTEGER NOT NULL,
+    store_s REAL NOT NULL,
+    other_s REAL NOT NULL,
+    least_other_s REAL NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (job, work, model)
+) STRICT;
+CREATE INDEX speeds_by_time ON speeds (at);
 
 CREATE TABLE inferences (
     grant_id TEXT NOT NULL,

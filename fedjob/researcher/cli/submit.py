@@ -109,17 +109,23 @@ def _row(check: NodeAnswer | PlanCheck) -> dict[str, object]:
 @_WHAT
 @HOME
 @_STRICT
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Where nothing like it ran: two rounds on the nodes' mocks, or a batch of made-up rows here.",
+)
 @json_option
-def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
+def estimate(what: str, home: Path | None, strict: bool, probe: bool, as_json: bool) -> None:
     """Print what a job would cost at each node and in all: bytes, time, memory, differential privacy.
 
     \b
     fedjob job estimate heart.py
+    fedjob job estimate heart.py --probe
     """
     job = _job(what, home, strict)
     try:
         with still_going_on("asking the nodes"):
-            found = job.estimate()
+            found = job.estimate(probe=probe)
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the estimate only
@@ -137,6 +143,7 @@ def estimate(what: str, home: Path | None, strict: bool, as_json: bool) -> None:
                 "bytes_total": found.bytes_total,
                 "exact": found.exact,
                 "time_s": found.time_s,
+                "time_range_s": found.time_range_s,
                 "memory_bytes": found.memory_bytes,
                 "epsilon": found.epsilon,
             }

@@ -51,6 +51,7 @@ class NodeAnswer:
         by, decided: who decided, and when (seconds since 1970).
         sandbox: around the node's workers, see `Pong`.
         privacy: what the job costs there in differential privacy, see `messages.Answer`; empty where it asks for none.
+        speed: of earlier work there, see `messages.Answer`; empty where nothing was measured, or is let out.
     """
 
     node: str
@@ -73,6 +74,7 @@ class NodeAnswer:
     decided: float = 0.0
     sandbox: str = ""
     privacy: Mapping[str, float] = field(default_factory=dict)
+    speed: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def may_run(self) -> bool:
@@ -184,6 +186,7 @@ def read_answer(spec: JobSpec, node: str, answer: Answer | None) -> NodeAnswer:
         decided=_instant(answer.decided),
         sandbox=answer.sandbox,
         privacy=finite(answer.privacy),
+        speed={name: value for name, value in finite(answer.speed).items() if value >= 0},
     )
 
 

@@ -28,7 +28,14 @@ from fedjob.researcher.federation.released_logs import fetch_released
 from fedjob.researcher.monitoring.logs import JobLogs, read_logs
 from fedjob.researcher.runner import batch_trial
 from fedjob.researcher.runner.batch_trial import PublishedColumns
-from fedjob.researcher.runner.plan_trial import FAILS, PlanCheck, PlanChecks, TriedDataset, try_one_batch
+from fedjob.researcher.runner.plan_trial import (
+    FAILS,
+    PlanCheck,
+    PlanChecks,
+    TriedDataset,
+    time_one_batch,
+    try_one_batch,
+)
 from fedjob.researcher.runner.traffic_estimate import write_cost
 from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
@@ -149,11 +156,7 @@ def check_plan_only(
     Raises:
         NoDatasets: nothing matches `data`.
     """
-    if session is None:
-        found = resolve_local(data, as_node, folder, use=spec.use)
-    else:
-        asked = None if nodes is None else list(nodes)
-        found = resolve(data, asked, session, use=spec.use, project=spec.project).datasets
+    found = _found(spec, folder, data, nodes, as_node, session)
     try:
         check_plans(spec, source, folder)
     except SpecError as error:
@@ -165,6 +168,35 @@ def check_plan_only(
         )
     tried = {node: _tried(spec, source, folder, node, info) for node, info in found.items()}
     return try_one_batch(tried, spec.model_args)
+
+
+def time_plan_here(
+    spec: JobSpec, source: PlanSource, folder: JobFolder, data: Any, nodes: Any, session: Connection
+) -> dict[str, tuple[float, str]]:
+    """Time one batch of a job's training plans on made-up rows of its datasets, those that are equal once.
+
+    Returns:
+        node -> examples a second, and why where it is 0.
+    """
+    known: dict[str, tuple[float, str]] = {}
+    found = {}
+    for node, info in _found(spec, folder, data, nodes, "", session).items():
+        tried = _tried(spec, source, folder, node, info)
+        same = repr(replace(tried, name=""))
+        if same not in known:
+            known[same] = time_one_batch(tried, spec.model_args)
+        found[node] = known[same]
+    return found
+
+
+def _found(
+    spec: JobSpec, folder: JobFolder, data: Any, nodes: Any, as_node: str, session: Connection | None
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return node -> what is known of its dataset."""
+    if session is None:
+        return resolve_local(data, as_node, folder, use=spec.use)
+    asked = None if nodes is None else list(nodes)
+    return resolve(data, asked, session, use=spec.use, project=spec.project).datasets
 
 
 def _tried(

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.console import size
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import JobFailed, NoDatasets, SpecError
 from fedjob.common.notebooks import html
-from fedjob.common.types import ENDLESS
 from fedjob.execution.private_work import private_work
+from fedjob.execution.work_speed import core_speed
 from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.privacy.protect import protect_of
 from fedjob.researcher.connection.catalogue import Listing
 from fedjob.researcher.federation.offers import NodeAnswer, offer_for
+from fedjob.researcher.runner.time_estimate import (
+    HERE,
+    TimeEstimate,
+    time_by_earlier_jobs,
+    time_by_mocks,
+    time_by_speeds,
+)
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate, estimate_traffic, unknown_traffic
 from fedjob.researcher.storage.deployment import Enclosed
-from fedjob.researcher.storage.event_log import read_events
-from fedjob.researcher.storage.folder import JobFolder, job_folder
-from fedjob.researcher.storage.replies import raw_replies
-from fedjob.researcher.storage.search import find_entries
-from fedjob.researcher.storage.spec import JobSpec, load_spec
+from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.spec import JobSpec
 
+TRIAL_ROUND_S = 300.0
+"""Seconds that a round of a trial on mocks may take."""
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
-UNKNOWN_TIME = "unknown until a job with this plan has run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +65,7 @@ class Estimate(Listing[NodeEstimate]):
         estimates: of the nodes.
         traffic: None where the bytes are not known before.
         why: they are not.
-        time_s: seconds that it will take by the measure of an earlier job; None for unknown.
-        measured: that job's id.
-        scaled: that job had another number of epochs, for which the time is scaled.
+        time: that it will take.
         private: it asks for differential privacy.
     """
 
@@ -74,15 +75,12 @@ class Estimate(Listing[NodeEstimate]):
         *,
         traffic: TrafficEstimate | None,
         why: str,
-        time_s: float | None,
-        measured: str,
+        time: TimeEstimate,
         private: bool,
-        scaled: bool = False,
     ) -> None:
         columns = ("node", "down", "up", *(_PRIVACY if private else ()), "problem")
         super().__init__(estimates, columns)
-        self.time_s, self.measured, self.scaled = time_s, measured, scaled
-        self._traffic, self._why = traffic, why
+        self._time, self._traffic, self._why = time, traffic, why
 
     @property
     def ok(self) -> bool:
@@ -118,6 +116,26 @@ class Estimate(Listing[NodeEstimate]):
         return None if self._traffic is None else self._traffic.memory_bytes
 
     @property
+    def time_s(self) -> float | None:
+        """The seconds that it will take, from the first ask to the last round; None for unknown."""
+        return self._time.seconds
+
+    @property
+    def time_range_s(self) -> tuple[float, float] | None:
+        """The least and the most seconds to be expected: wider, the farther what was measured is from this job."""
+        return self._time.range_s
+
+    @property
+    def measured(self) -> str:
+        """The id of the earlier job whose time was taken; empty for none."""
+        return self._time.measured
+
+    @property
+    def scaled(self) -> bool:
+        """True if that job had another number of epochs, for which its time is scaled."""
+        return self._time.scaled
+
+    @property
     def epsilon(self) -> dict[str, float]:
         """Node -> epsilon of the whole job; empty without differential privacy."""
         return {one.node: one.cost for one in self if math.isfinite(one.cost)}
@@ -134,12 +152,7 @@ class Estimate(Listing[NodeEstimate]):
                 f"bytes: {kind} {size(traffic.total)} through the hub, messages of some kB a task not counted",
                 f"memory: {size(traffic.memory_bytes)} of parameters, gradients and answer at a node",
             ]
-        time = UNKNOWN_TIME if self.time_s is None else f"{self.time_s:.1f} s, {self._by}"
-        return "\n".join([*lines, f"time: {time}"])
-
-    @property
-    def _by(self) -> str:
-        return f"by {self.measured}, which had other epochs" if self.scaled else f"as {self.measured} took"
+        return "\n".join([*lines, f"time: {self._time.words}"])
 
     def _rows(self) -> list[list[Any]]:
         return [[_shown(column, getattr(one, column)) for column in self._columns] for one in self]
@@ -153,94 +166,127 @@ class Estimate(Listing[NodeEstimate]):
         return html.panel("Estimate", html.facts(facts), table)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """The trials by which the time of a job is measured where nothing like it has run.
+
+    Args:
+        on_mocks: runs two rounds of the job on its nodes' mocks and deletes that job; returns the time of this one by them, or
+            an unknown one that says why they could not run.
+        here: times one batch of made-up rows here; returns node -> examples a second, and why where it is 0.
+    """
+
+    on_mocks: Callable[[], TimeEstimate]
+    here: Callable[[], Mapping[str, tuple[float, str]]]
+
+
 def estimate_job(
-    spec: JobSpec, folder: JobFolder, home: Path, ask: Callable[[], Iterable[NodeAnswer]]
+    spec: JobSpec,
+    folder: JobFolder,
+    home: Path,
+    ask: Callable[[], Iterable[NodeAnswer]],
+    trials: Trials | None = None,
 ) -> Estimate:
     """Return what a job would cost at each of its nodes, and in all.
 
     Args:
         spec: with its datasets.
         home: of the researcher, whose earlier jobs were measured.
-        ask: asks the nodes whether it may run, and leaves nothing there; called for differential privacy alone.
+        ask: asks the nodes whether it may run, and leaves nothing there; called for differential privacy, and where no job
+            like it was measured.
+        trials: that may be made for its time; None for none.
     """
     private = protect_of(spec.protect).dp is not None
     why = unknown_traffic(spec)
     traffic = None if why else estimate_traffic(spec, folder, local=spec.local)
+    time = time_by_earlier_jobs(spec, home)
+    answers = list(ask()) if not spec.local and (private or time.seconds is None) else []
     if not private:
         nodes: Iterable[NodeEstimate] = (NodeEstimate(node=node) for node in sorted(spec.datasets))
     elif spec.local:
         nodes = (_at_site(spec, node) for node in sorted(spec.datasets))
     else:
-        nodes = (_answered(answer) for answer in ask())
+        nodes = (_answered(answer) for answer in answers)
     if traffic is not None:
         down, up = traffic.down, traffic.up
         nodes = (replace(one, down=down.get(one.node, 0), up=up.get(one.node, 0)) for one in nodes)
-    time_s, measured, scaled = _time_of(spec, home)
-    return Estimate(
-        nodes, traffic=traffic, why=why, time_s=time_s, measured=measured, scaled=scaled, private=private
-    )
+    if time.seconds is None and not spec.local:
+        time = _time_by_nodes(spec, home, answers, traffic, trials)
+    return Estimate(nodes, traffic=traffic, why=why, time=time, private=private)
 
 
-def _time_of(spec: JobSpec, home: Path) -> tuple[float | None, str, bool]:
-    """Return the seconds that a job will take by its like that ran last, and that job's id; None where none did.
+def _time_by_nodes(
+    spec: JobSpec,
+    home: Path,
+    answers: Iterable[NodeAnswer],
+    traffic: TrafficEstimate | None,
+    trials: Trials | None,
+) -> TimeEstimate:
+    """Return the time of a job of which no like has run: by a trial on mocks, by the nodes' own speeds, by a trial here."""
+    speeds = {answer.node: answer.speed for answer in answers}
+    tried = TimeEstimate() if trials is None else trials.on_mocks()
+    if tried.seconds is not None:
+        return tried
+    measured = time_by_speeds(spec, home, speeds, traffic)
+    if measured.seconds is not None or trials is None:
+        return measured
+    here, core = trials.here(), core_speed()
+    whys = sorted({why for _, why in here.values() if why})
+    guessed = {
+        node: {**speeds.get(node, {}), "examples_s": rate * (speeds.get(node, {}).get("core") or core) / core}
+        for node, (rate, _) in here.items()
+    }
+    how = "of one batch of made-up rows here, scaled to the speed of their cores"
+    found = time_by_speeds(spec, home, guessed, traffic, within=HERE, of=how)
+    return found if found.seconds is not None else TimeEstimate(by="; ".join([tried.by, *whys]))
 
-    Where no job with these arguments ran, one with another number of epochs is taken: of its rounds the nodes' own training
-    time grows with the epochs, and the rest, bytes on their way among it, stays.
+
+def check_can_be_tried(spec: JobSpec) -> None:
+    """Refuse to try a job that runs on this machine or on mocks anyway.
+
+    Raises:
+        SpecError: it is one.
+    """
+    if spec.local or spec.use != "private":
+        where = "on this machine" if spec.local else "on the mocks"
+        raise SpecError(
+            f"estimate(probe=True) is for jobs on the private data of nodes; this one is {where}: run a short one, "
+            "job.clone(rounds=2).run(), and estimate this one again"
+        )
+
+
+def time_on_mocks(spec: JobSpec, twin: Callable[[dict[str, Any]], Any]) -> TimeEstimate:
+    """Run two rounds of a job on its nodes' mocks, delete them, and return the time of the job by them.
+
+    Args:
+        twin: returns a clone of the job with other arguments.
 
     Returns:
-        seconds, id, and whether that job had other epochs.
+        An unknown time that says why, where a node has no mock or its owner has not allowed that it is used, or it failed.
     """
-    if not spec.plan_hash or spec.rounds == ENDLESS:
-        return None, "", False
-    other: tuple[float | None, str, bool] = (None, "", False)
-    for entry in find_entries(home, plan=spec.plan_hash, state="completed", reverse=True):
-        folder = job_folder(home, entry.id)
-        earlier = load_spec(folder.spec)
-        if not entry.rounds or not _is_like(earlier, spec) or (found := _measured(folder)) is None:
-            continue
-        first, each = found
-        if earlier.training_args == spec.training_args:
-            return first + each * (spec.rounds - 1), entry.id, False
-        if other[0] is None:
-            more = _training_s(folder) * (_epochs(spec) / _epochs(earlier) - 1)
-            first, each = (max(0.0, one + more) for one in found)
-            other = first + each * (spec.rounds - 1), entry.id, True
-    return other
-
-
-def _is_like(earlier: JobSpec, spec: JobSpec) -> bool:
-    """Tell whether two jobs take equally long, but for their numbers of rounds and of epochs."""
-    same = all(getattr(earlier, name) == getattr(spec, name) for name in _LIKE)
-    args = [{k: v for k, v in one.training_args.items() if k != "epochs"} for one in (earlier, spec)]
-    return same and args[0] == args[1] and {*earlier.datasets} == {*spec.datasets} and bool(_epochs(spec))
-
-
-def _epochs(spec: JobSpec) -> int:
-    """Return the passes over the data in a round; 0 where that is no number."""
-    epochs = spec.training_args.get("epochs", 1)
-    return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else 0
-
-
-def _measured(folder: JobFolder) -> tuple[float, float] | None:
-    """Return the seconds of the first round, with all that came before it, and the median of later ones; None for unknown."""
-    events = list(read_events(folder.events))
-    times = [event.time for event in events if event.type == "round"]
-    begun = next((event.time for event in events if event.type == "ask"), 0.0)
-    if not times or not begun:
-        return None
-    first = max(0.0, times[0] - begun)
-    later = [after - before for before, after in pairwise(times)]
-    return first, statistics.median(later) if later else first
-
-
-def _training_s(folder: JobFolder) -> float:
-    """Return the seconds that a round spent in the slowest node's training, the median over rounds."""
-    slowest = []
-    for steps in raw_replies(folder).values():
-        bodies = [body for nodes in steps.values() for body in nodes.values() if isinstance(body, dict)]
-        times = [float(timing.get("train", 0.0)) for body in bodies if (timing := body.get("timing"))]
-        slowest += [max(times)] if times else []
-    return statistics.median(slowest) if slowest else 0.0
+    changes = {
+        "use": "mock",
+        "rounds": 2,
+        "every_s": None,
+        "hooks": (),
+        "watchers": (),
+        "name": "estimate",
+        "round_timeout_s": TRIAL_ROUND_S,
+        "validate_at_end": False,
+    }
+    job = None
+    try:
+        job = twin(changes)
+        refused = [f"{one.node}: {one.verdict}" for one in job.check() if not one.may_run]
+        if refused:
+            return TimeEstimate(by=f"unknown: it may not run on the mocks of {', '.join(refused)}")
+        job.run(progress=False)
+        return time_by_mocks(spec, JobFolder(job.folder))
+    except (NoDatasets, SpecError, JobFailed) as error:
+        return TimeEstimate(by=f"unknown: no trial on the nodes' mocks: {error}")
+    finally:
+        if job is not None:
+            job.delete()
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:
@@ -269,17 +315,3 @@ def _shown(column: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if math.isfinite(value) else "-"
     return str(value)
-
-
-_LIKE = (
-    "protocol",
-    "model_args",
-    "each",
-    "items",
-    "local",
-    "use",
-    "protect",
-    "preprocess",
-    "compress",
-)
-"""Fields of a spec that must be the same for one job to take as long as another, beside its training arguments."""

@@ -52,10 +52,17 @@ from fedjob.researcher.jobs.approval import (
     read_job_logs,
     refresh_grants,
     request_grants,
+    time_plan_here,
     try_plan,
 )
 from fedjob.researcher.jobs.deletion import delete_job
-from fedjob.researcher.jobs.estimate import Estimate, estimate_job
+from fedjob.researcher.jobs.estimate import (
+    Estimate,
+    Trials,
+    check_can_be_tried,
+    estimate_job,
+    time_on_mocks,
+)
 from fedjob.researcher.jobs.lifecycle import (
     at_home,
     belongs_somewhere,
@@ -117,7 +124,7 @@ class Job(ManualRounds, JobView):
     The constructor checks everything that can be checked here, builds the plan
     from its own extracted text, and makes the job's folder; it either returns a
     complete job or raises and leaves nothing. Nothing is sent before `submit`,
-    `run`, `check` or `request`.
+    `run`, `check`, `estimate` or `request`.
 
     Args:
         operation: a protocol such as `FedAvg()`, or its name; a `Plan`; a `@fedjob.function`; or the result of a job
@@ -353,23 +360,37 @@ class Job(ManualRounds, JobView):
         epoch = self._runner.record.epoch if self._runner is not None else 0
         return check_nodes(session, self._spec, self._folder, epoch=epoch, timeout_s=timeout_s, schema=schema)
 
-    def estimate(self, timeout_s: float = 10.0) -> Estimate:
+    def estimate(self, timeout_s: float = 10.0, *, probe: bool = False) -> Estimate:
         """Return what the job would cost before anything of it is sent: bytes, time, memory and differential privacy.
 
-        Under differential privacy every node is asked for what it would charge; nothing is charged, nothing stays there.
+        Where no job like it ran here, and under differential privacy, every node is asked as `check` asks them, for its speed
+        and for what it would charge; nothing is charged, nothing stays there.
 
         Args:
             timeout_s: after which a node counts as silent.
+            probe: where no job like it ran here, try it: two rounds on the nodes' mocks, where all have one that may be used;
+                else, and where no node has measured this plan, one batch of made-up rows on this machine.
 
         Returns:
             One estimate per node, and the sums.
 
         Raises:
             NoDatasets: nothing matches `data`.
+            SpecError: a local job, a simulation or a job on mocks is to be tried: just run it for a round.
         """
-        self.reach()
+        session = self.reach()
         home = self._folder.path.parent.parent
-        return estimate_job(self._spec, self._folder, home, lambda: self.check(timeout_s))
+        trials = None
+        if probe:
+            check_can_be_tried(self._spec)
+            assert session is not None
+            trials = Trials(
+                on_mocks=lambda: time_on_mocks(self._spec, lambda changes: self.clone(**changes)),
+                here=lambda: time_plan_here(
+                    self._spec, self._source, self._folder, self._data, self._nodes_asked, session
+                ),
+            )
+        return estimate_job(self._spec, self._folder, home, lambda: self.check(timeout_s), trials)
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.

@@ -15,6 +15,7 @@ from fedjob.data.preprocessing.learning import completed
 from fedjob.protocols.analytics.cox import CoxRegression
 from fedjob.protocols.analytics.survival.breslow import predicted_survival
 from fedjob.researcher.results.export import export, save_as
+from fedjob.researcher.results.named_items import NamedItems
 from fedjob.researcher.results.result_folder import ResultFolder, read_tensors
 from fedjob.researcher.results.result_summary import metrics_table, report_of, tables_of
 from fedjob.researcher.simulation.profile import STAGES, load_profile
@@ -265,7 +266,8 @@ class JobResult(ResultFolder):
 
         Those are `odds_ratios`, `hazard_ratios` or `rate_ratios`. Empty for a result without tables.
         """
-        return {} if self._trains else tables_of(self._opened, self._spec.protocol.name)
+        found = {} if self._trains else tables_of(self._opened, self._spec.protocol.name)
+        return NamedItems(found, "result.tables")
 
     def summary(self) -> Report:
         """Return the result as a report to read: of a regression its coefficients, of training the last metrics.

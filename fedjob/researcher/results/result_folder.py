@@ -36,6 +36,7 @@ from fedjob.protocols.function import NodeValues
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation
 from fedjob.researcher.results.artifact import Artifact
+from fedjob.researcher.results.named_items import NamedItems
 from fedjob.researcher.results.row_losses import num_incomplete, row_losses
 from fedjob.researcher.results.table import ResultTable, frame_of
 from fedjob.researcher.storage.audit_heads import summaries
@@ -375,7 +376,8 @@ class ResultFolder:
 
     @cached_property
     def _value(self) -> Any:
-        return opened(load_value(self._kept(VALUE)), self._manifest.kind, len(self._spec.datasets))
+        found = opened(load_value(self._kept(VALUE)), self._manifest.kind, len(self._spec.datasets))
+        return NamedItems(found) if type(found) is dict and not self._spec.plan_hash else found
 
     @property
     def value(self) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ _COLUMNS = ("node", "dataset", "plan", "why")
 _TABLES = ("csv", "parquet", "sql")
 _MAX_WORDS = 800
 _NUM_ROWS = 24
+_TIMED = 3
 _MAX_NUMBERS = 20_000_000
 _ARRAY = re.compile(r"(?P<dtype>(?:float|int|uint)\d+|bool)\[(?P<shape>\d+(?:, \d+)*)\]")
 _OWN_ARGUMENT = re.compile(r"(training|model)_args has no ")
@@ -112,23 +114,38 @@ def try_one_batch(datasets: Mapping[str, TriedDataset], model_args: Mapping[str,
         if reason:
             checks.append(PlanCheck(node=node, dataset=dataset.name, plan=NOT_TRIED, why=reason))
             continue
-        source = dataset.source
-        order = pack(
-            {
-                "text": source.text,
-                "entry": source.entry,
-                "origins": list(map(list, source.origins)),
-                "model_args": dict(model_args),
-                "training_args": dict(dataset.training_args),
-                "schema": list(map(list, dataset.about.schema.items())),
-                "arrays": dataset.about.reader == "npz",
-            }
-        )
+        order = pack(_order_of(dataset, model_args))
         if order not in known:
             known[order] = _verdict(answer_of(order, DEADLINE_S, module=__name__))
         plan, why = known[order]
         checks.append(PlanCheck(node=node, dataset=dataset.name, plan=plan, why=why))
     return PlanChecks(checks)
+
+
+def time_one_batch(dataset: TriedDataset, model_args: Mapping[str, Any]) -> tuple[float, str]:
+    """Return the examples a second that a node's plan trains here, of one batch of made-up rows, and why not where it is 0."""
+    reason = dataset.reason or _unknown(dataset.about)
+    if reason:
+        return 0.0, reason
+    order = pack({**_order_of(dataset, model_args), "timed": True})
+    verdict, why = _verdict(answer_of(order, DEADLINE_S, module=__name__))
+    if verdict != PASSES:
+        return 0.0, why
+    seconds, _, examples = why.partition(" ")
+    return float(examples) / max(float(seconds), 1e-9), ""
+
+
+def _order_of(dataset: TriedDataset, model_args: Mapping[str, Any]) -> dict[str, Any]:
+    source = dataset.source
+    return {
+        "text": source.text,
+        "entry": source.entry,
+        "origins": list(map(list, source.origins)),
+        "model_args": dict(model_args),
+        "training_args": dict(dataset.training_args),
+        "schema": list(map(list, dataset.about.schema.items())),
+        "arrays": dataset.about.reader == "npz",
+    }
 
 
 def _verdict(answer: str | None) -> tuple[str, str]:
@@ -187,6 +204,8 @@ def one_batch(order: Mapping[str, Any]) -> str:
             plan.train_locally()
             if len(plan._test_rows):
                 plan.validate()
+            if order.get("timed"):
+                return _timed(plan, int(args.get("batch_size") or _NUM_ROWS))
         except Exception as error:  # the plan is the researcher's, and may raise anything
             place = where(error, origins).removeprefix(type(error).__name__)
             words = sure_fault(error) or _own_argument(error)
@@ -198,6 +217,16 @@ def one_batch(order: Mapping[str, Any]) -> str:
     if len(sure) == 1 and "" not in sure:
         return f"{FAILS}: {sure.pop()}"[:_MAX_WORDS]
     return f"{MAY_FAIL}: {first}"[:_MAX_WORDS]
+
+
+def _timed(plan: Any, batch_size: int) -> str:
+    """Return the seconds of a batch that is trained once more, and its examples."""
+    took = []
+    for _ in range(_TIMED):
+        began = time.perf_counter()
+        outcome = plan.train_locally()
+        took.append(time.perf_counter() - began)
+    return f"{PASSES}: {min(took):.9f} {min(outcome.num_examples, batch_size)}"
 
 
 def _own_argument(error: Exception) -> str:

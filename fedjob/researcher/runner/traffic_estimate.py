@@ -7,6 +7,7 @@ are attached to messages among them. Beside them go messages of some kilobytes a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
+from fedjob.privacy.protect import NodeDP, protect_of
+from fedjob.privacy.secagg.fixed_point import FixedPoint
+from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, Reply, View
 from fedjob.protocols.own import inner_of
@@ -38,6 +42,8 @@ from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 _MAX_ASKS = 3
 """Asks that are played: from the third on a round of these protocols sends what the one before it sent."""
 _LARGE_BYTES = 64 * 1024 * 1024
+_MOST_NUMBERS = 1000
+"""Numbers beside the tensors of a masked vector, such as counts and metrics, that an estimate leaves room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +95,6 @@ def unknown_traffic(spec: JobSpec) -> str:
     """Return why the bytes of a job are not known before it runs; empty where they are."""
     if not isinstance(inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config)), TrainingProtocol):
         return "an answer is as large as what was found: its bytes are known after the job"
-    if "secagg" in spec.protect:
-        return "under secure aggregation nodes store masked vectors, and as many shares as nodes fall out"
     if spec.items != Items() or spec.rounds == ENDLESS:
         return "the number of rounds, or of batches, is not known before"
     return ""
@@ -168,6 +172,10 @@ def _rounds(asks: list[_AskBytes], rounds: int) -> list[_AskBytes]:
 def _bound(spec: JobSpec, *, whole: bool) -> str:
     if spec.selector.text or spec.selector.name != "all":
         return "not every node takes part in every round"
+    if "secagg" in spec.protect:
+        return (
+            f"if no node falls out; room is left for {_MOST_NUMBERS} counts and metrics in each masked vector"
+        )
     if spec.compress is not None:
         return "how far compressed parameters can be packed shows when they are"
     return "" if whole else "later rounds are taken to send what the first one sends"
@@ -196,7 +204,7 @@ def _played(
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
                 return asks, False
-            plain = _bytes_of(ask, spec)
+            plain = _masked(_bytes_of(ask, spec), ask, spec, len(nodes))
             asks.append(plain if way is None else _compressed(plain, ask, way, first=not asks))
             if len(asks) == most:  # nothing is computed for an ask that nobody looks at
                 break
@@ -218,6 +226,23 @@ def _gathered(ask: Ask, answer: Mapping[str, Any], nodes: tuple[str, ...]) -> Ga
     }
     total = Contribution(answer or None, float(len(nodes)), {}, aux=aux)
     return Gathered(total=total, replies=replies, left_out={}, num_nodes=len(nodes))
+
+
+def _masked(plain: _AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> _AskBytes:
+    """Return the most bytes of an ask whose answers leave as masked vectors; as they are without secure aggregation.
+
+    A vector has as many whole numbers as its tensors have numbers, whatever these are.
+    """
+    if "secagg" not in spec.protect or not plain.up:
+        return plain
+    protect = protect_of(spec.protect)
+    assert protect.secagg is not None
+    noised = isinstance(protect.dp, NodeDP)
+    schema = join(_answer_schema(ask), ask.aux)
+    length = length_of(schema, noised=noised)
+    others = sum(math.prod(shape) for _, shape in schema.values()) - length
+    fixed = FixedPoint(num_nodes, protect.secagg.clip, protect.secagg.bits)
+    return replace(plain, up=file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed)))
 
 
 def _compressed(plain: _AskBytes, ask: Ask, way: Compression, *, first: bool) -> _AskBytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from fedjob.common.checks import check_count, is_number, shown
+from fedjob.common.checks import check_count, is_number, named_call, shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import SpecError
 from fedjob.researcher.simulation.splits import IID, SPLITS, Split
@@ -66,6 +66,7 @@ def is_split(split: Split | SplitFunction | None) -> TypeGuard[Split]:
     return type(split) in SPLITS.values()
 
 
+@named_call
 def simulate(
     num_nodes: int | None = None,
     *,

@@ -1,0 +1,70 @@
+"""The ledger of how fast tasks went at a node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedjob.node.storage.database import Database
+from fedjob.node.storage.speeds import LEAST_TRANSFER_BYTES, SpeedLedger, TaskSpeed
+
+TASK = TaskSpeed(
+    job="job_1",
+    work="plan",
+    model="width 50",
+    examples=1000.0,
+    trained_s=2.0,
+    fetched=1_000_000,
+    fetch_s=0.5,
+    stored=500_000,
+    store_s=1.0,
+    other_s=3.0,
+)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> SpeedLedger:
+    return SpeedLedger(Database(tmp_path / "node.sqlite"))
+
+
+def test_nothing_is_said_where_nothing_was_measured(ledger: SpeedLedger) -> None:
+    assert ledger.of("plan", "width 50") == {}
+
+
+def test_speeds_are_sums_over_tasks_and_the_start_is_what_the_first_round_took_more(
+    ledger: SpeedLedger,
+) -> None:
+    ledger.add(TASK)
+    ledger.add(replace(TASK, trained_s=3.0, other_s=0.25))
+    assert ledger.of("plan", "width 50") == {
+        "examples_s": 400.0,
+        "down_bytes_s": 2_000_000.0,
+        "up_bytes_s": 500_000.0,
+        "round_s": 0.25,
+        "start_s": 2.75,
+    }
+
+
+@pytest.mark.parametrize(("work", "model"), [("another", "width 50"), ("plan", "width 51")])
+def test_another_plan_or_model_has_no_training_speed_but_the_same_line(
+    work: str, model: str, ledger: SpeedLedger
+) -> None:
+    ledger.add(TASK)
+    found = ledger.of(work, model)
+    assert "examples_s" not in found
+    assert found["down_bytes_s"] == 2_000_000.0
+
+
+def test_small_transfers_and_tasks_without_a_time_tell_nothing(ledger: SpeedLedger) -> None:
+    few = LEAST_TRANSFER_BYTES - 1
+    ledger.add(replace(TASK, fetched=few, stored=few, trained_s=0.0))
+    assert ledger.of("plan", "width 50").keys() == {"round_s", "start_s"}
+
+
+def test_the_last_jobs_count_and_old_ones_are_forgotten(ledger: SpeedLedger) -> None:
+    ledger.add(replace(TASK, job="old", examples=1.0))
+    for number in range(20):
+        ledger.add(replace(TASK, job=f"job_{number}"))
+    assert ledger.of("plan", "width 50")["examples_s"] == 500.0
