@@ -312,6 +312,28 @@ def test_who_is_not_on_the_list_stays_outside(scene: Scene, claims: dict[str, An
     assert not browser.is_in
 
 
+@pytest.mark.parametrize(
+    ("in_token", "beside"),
+    [
+        (
+            {"email": "ben@clinic.example", "email_verified": None},
+            {"email": "eve@evil.example", "email_verified": True},
+        ),
+        ({"email": "ben@clinic.example", "email_verified": None}, {"email_verified": True}),
+        ({"email": None, "email_verified": True}, {"email": "ben@clinic.example"}),
+        ({"email": None, "email_verified": True}, {"email": "ben@clinic.example", "email_verified": False}),
+    ],
+)
+def test_that_one_address_was_verified_says_nothing_of_another(
+    scene: Scene, in_token: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    scene.provider.people["eve-9"] = {"name": "Eve"}
+    scene.provider.claims, scene.provider.about = in_token, beside
+    _, answer = scene.enter("eve-9")
+    assert answer.status == 403
+    assert "is not among the people who may enter" in answer.text
+
+
 def test_who_is_taken_off_the_list_is_out_at_the_next_click(scene: Scene) -> None:
     browser, _ = scene.enter()
     other, _ = scene.enter("ben-2")
