@@ -31,6 +31,7 @@ from fedjob.common.pages.site import listen_on_loopback
 from fedjob.doctor.sign_in import examine_sign_in
 from fedjob.identity.openid.id_tokens import KEYS_EVERY_S, KEYS_FOR_S
 from fedjob.identity.openid.provider import ProviderLine, check_issuer, discover
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.page.openid_door import ATTEMPT_S, MAX_ATTEMPTS, OpenIdDoor, browser_client
 from fedjob.node.storage.audit import Audit
 from tests.authorities import Authority
