@@ -70,6 +70,9 @@ def kinds_of_frames(federation: str, identity: Identity, node: str, reply_to: st
         "searches for mocks": signed(lambda number: Search(name="toy", mock=True)),
         "offers of no dataset": signed(lambda number: Offer(dataset=f"d{number}", protocol="fedavg")),
         "offers of plans that are nowhere": signed(lambda number: Offer(**toy, plan=ref(number))),
+        "offers of no rounds": signed(
+            lambda number: Offer(**toy, plan=ref(number), rounds=-(number % 2), cost={"down": 1, "up": 1})
+        ),
         "large offers": signed(lambda number: Offer(**toy, plan=ref(number), note="x" * 40_000)),
         "tasks on no dataset": signed(lambda number: Task(dataset=f"d{number}", protocol="fedavg")),
         "tasks that nobody allowed": signed(lambda number: Task(**toy, plan=ref(number))),

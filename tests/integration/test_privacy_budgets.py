@@ -191,14 +191,14 @@ def test_what_cant_be_private_is_refused_before_anything_is_charged(
     federation: Federation, node: Node, change: dict[str, Any], words: str
 ) -> None:
     ann, change = federation.ann, dict(change)
-    step = change.pop("step", "train")
+    step, reason = change.pop("step", "train"), "spec" if "rounds" in change else "privacy"
     result = ann.result("node1", private(ann, **change), step=step)
-    assert (result.ok, result.reason) == (False, "privacy")
+    assert (result.ok, result.reason) == (False, reason)
     assert words in result.detail
     assert charges(node) == []
     if step == "train":
         answer = asked(ann, **change)
-        assert (answer.status, answer.reason) == ("unknown", "privacy")
+        assert (answer.status, answer.reason) == ("unknown", reason)
         assert words in answer.note
 
 

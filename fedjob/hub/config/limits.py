@@ -40,7 +40,7 @@ class HubLimits:
         idle_s: seconds without progress after which a request is cut off.
         min_body_bytes: that must arrive of a body within `idle_s`, unless it ends.
         reserve_bytes: of the disk that uploads leave free.
-        party_bytes: that one party may have stored.
+        party_bytes: that one party may have stored, with what is on its way.
         party_disk_share: of the disk, that one party's objects may take; 0 to 1.
         party_objects: that one party may have stored.
         party_watches: jobs that one researcher may show to others.

@@ -116,15 +116,17 @@ class Objects:
             sha256: the hash; empty where it follows the bytes.
         """
         declared = _length(request)
+        if declared is None:
+            raise SpecError("expected a Content-Length: the hub sets so many bytes aside before they come")
         own = self._uploads_of.get(holder.party) or asyncio.Semaphore(self._limits.party_uploads)
         self._uploads_of[holder.party] = own
         async with own, self._uploads:
-            incoming = self._store.begin(holder, (declared or 0) - (0 if sha256 else DIGEST_BYTES))
+            incoming = self._store.begin(holder, declared - (0 if sha256 else DIGEST_BYTES))
             try:
-                if declared is not None and declared <= SMALL_BYTES:
+                if declared <= SMALL_BYTES:
                     sha256 = await self._take_small(request, incoming, sha256)
                 else:
-                    sha256 = await self._take_large(request, incoming, sha256, declared or 0)
+                    sha256 = await self._take_large(request, incoming, sha256, declared)
                 if self._store.bucket is not None:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(self._pool, self._store.ship, sha256, incoming)

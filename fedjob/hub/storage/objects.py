@@ -50,11 +50,17 @@ class Swept:
 
 
 class Incoming:
-    """An upload in progress: a temporary file and the hash of what has arrived."""
+    """An upload in progress: a temporary file and the hash of what has arrived.
 
-    def __init__(self, folder: Path, limit_bytes: int) -> None:
+    Args:
+        limit_bytes: that it has at most; so many are set aside for it.
+        forget: takes this upload when it is over.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int, forget: Callable[[Incoming], object]) -> None:
         self._path = folder / f"{uuid.uuid4().hex}.tmp"
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
+        self._forget = forget
         self._hasher = hashlib.sha256()
         self.num_bytes = 0
         self.seen_removals = -1
@@ -68,11 +74,11 @@ class Incoming:
         """Append bytes.
 
         Raises:
-            ObjectTooLarge: the upload exceeds the largest size of an object.
+            ObjectTooLarge: the upload has more bytes than it was to have.
             NoSpace: the disk is full.
         """
-        if self.num_bytes + len(block) > self._limit_bytes:
-            raise ObjectTooLarge(f"expected at most {self._limit_bytes} bytes")
+        if self.num_bytes + len(block) > self.limit_bytes:
+            raise ObjectTooLarge(f"expected at most {self.limit_bytes} bytes")
         self._hasher.update(block)
         with no_space_is_an_error(self._path):
             write_at(self._descriptor, block, self.num_bytes)
@@ -103,6 +109,7 @@ class Incoming:
 
     def close(self) -> None:
         """Remove the temporary file if it was not renamed."""
+        self._forget(self)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -130,6 +137,7 @@ class ObjectStore:
         self.limits = limits
         self.bucket = bucket
         self._num_removals = 0
+        self._arriving: dict[Incoming, str] = {}  # the uploads in progress, with their parties
         self.folder = self._folder = folder
         self._objects = folder / "objects"
         self._incoming = folder / "incoming"
@@ -149,7 +157,7 @@ class ObjectStore:
         return self._objects / sha256[:2] / sha256
 
     def begin(self, holder: Holder, size_bytes: int) -> Incoming:
-        """Open an upload of about `size_bytes`.
+        """Open an upload of `size_bytes`, which are set aside until it is over: many at once have no more room than one.
 
         Raises:
             ObjectTooLarge, NoSpace, NotPermitted: it is too large, or the disk or the party's share is full.
@@ -158,20 +166,29 @@ class ObjectStore:
             raise ObjectTooLarge(f"expected at most {self.limits.object_bytes} bytes, found {size_bytes}")
         with no_space_is_an_error(self._folder):
             disk = os.statvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize - size_bytes < self.limits.reserve_bytes:
+        arriving = list(self._arriving.items())
+        to_come = size_bytes + sum(one.limit_bytes - one.num_bytes for one, _ in arriving)
+        if disk.f_bavail * disk.f_frsize - to_come < self.limits.reserve_bytes:
             raise NoSpace("the hub's disk is full: end jobs, or ask its owner for `fedjob hub gc`")
         rows = self._ledger.read("SELECT size_bytes FROM usage WHERE party = ?", (holder.party,))
-        if rows and rows[0][0] + size_bytes > self.limits.party_bytes:
+        stored = rows[0][0] if rows else 0
+        claimed = (
+            stored + size_bytes + sum(one.limit_bytes for one, party in arriving if party == holder.party)
+        )
+        if claimed > self.limits.party_bytes:
             raise NotPermitted(
-                f"{holder.party} has {rows[0][0]} of {self.limits.party_bytes} bytes stored (party_bytes): end a job first"
+                f"{holder.party} has {stored} of {self.limits.party_bytes} bytes stored, and with what is under way it "
+                f"would have {claimed} (party_bytes): end a job first"
             )
         share = self.limits.party_disk_share
-        if rows and rows[0][0] + size_bytes > share * disk.f_blocks * disk.f_frsize:
+        if claimed > share * disk.f_blocks * disk.f_frsize:
             raise NotPermitted(
-                f"{holder.party} has {rows[0][0]} bytes stored, and may take {share:.0%} of the hub's disk "
-                "(party_disk_share): end a job first"
+                f"{holder.party} has {stored} bytes stored, with what is under way it would have {claimed}, and it may "
+                f"take {share:.0%} of the hub's disk (party_disk_share): end a job first"
             )
-        return Incoming(self._incoming, self.limits.object_bytes)
+        incoming = Incoming(self._incoming, size_bytes, lambda one: self._arriving.pop(one, None))
+        self._arriving[incoming] = holder.party
+        return incoming
 
     def ship(self, sha256: str, incoming: Incoming) -> None:
         """Put a sealed upload into the bucket, if there is one; `commit` follows.

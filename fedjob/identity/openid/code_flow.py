@@ -23,6 +23,8 @@ from fedjob.identity.openid.provider import Provider, ProviderLine, discover, jw
 DISCOVERY_FOR_S = 3600.0
 MAX_CODE_CHARS = 4096
 
+_ADDRESS = ("email", "email_verified")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserClient:
@@ -145,7 +147,7 @@ class CodeFlow:
         check_for_browser(
             claims, client_id=self.client.client_id, nonce=attempt.nonce, issuer=provider.issuer
         )
-        return {**self._more_about(provider, tokens, claims), **claims}
+        return _joined(claims, self._more_about(provider, tokens, claims))
 
     def _redeem(self, provider: Provider, code: str, verifier: str) -> dict[str, str]:
         """Return the tokens that a code stands for."""
@@ -186,6 +188,13 @@ class CodeFlow:
                 keys = ProviderKeys(provider, self.client.line, self._clock)
                 found = self._found = (provider, keys, self._clock())
             return found
+
+
+def _joined(claims: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims of a token, with what came beside it. That an address was verified is of the address it came with."""
+    source = claims if "email" in claims else more
+    address = {name: source[name] for name in _ADDRESS if name in source}
+    return {**{name: value for name, value in {**more, **claims}.items() if name not in _ADDRESS}, **address}
 
 
 def post_as_client(

@@ -10,7 +10,7 @@ from fedjob.common.checks import shown
 from fedjob.common.codec import to_plain
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.requirements import read_need
-from fedjob.common.types import MAX_SIZE_BYTES
+from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES
 from fedjob.data.preprocessing import canonical
 from fedjob.messaging.messages import Offer, Task
 from fedjob.node.config.config import NodeConfig
@@ -96,6 +96,8 @@ def _refused_outright(
     """Return a verdict on what can't be computed here at all."""
     if any(_is_deeper(getattr(wanted, part, None), MAX_LEVELS) for part in _NESTED):
         return not_possible("spec", f"arguments and settings are nested in more than {MAX_LEVELS} levels")
+    if not 1 <= wanted.rounds <= ENDLESS:
+        return not_possible("spec", f"a job has one round or more, {ENDLESS} at most; found {wanted.rounds}")
     return (
         _refused_for_its_data(wanted, dataset, config, brings=wanted.files is not None)
         or _refused_for_its_use(wanted, dataset, config)

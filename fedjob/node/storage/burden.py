@@ -38,8 +38,10 @@ class Burden:
         if down is None or up is None:
             return UNKNOWN_BYTES
         most = "at most " if self.claimed.get("most") else ""
-        each = f", about {size(down // self.rounds)} in and {size(up // self.rounds)} out in each round"
-        return f"{most}{size(down)} in and {size(up)} out in all{each if self.rounds > 1 else ''}, as the researcher says"
+        each = ""
+        if self.rounds > 1:
+            each = f", about {size(down // self.rounds)} in and {size(up // self.rounds)} out in each round"
+        return f"{most}{size(down)} in and {size(up)} out in all{each}, as the researcher says"
 
     @property
     def time_words(self) -> str:

@@ -102,17 +102,18 @@ class CostLedger:
     def add(self, cost: TaskCost) -> None:
         """Count a finished task; part of the caller's transaction.
 
-        The first task by which a job has moved more than its researcher said is written into the audit log.
+        Once a job has moved more than its researcher said, that is written into the audit log, a single time.
         """
-        key = (cost.job, cost.grant, cost.work)
-        before = self._total(key)
+        before = self._moved(cost.job, cost.grant)
         self._database.execute(
             "INSERT INTO costs VALUES (?, ?, ?, ?, ?, ?, 1, 1, ?, ?, ?, ?, ?) ON CONFLICT (job, grant_id, work) DO UPDATE "
             "SET rounds = rounds + (excluded.last_round > last_round), last_round = max(last_round, excluded.last_round), "
             "tasks = tasks + 1, seconds = seconds + excluded.seconds, bytes_in = bytes_in + excluded.bytes_in, "
             "bytes_out = bytes_out + excluded.bytes_out, claimed = excluded.claimed, at = excluded.at",
             (
-                *key,
+                cost.job,
+                cost.grant,
+                cost.work,
                 cost.args,
                 cost.passes,
                 cost.round,
@@ -123,19 +124,24 @@ class CostLedger:
                 time.time(),
             ),
         )
-        after = self._total(key)
-        if before <= cost.claimed < after and cost.claimed:
-            body = {"job": cost.job, "moved": after, "claimed": cost.claimed}
-            self._audit.add("cost", cost.grant or cost.job, body)
+        self._record_if_over(cost.job, cost.grant, before, cost.claimed)
         self._database.execute(
             "DELETE FROM costs WHERE at < (SELECT at FROM costs ORDER BY at DESC LIMIT 1 OFFSET ?)", (_KEPT,)
         )
 
     def add_masked(self, job: str, work: str, size_bytes: int) -> None:
         """Count a masked contribution that leaves after its task was counted; part of the caller's transaction."""
-        self._database.execute(
-            "UPDATE costs SET bytes_out = bytes_out + ? WHERE job = ? AND work = ?", (size_bytes, job, work)
+        row = self._database.row(
+            "SELECT rowid, grant_id, claimed FROM costs WHERE job = ? AND work = ? ORDER BY at DESC, rowid DESC LIMIT 1",
+            (job, work),
         )
+        if row is None:
+            return
+        before = self._moved(job, row["grant_id"])
+        self._database.execute(
+            "UPDATE costs SET bytes_out = bytes_out + ? WHERE rowid = ?", (size_bytes, row["rowid"])
+        )
+        self._record_if_over(job, row["grant_id"], before, row["claimed"])
 
     def has_job(self, job: str) -> bool:
         """Tell whether a task of a job was counted already."""
@@ -145,8 +151,9 @@ class CostLedger:
         """Return what all jobs under a grant have cost; None for nothing yet."""
         row = self._database.row(
             "SELECT sum(seconds) AS seconds, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, "
-            "sum(tasks) AS tasks, max(claimed > 0 AND bytes_in + bytes_out > claimed) AS over "
-            "FROM costs WHERE grant_id = ?",
+            "sum(tasks) AS tasks, max(claimed > 0 AND bytes_in + bytes_out > claimed) AS over FROM (SELECT "
+            "sum(seconds) AS seconds, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out, sum(tasks) AS tasks, "
+            "max(claimed) AS claimed FROM costs WHERE grant_id = ? GROUP BY job)",
             (id_,),
         )
         if row is None or row["tasks"] is None:
@@ -180,8 +187,16 @@ class CostLedger:
         each = sum(row["seconds"] / row["passes"] for row in alike) / rounds
         return MeasuredTime(round_s=each * passes, rounds=rounds, same=False)
 
-    def _total(self, key: tuple[str, str, str]) -> int:
+    def _moved(self, job: str, grant: str) -> int:
+        """Return the bytes that a job has moved under a grant, whatever work it was."""
         row = self._database.row(
-            "SELECT bytes_in + bytes_out AS n FROM costs WHERE job = ? AND grant_id = ? AND work = ?", key
+            "SELECT coalesce(sum(bytes_in + bytes_out), 0) AS n FROM costs WHERE job = ? AND grant_id = ?",
+            (job, grant),
         )
         return 0 if row is None else int(row["n"])
+
+    def _record_if_over(self, job: str, grant: str, before: int, claimed: int) -> None:
+        """Write into the audit log that a job has just moved more than its researcher said."""
+        moved = self._moved(job, grant)
+        if claimed and before <= claimed < moved:
+            self._audit.add("cost", grant or job, {"job": job, "moved": moved, "claimed": claimed})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -159,8 +160,9 @@ def test_a_party_has_so_many_objects_and_watches_whichever_way_it_holds_them(hub
 
 
 def test_one_party_takes_its_share_of_the_disk_and_no_more(tmp_path: Path) -> None:
+    disk_bytes = shutil.disk_usage(tmp_path).total
     with (
-        HubThread(tmp_path, limits=replace(LIMITS, party_disk_share=0.0)) as hub,
+        HubThread(tmp_path, limits=replace(LIMITS, party_disk_share=8 / disk_bytes)) as hub,
         hub.repository("node-a") as mine,
     ):
         mine.put(b"first", job="job_1")

@@ -59,7 +59,13 @@ def hurried(tmp_path: Path) -> Iterator[HubThread]:
 
 
 def request(
-    hub: HubThread, method: str, path: str, *, token: str = "", body: bytes | None = None, **headers: str
+    hub: HubThread,
+    method: str,
+    path: str,
+    *,
+    token: str = "",
+    body: bytes | list[bytes] | None = None,
+    **headers: str,
 ) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(urlsplit(hub.url).netloc, timeout=30)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -375,6 +381,14 @@ def test_a_body_ends_at_the_limit_whatever_it_said(hub: HubThread) -> None:
         chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
         limit = 100 * TIGHT.object_bytes
         assert send_until_cut_off(connection, b"", chunk, limit_bytes=limit) < 20 * TIGHT.object_bytes
+    assert stored_files(hub) == []
+    content = b"of no known size"
+    for method, path, body in (
+        ("PUT", f"/v1/objects/{hashlib.sha256(content).hexdigest()}", [content]),
+        ("POST", "/v1/objects", [content, hashlib.sha256(content).digest()]),
+    ):
+        status, said = request(hub, method, path, token=token, body=body, X_Fedjob_Job="j")  # sent in chunks
+        assert (status, b"Content-Length" in said) == (400, True)
     assert stored_files(hub) == []
 
 

@@ -90,6 +90,53 @@ def test_a_masked_contribution_counts_when_it_leaves(database: Database) -> None
     assert found.bytes_out == 80
 
 
+def records_of(database: Database) -> list[int]:
+    return [one.to_plain()["body"]["moved"] for one in Audit(database).records() if one.kind == "cost"]
+
+
+def test_a_job_whose_masked_contributions_are_more_than_its_researcher_said_is_recorded_once(
+    database: Database,
+) -> None:
+    ledger = CostLedger(database)
+    for round_ in (1, 2, 3, 4):
+        ledger.add(replace(TASK, round=round_, bytes_in=100, bytes_out=0))
+        ledger.add_masked("job_1", "plan", 700)
+    assert records_of(database) == [2400]
+
+
+def test_a_job_that_does_several_kinds_of_work_is_measured_by_all_of_them_together(
+    database: Database,
+) -> None:
+    ledger = CostLedger(database)
+    for work in ("plan", "evaluation", "statistics"):
+        ledger.add(replace(TASK, work=work))
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert (found.over, found.bytes_in + found.bytes_out) == (True, 2700)
+    assert records_of(database) == [2700]
+
+
+def test_two_jobs_under_one_grant_are_each_measured_by_what_was_said_of_one(database: Database) -> None:
+    ledger = CostLedger(database)
+    for job in ("job_1", "job_2", "job_3"):
+        ledger.add(replace(TASK, job=job))
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert (found.over, found.bytes_in + found.bytes_out) == (False, 2700)
+    assert records_of(database) == []
+
+
+def test_a_masked_contribution_of_a_job_with_two_grants_counts_under_the_newer_one_alone(
+    database: Database,
+) -> None:
+    ledger = CostLedger(database)
+    ledger.add(TASK)
+    ledger.add(replace(TASK, grant="g2", round=2))
+    ledger.add_masked("job_1", "plan", 80)
+    out = [found.bytes_out for found in map(ledger.of_grant, ("g1", "g2")) if found is not None]
+    assert out == [300, 380]
+
+
 def test_work_and_arguments_are_named_by_all_that_they_are_made_of() -> None:
     assert kind_of_work("a", "b") != kind_of_work("ab", "")
     assert arguments_hash({"a": 1, "b": 2}) == arguments_hash({"b": 2, "a": 1})
