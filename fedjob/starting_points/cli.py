@@ -28,7 +28,7 @@ _IMPORTED = ("fedjob", "numpy", "pandas", "scipy", "sklearn", "torch")
     help="A training plan in PyTorch or scikit-learn, or a function.",
 )
 def new(path: Path, kind: str) -> None:
-    """Write a commented script that trains as it is, to change step by step. No file is overwritten.
+    """Write a commented script that runs as it is, to change step by step. No file is overwritten.
 
     \b
     fedjob new heart.py --kind sklearn
@@ -39,7 +39,10 @@ def new(path: Path, kind: str) -> None:
     name = shlex.quote(str(path))
     click.echo(f"{path} is written. Next:")
     for command, why in (
-        (f"python {name}", "trains it on made-up data in this process"),
+        (
+            f"python {name}",
+            f"{'runs' if kind == 'function' else 'trains'} it on made-up data in this process",
+        ),
         (f"fedjob job check {name}", "says whether it would run at its nodes"),
         (f"fedjob job submit {name}", "starts it as a job that goes on without your terminal"),
     ):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedjob.common.checks import printable
 from fedjob.common.console import json_option, table
 from fedjob.common.lifecycle import State
+from fedjob.common.terminal.tables import MIN_ID
 from fedjob.common.terminal.times import in_utc, when
 from fedjob.node.cli.home import KnownText, home_option, open_database
 
@@ -22,12 +25,16 @@ if TYPE_CHECKING:
 @click.option(
     "--state", type=click.Choice([state.value for state in State]), help="Only tasks in this state."
 )
+@click.option("--wide", is_flag=True, help="Whole ids, and step, worker, parent and duration too.")
 @json_option
-def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
+def tasks(home: NodeHome, state: str | None, wide: bool, as_json: bool) -> None:
     """List the tasks computed here, for whom, and how they ended.
+
+    In a pipe the list is always a wide one.
 
     \b
     fedjob node tasks --state running
+    fedjob node tasks --wide
     """
 
     from fedjob.node.queue.store import TaskStore
@@ -37,25 +44,40 @@ def tasks(home: NodeHome, state: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([in_utc(task) for task in found], indent=2))
         return
-    table(
-        ("task", "job", "round", "step", "dataset", "researcher", "state", "reason", "accepted", "took"),
-        [
-            (
-                task["key"][:12],
-                task["job_name"] or task["job"],
-                str(task["round"]),
-                task["step"],
-                task["dataset"],
-                task["researcher"],
-                task["state"],
-                task["reason"] or "-",
-                when(task["accepted"]),
-                f"{task['ended'] - task['accepted']:.2f} s" if task["ended"] else "-",
-            )
-            for task in found
-        ],
-        empty="no tasks yet",
-    )
+    columns = wide_row if wide or not sys.stdout.isatty() else short_row
+    header = tuple(columns(found[0])) if found else ()
+    table(header, [tuple(columns(task).values()) for task in found], empty="no tasks yet")
+
+
+def short_row(task: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a terminal of 80 columns has room for, by column."""
+    job = task["job_name"] or task["job"][:MIN_ID]
+    return {
+        "task": task["key"][:MIN_ID],
+        "job": f"{job} of {task['researcher']}, round {task['round']}",
+        "dataset": task["dataset"],
+        "state": f"{task['state']}: {task['reason']}" if task["reason"] else task["state"],
+        "accepted": when(task["accepted"]),
+    }
+
+
+def wide_row(task: Mapping[str, Any]) -> dict[str, str]:
+    """Return all that is listed of a task, by column."""
+    return {
+        "task": task["key"],
+        "job": task["job"],
+        "name": task["job_name"],
+        "round": str(task["round"]),
+        "step": task["step"],
+        "dataset": task["dataset"],
+        "researcher": task["researcher"],
+        "state": task["state"],
+        "reason": task["reason"],
+        "worker": str(task["worker"] or ""),
+        "parent": task["parent"],
+        "accepted": when(task["accepted"]),
+        "took": f"{task['ended'] - task['accepted']:.2f} s" if task["ended"] else "",
+    }
 
 
 @click.command()

@@ -67,7 +67,12 @@ def plot_history(rows: Sequence[Measurement], metrics: Sequence[str] | None) -> 
         axis.set_ylabel(metric)
         axis.set_xlabel("rounds of training")
         grid(axis)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        drawn = {
+            row.round + shifts[row.phase] for row in rows if row.metric == metric and row.phase in shifts
+        }
+        if len(drawn) == 1:  # a single round would be in the middle of fractions of rounds
+            axis.set_xlim(min(drawn) - 1, min(drawn) + 1)
         bare(axis)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)

@@ -10,7 +10,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fedjob.researcher.results.pictures.figure import NEUTRAL, ink, new_figure, saved
+from fedjob.researcher.results.pictures.figure import COLOURS, NEUTRAL, ink, new_figure, saved
 
 
 def drawn() -> Any:
@@ -61,3 +61,32 @@ def test_colours_of_the_users_own_stay() -> None:
         seen = pixels(drawn()._repr_png_())
     assert (seen[0, 0] == [0, 0, 0, 1]).all()
     assert seen[..., :3].max() == 1
+
+
+def test_the_style_for_notebooks_draws_as_pictures_of_fedjob_look() -> None:
+    with plt.style.context("fedjob.any_theme"):
+        figure, axis = plt.subplots(figsize=(3, 2))
+        axis.plot([0, 1], [0, 1], label="one")
+        axis.set(title="title", xlabel="x", ylabel="y")
+        axis.legend()
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        own = drawn()._repr_png_()
+        colours = tuple(mpl.rcParams["axes.prop_cycle"].by_key()["color"])
+        texts = {
+            mpl.rcParams[name] for name in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
+        }
+        plt.close(figure)
+    assert tuple(f"#{colour.lstrip('#')}" for colour in colours) == COLOURS
+    assert {f"#{colour.lstrip('#')}" for colour in texts} == {NEUTRAL}
+    for png in (buffer.getvalue(), own):
+        seen = pixels(png)
+        assert (seen[:3, :3, 3] == 0).all()
+        assert (seen[..., 3] == 0).mean() > 0.6
+        assert seen[..., :3][seen[..., 3] > 0.9].mean(axis=-1).min() > 0.2  # nothing is black
+
+
+def test_the_style_for_notebooks_is_in_the_package() -> None:
+    text = (Path(__file__).parents[5] / "setup.cfg").read_text(encoding="utf-8")
+    package_data = text.partition("[options.package_data]")[2].partition("\n\n")[0]
+    assert "any_theme.mplstyle" in package_data

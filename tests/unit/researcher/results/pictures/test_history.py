@@ -56,3 +56,19 @@ def test_a_confusion_matrix_is_not_drawn_beside_the_accuracy_that_its_value_is()
     assert [axis.get_ylabel() for axis in asked.axes] == ["confusion_matrix"]
     with pytest.raises(SpecError, match="asked for f1, the history has loss"):
         plot_history(rows(2, "loss"), ["f1"])
+
+
+@pytest.mark.parametrize("num_rounds", [1, 2, 3, 40])
+def test_rounds_are_whole_numbers_of_the_axis_however_few(num_rounds: int) -> None:
+    measured = [
+        Measurement(round=round_, phase="validate", metric="loss", node=OVERALL, value=0.1, num_examples=9)
+        for round_ in range(1, num_rounds + 1)
+    ]
+    figure = plot_history(measured, None)
+    (axis,) = figure.axes
+    figure.draw_without_rendering()
+    low, high = axis.get_xlim()
+    shown = [tick for tick in axis.get_xticks() if low <= tick <= high]
+    assert shown
+    assert all(float(tick).is_integer() for tick in shown)
+    assert {1, num_rounds} & set(shown)
