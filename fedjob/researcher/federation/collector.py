@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -333,13 +333,9 @@ class Collector:
     def _recover(self, journal_path: Path) -> set[str]:
         """Take replies that a run before this one made durable; nobody is asked for them again."""
         recovered = set()
-        for record in read_journal(journal_path):
-            try:
-                arrival = _from_record(record, self._place)
-            except (DecodeError, KeyError, OSError):
-                continue
+        for arrival in journaled(read_journal(journal_path), self._keys.items(), self._place.spool):
             node = arrival.node
-            if self._keys.get(node) != arrival.result.key or node in recovered or self._accept(arrival):
+            if node in recovered or self._accept(arrival):
                 continue
             self._arrivals[node] = arrival
             recovered.add(node)
@@ -378,12 +374,28 @@ def _to_record(arrival: Arrival) -> dict[str, object]:
     return {"node": arrival.node, "result": to_plain(arrival.result), "file": name}
 
 
-def _from_record(record: Mapping[str, object], place: AskContext) -> Arrival:
-    result = from_plain(Result, record["result"])
-    params = None
-    if record["file"]:
-        path = place.spool / str(record["file"])
-        if result.params is None or ref_of(path) != result.params:
-            raise DecodeError(f"{path.name} is not what was journaled")
-        params = FileParams(path)
-    return Arrival(node=str(record["node"]), result=result, params=params)
+def journaled(
+    records: Iterable[Mapping[str, object]], wanted: Collection[tuple[str, str]], spool: Path
+) -> Iterator[Arrival]:
+    """Yield the journaled replies of some tasks, whose files are as they were.
+
+    The steps of a secure sum share a journal, which names the vectors of all nodes: the files of other tasks are not read.
+
+    Args:
+        wanted: node and key of each task.
+        spool: folder of the files.
+    """
+    for record in records:
+        try:
+            result = from_plain(Result, record["result"])
+            node, params = str(record["node"]), None
+            if (node, result.key) not in wanted:
+                continue
+            if record["file"]:
+                path = spool / str(record["file"])
+                if result.params is None or ref_of(path) != result.params:
+                    continue
+                params = FileParams(path)
+        except (DecodeError, KeyError, OSError):
+            continue
+        yield Arrival(node=node, result=result, params=params)
