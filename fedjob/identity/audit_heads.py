@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from fedjob.common.errors import DecodeError
@@ -73,7 +73,7 @@ class HeldHead:
 
     def to_line(self) -> str:
         """Return it as one line of JSON, without its end."""
-        return json.dumps({"v": 1, **asdict(self)}, separators=(",", ":"))
+        return json.dumps({"v": 1, **{name: getattr(self, name) for name in _FIELDS}}, separators=(",", ":"))
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {

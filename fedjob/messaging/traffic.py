@@ -6,7 +6,7 @@ import csv
 import io
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fedjob.common.errors import DecodeError
@@ -44,8 +44,9 @@ class Tally:
     def plus(self, other: Tally) -> Tally:
         """Return the sum of two tallies."""
         first = min(self.first or other.first, other.first or self.first)
-        return replace(
-            self,
+        return Tally(
+            direction=self.direction,
+            kind=self.kind,
             count=self.count + other.count,
             bytes=self.bytes + other.bytes,
             max_bytes=max(self.max_bytes, other.max_bytes),
