@@ -122,7 +122,7 @@ class LiveView:
         if rows:
             pieces.append(table(header, drawn))
         if self.events:
-            pieces.append(preformatted("\n".join(self.events[-MAX_EVENTS:])))
+            pieces.append(preformatted("\n".join(self.events[-MAX_EVENTS:]), from_end=True))
         return panel(self.title, *pieces)
 
     # -- the line --------------------------------------------------------------------
