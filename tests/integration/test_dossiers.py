@@ -208,7 +208,9 @@ def test_a_dossier_is_written_and_checked_by_commands(job: Job, home: Path) -> N
             [sys.executable, "-m", "fedjob", *map(str, args)], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == expect, done.stderr
-        return done.stdout + done.stderr
+        return (
+            done.stdout if "--json" in args else done.stdout + done.stderr
+        )  # a slow machine's stderr has more
 
     path = home / "by_command.html"
     assert "fedjob dossier verify by_command.html" in types(
