@@ -140,7 +140,7 @@ def test_a_researcher_who_signs_something_wrong_is_caught_at_what_contradicts_it
 
 def test_a_page_that_says_something_else_than_its_data_is_found(file: Path, home: Path) -> None:
     key = SealKey(home / "home")
-    page = file.read_bytes().rsplit(b"<!-- fedjob", 1)[0].replace(b"<td>completed</td>", b"<td>failed</td>")
+    page = file.read_bytes().rsplit(b"<!-- fedjob", 1)[0].replace(b">completed</td>", b">failed</td>")
     signature = key.sign(b"fedjob dossier 1\n" + page).hex()
     data = page + f"<!-- fedjob dossier 1 {key.public_key_hex} {signature} -->\n".encode()
     assert open_dossier(data).problems == ("the page says something else than the data for machines in it",)
@@ -208,7 +208,9 @@ def test_a_dossier_is_written_and_checked_by_commands(job: Job, home: Path) -> N
             [sys.executable, "-m", "fedjob", *map(str, args)], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == expect, done.stderr
-        return done.stdout + done.stderr
+        return (
+            done.stdout if "--json" in args else done.stdout + done.stderr
+        )  # a slow machine's stderr has more
 
     path = home / "by_command.html"
     assert "fedjob dossier verify by_command.html" in types(

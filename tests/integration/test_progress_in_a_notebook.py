@@ -70,7 +70,7 @@ def test_a_wait_is_one_output_too_and_nothing_on_stderr(cells: list[list[dict]])
 def test_the_events_are_shown_on_request(cells: list[list[dict]]) -> None:  # type: ignore[type-arg]
     (output,) = cells[3]
     assert " | " in output["data"]["text/plain"]
-    assert "<pre>" in output["data"]["text/html"]
+    assert '<pre class="fj-tail">' in output["data"]["text/html"]
 
 
 @pytest.mark.slow

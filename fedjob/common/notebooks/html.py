@@ -23,7 +23,7 @@ max-width:100%;overflow-x:auto;padding:2px 0}}
 [data-jp-theme-light="true"] .fedjob,body[data-vscode-theme-kind="vscode-light"] .fedjob{{{_LIGHT}}}
 [data-jp-theme-light="false"] .fedjob,body[data-vscode-theme-kind="vscode-dark"] .fedjob{{{_DARK}}}
 .fedjob .fj-head{{font-weight:600;font-size:14px;margin:2px 0 4px;color:var(--ink)}}
-.fedjob .fj-head small{{font-weight:400;color:var(--dim);font-size:12px;margin-left:.5em}}
+.fedjob .fj-head small{{font-weight:400;color:var(--dim);font-size:12px;margin-left:.3em}}
 .fedjob p.fj-note{{color:var(--dim);margin:4px 0;max-width:80em}}
 .fedjob p.fj-warn{{color:var(--warn);margin:4px 0;max-width:80em}}
 .fedjob.fedjob.fedjob table{{border-collapse:collapse;margin:4px 0 8px;border:0;color:inherit;font:inherit;font-variant-numeric:tabular-nums}}
@@ -35,6 +35,7 @@ padding:3px 16px 3px 0;vertical-align:bottom}}
 padding:3px 16px 3px 0;vertical-align:top;max-width:60em;overflow-wrap:break-word;white-space:normal}}
 .fedjob.fedjob.fedjob table tbody th{{font-weight:500;color:var(--dim);white-space:nowrap}}
 .fedjob.fedjob.fedjob table tbody tr:nth-child(n):hover{{background:var(--soft)}}
+.fedjob.fedjob.fedjob table td.fj-s{{white-space:nowrap}}
 .fedjob.fedjob.fedjob table td.fj-n,.fedjob.fedjob.fedjob table thead th.fj-n{{text-align:right;white-space:nowrap}}
 .fedjob .fj-chip{{display:inline-block;vertical-align:middle;white-space:nowrap;border-radius:9px;padding:0 8px;font-size:12px;border:1px solid currentColor}}
 .fedjob .fj-good{{color:var(--good)}}.fedjob .fj-bad{{color:var(--bad)}}.fedjob .fj-busy{{color:var(--accent)}}
@@ -44,10 +45,18 @@ margin-right:8px;overflow:hidden}}
 .fedjob .fj-bar>i{{display:block;height:100%;background:var(--accent)}}
 .fedjob pre{{font:12px/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color:inherit;background:var(--soft);
 padding:6px 8px;margin:4px 0;overflow:auto;max-height:24em}}
+.fedjob pre.fj-tail{{display:flex;flex-direction:column-reverse}}
 </style>"""
 
 MAX_ROWS = 60
 """Most rows of a table that a notebook shows; the last ones stand behind a line that says how many are left out."""
+
+
+MAX_UNBROKEN = 32
+"""Most characters of the cells of a column that stay on one line."""
+
+LEFT = ' style="text-align:left"'
+"""For words, also where the style sheet is left out: JupyterLab moves every cell to the right."""
 
 
 class Piece(str):
@@ -63,7 +72,7 @@ def panel(title: str, *pieces: Piece, aside: str = "") -> str:
         title: empty for none.
         aside: in small letters behind the title.
     """
-    small = f"<small>{escaped(aside)}</small>" if aside else ""
+    small = f" <small>{escaped(aside)}</small>" if aside else ""
     head = f'<div class="fj-head">{escaped(title)}{small}</div>' if title or aside else ""
     return f'{STYLE}<div class="fedjob">{head}{"".join(pieces)}</div>'
 
@@ -76,7 +85,8 @@ def escaped(value: Any) -> str:
 def facts(rows: Mapping[str, Any]) -> Piece:
     """Return names and values as a table of two columns."""
     body = "".join(
-        f"<tr><th>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in rows.items()
+        f"<tr><th{LEFT}>{escaped(name)}</th><td{LEFT}>{escaped(value)}</td></tr>"
+        for name, value in rows.items()
     )
     return Piece(f"<table><tbody>{body}</tbody></table>")
 
@@ -94,8 +104,9 @@ def table(
         bool(cells) and all(is_numeric(row[column]) for row in cells if column < len(row))
         for column in range(len(header))
     ]
-    kinds = [' class="fj-n"' if each else "" for each in numeric]
-    head = "".join(f"<th{kind}>{escaped(name)}</th>" for name, kind in zip(header, kinds, strict=True))
+    kinds = [' class="fj-n"' if each else _of_words(cells, column) for column, each in enumerate(numeric)]
+    sides = [kind if each else LEFT for kind, each in zip(kinds, numeric, strict=True)]
+    head = "".join(f"<th{side}>{escaped(name)}</th>" for name, side in zip(header, sides, strict=True))
     shown = cells
     if most is not None and len(cells) > most:
         left = len(cells) - most + 1
@@ -104,6 +115,12 @@ def table(
     body = "".join(f"<tr>{_row(row, kinds)}</tr>" for row in shown)
     titled = f"<caption>{escaped(caption)}</caption>" if caption else ""
     return Piece(f"<table>{titled}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def _of_words(cells: Sequence[Sequence[Any]], column: int) -> str:
+    """Return the attributes of the cells of a column of words: short ones, such as names, are not broken at hyphens."""
+    lengths = (len(escaped(row[column])) for row in cells if column < len(row))
+    return f' class="fj-s"{LEFT}' if max(lengths, default=0) <= MAX_UNBROKEN else LEFT
 
 
 def _row(row: Sequence[Any], kinds: Sequence[str]) -> str:
@@ -118,9 +135,14 @@ def note(text: str, *, warns: bool = False) -> Piece:
     return Piece(f'<p class="{kind}">{escaped(text)}</p>' if text else "")
 
 
-def preformatted(text: str) -> Piece:
-    """Return a text as it is written."""
-    return Piece(f"<pre>{html.escape(text)}</pre>")
+def preformatted(text: str, *, from_end: bool = False) -> Piece:
+    """Return a text as it is written.
+
+    Args:
+        from_end: where it is too long to be seen whole its end is, and its beginning is reached by scrolling.
+    """
+    kind = ' class="fj-tail"' if from_end else ""
+    return Piece(f"<pre{kind}>{html.escape(text)}</pre>")
 
 
 GOOD, BAD, BUSY, WAIT, IDLE = "good", "bad", "busy", "wait", "idle"

@@ -14,7 +14,8 @@ from fedjob.common.checks import printable
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import NoReply, ObjectTooLarge, SpecError
 from fedjob.common.notebooks import html
-from fedjob.common.notebooks.plain_tables import text_facts, text_table
+from fedjob.common.notebooks.plain_tables import cell_text, text_facts, text_table
+from fedjob.common.terminal.times import when_of_text
 from fedjob.common.types import Contact, Ref, check_party, contacts_from_plain, contacts_text
 from fedjob.data.archive import is_asset_name, unpacked_asset, unpacked_once
 from fedjob.data.readers import READERS, find_reader, guess_reader
@@ -223,20 +224,31 @@ class Listing(list[T]):
         """Return what is shown, as cells of any kind."""
         return [[_cell(column, getattr(item, column)) for column in self._columns] for item in self]
 
+    def _shown(self) -> tuple[list[str], list[list[Any]]]:
+        """Return the names and the rows of the columns that have any content."""
+        rows = self._rows()
+        kept = [n for n in range(len(self._columns)) if any(cell_text(row[n]).strip() for row in rows)]
+        return [self._columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
+
     def __repr__(self) -> str:
-        return text_table(self._columns, self._rows()) if self else "(none)"
+        return text_table(*self._shown()) if self else "(none)"
 
     def _repr_html_(self) -> str:
-        return html.panel("", html.table(self._columns, self._rows()) if self else html.note("none"))
+        return html.panel("", html.table(*self._shown()) if self else html.note("none"))
 
 
 _TIMES = frozenset(("updated", "last_task"))
 """Columns of seconds since 1970."""
 
+_TEXT_TIMES = frozenset(("submitted", "created", "started", "finished"))
+"""Columns of times that are texts of ISO 8601."""
+
 
 def _cell(column: str, value: Any) -> Any:
     if column in _TIMES and isinstance(value, float):
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value)) if value else ""
+    if column in _TEXT_TIMES and isinstance(value, str):
+        return when_of_text(value, "")
     return value
 
 
@@ -340,7 +352,7 @@ class Offered(Listing[DatasetHandle]):
         )
 
     def _repr_html_(self) -> str:
-        rows = html.table(self._columns, self._rows()) if self else html.note("none")
+        rows = html.table(*self._shown()) if self else html.note("none")
         silence = f"no answer from {self._silence()}" if self.silent else ""
         return html.panel("", rows, html.note(silence, warns=True))
 

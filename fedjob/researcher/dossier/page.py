@@ -21,7 +21,8 @@ main{max-width:62rem;margin:0 auto;padding:2rem 1.25rem 4rem}
 .fedjob code{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 .fedjob .fj-scroll{overflow-x:auto}
 .fedjob pre{max-height:none;white-space:pre-wrap;overflow-wrap:anywhere}
-@media print{main{max-width:none;padding:0}.fedjob pre{border:1px solid var(--line)}.fedjob h2{break-after:avoid}}
+@media print{main{max-width:none;padding:0}.fedjob pre{border:1px solid var(--line)}.fedjob h2{break-after:avoid}
+.fedjob.fedjob.fedjob table td.fj-s{white-space:normal}}
 </style>"""
 
 JSON_OPENS = '<script type="application/json" id="dossier">'

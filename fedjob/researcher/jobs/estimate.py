@@ -162,7 +162,7 @@ class Estimate(Listing[NodeEstimate]):
 
     def _repr_html_(self) -> str:
         facts = dict(line.split(": ", 1) for line in self.about.splitlines())
-        table = html.table(self._columns, self._rows()) if self else html.note("none")
+        table = html.table(*self._shown()) if self else html.note("none")
         return html.panel("Estimate", html.facts(facts), table)
 
 

@@ -165,7 +165,7 @@ class ObservedJob(ABC):
             rounds=facts.rounds,
             live=facts.live,
             now=time.time(),
-            overall={name: value for name, value in self._overall().items() if isinstance(value, float)},
+            overall={_in_words(name): v for name, v in self._overall().items() if isinstance(v, float)},
             about=facts.about,
             events=tuple(last),
         )
@@ -193,3 +193,9 @@ class ObservedJob(ABC):
 
     def _repr_html_(self) -> str:
         return summary.as_html(self._facts())
+
+
+def _in_words(name: str) -> str:
+    """Return `accuracy/before` as `accuracy (before)`."""
+    metric, _, phase = name.rpartition("/")
+    return f"{metric} ({phase})" if metric else name

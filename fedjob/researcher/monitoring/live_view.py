@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,7 +122,7 @@ class LiveView:
         if rows:
             pieces.append(table(header, drawn))
         if self.events:
-            pieces.append(preformatted("\n".join(self.events[-MAX_EVENTS:])))
+            pieces.append(preformatted("\n".join(self.events[-MAX_EVENTS:]), from_end=True))
         return panel(self.title, *pieces)
 
     # -- the line --------------------------------------------------------------------
@@ -150,7 +150,8 @@ class LiveView:
         return "" if eta_s is None else f"about {duration(eta_s)} left"
 
     def _overall_words(self) -> list[str]:
-        return [f"{name} {number_text(value)}" for name, value in list(self.overall.items())[:MAX_METRICS]]
+        names = _without_repeats(self.overall)[:MAX_METRICS]
+        return [f"{name} {number_text(self.overall[name])}" for name in names]
 
     def _remarks(self) -> list[str]:
         live = self.live
@@ -201,7 +202,7 @@ class LiveView:
             for name, value in self._metrics_of(node).items():
                 if name not in _COUNTS and _number(value) is not None:
                     found[name] = None
-        return list(found)[:MAX_METRICS]
+        return _without_repeats(found)[:MAX_METRICS]
 
     def _state_of(self, node: str) -> str:
         if node in self.left_out:
@@ -248,3 +249,12 @@ def _number(value: Any) -> float | None:
         return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     except OverflowError:  # a whole number that no float can hold
         return None
+
+
+def _without_repeats(names: Iterable[str]) -> list[str]:
+    """Return names of metrics without a confusion matrix whose value, the accuracy, is there by its own name."""
+    known = list(names)
+    matrix, accuracy = "confusion_matrix", "accuracy"
+    return [
+        name for name in known if not name.startswith(matrix) or name.replace(matrix, accuracy) not in known
+    ]

@@ -122,7 +122,9 @@ def table(facts: JobSummary) -> dict[str, str]:
         "updated": _whole_seconds(facts.updated),
         "attempt": str(facts.attempt),
         "took part": facts.about,
-        "result": "ready" if facts.state == State.COMPLETED else f"not ready: the job is {facts.state}",
+        "result": "ready"
+        if facts.state == State.COMPLETED
+        else f"not ready: the job is {'a ' if facts.state == State.DRAFT else ''}{facts.state}",
     }
     return {key: printable(value) for key, value in shown.items() if value}
 

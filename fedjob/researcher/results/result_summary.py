@@ -287,7 +287,10 @@ def metrics_table(rows: Sequence[Measurement]) -> ShownTable | None:
         last.setdefault((row.metric, row.phase), {})[row.node] = row.value
     if not last:
         return None
-    columns = list(last)[:MAX_COLUMNS]
+    known = [
+        (m, p) for m, p in last if m != "confusion_matrix" or ("accuracy", p) not in last
+    ]  # its value is the accuracy
+    columns = known[:MAX_COLUMNS]
     nodes = sorted({row.node for row in rows}, key=lambda node: (node == OVERALL, node))
     body = [
         ("all nodes" if node == OVERALL else node, *(last[column].get(node) for column in columns))

@@ -23,6 +23,7 @@ from fedjob.metrics.states import error, value
 from fedjob.researcher.results.pictures.figure import (
     MAX_LEGEND,
     MAX_NAME,
+    NEUTRAL,
     SKY,
     bare,
     grid,
@@ -173,12 +174,14 @@ def draw_confusion(measured: MeasuredStates) -> Any:
     longest = max(len(str(label)) for label in labels)
     figure = new_figure(size + 0.9 + 0.07 * min(longest, MAX_NAME), size)
     axis = figure.subplots()
-    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axis.imshow(np.ma.masked_where(counts == 0, shares), cmap="Blues", vmin=0, vmax=1)
     for row in range(len(labels)):
         for column in range(len(labels)):
             if counts[row, column] or small:
                 text = f"{counts[row, column]:,}" + (f"\n{shares[row, column]:.0%}" if small else "")
-                colour = "white" if shares[row, column] > 0.55 else "#1a1a1a"
+                colour = (
+                    "white" if shares[row, column] > 0.55 else "#1a1a1a" if counts[row, column] else NEUTRAL
+                )
                 axis.text(
                     column, row, text, ha="center", va="center", color=colour, fontsize=9 if small else 6
                 )

@@ -90,7 +90,7 @@ def test_light_and_dark_are_those_of_the_browser_and_of_jupyterlab() -> None:
 def test_numbers_stand_to_the_right() -> None:
     drawn = html.table(("name", "n"), [("a", 1), ("b", None)])
     assert '<th class="fj-n">n</th>' in drawn
-    assert "<th>name</th>" in drawn
+    assert f"<th{html.LEFT}>name</th>" in drawn
 
 
 def test_a_long_table_says_how_many_rows_it_leaves_out() -> None:
@@ -131,3 +131,22 @@ def test_a_map_stays_a_dict() -> None:
     found = ShownMap({"a": "1"}, ("node", "request"))
     assert found == {"a": "1"}
     assert repr(found) == "{'a': '1'}"
+
+
+def test_short_words_stay_on_a_line_and_every_word_is_to_the_left_without_a_style_sheet() -> None:
+    long = "a remark of an owner that goes on and on and on"
+    drawn = html.table(("node", "remark", "n"), [("clinic-1", long, 1), ("clinic-2", "", 2)])
+    assert f'<td class="fj-s"{html.LEFT}>clinic-1</td>' in drawn
+    assert f"<td{html.LEFT}>{long}</td>" in drawn
+    assert 'td class="fj-n">1<' in drawn
+    assert f"<td{html.LEFT}>9</td>" in html.facts({"rows": 9})
+
+
+def test_without_a_style_sheet_a_title_and_what_is_beside_it_are_two_words() -> None:
+    assert "digits <small>fedavg</small>" in html.panel("digits", aside="fedavg")
+
+
+def test_of_a_long_text_the_end_can_be_seen_where_that_is_wanted() -> None:
+    assert html.preformatted("last", from_end=True) == '<pre class="fj-tail">last</pre>'
+    assert html.preformatted("last") == "<pre>last</pre>"
+    assert ".fj-tail{display:flex;flex-direction:column-reverse}" in html.STYLE

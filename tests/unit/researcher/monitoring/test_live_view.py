@@ -163,3 +163,18 @@ def test_what_nodes_write_is_shown_and_nothing_more(event: tuple[str, str, dict[
         }  # fmt: skip
         assert "\x1b" not in forms["text/plain"] + forms["text/html"]
         assert "\u202e" not in forms["text/plain"] + forms["text/html"]
+
+
+@pytest.mark.parametrize("suffix", ["", " (validate)"])
+def test_a_confusion_matrix_is_not_a_second_column_of_the_accuracy(suffix: str) -> None:
+    measured = {"phase": "validate", "accuracy": 0.5, "confusion_matrix": 0.5}
+    display, drawn = shown(*RUNNING, ("metrics", "a", measured))
+    display.conclude("", {f"accuracy{suffix}": 0.5, f"confusion_matrix{suffix}": 0.5})
+    assert "accuracy" in drawn[-1]["text/plain"]
+    assert "confusion_matrix" not in drawn[-1]["text/plain"]
+
+
+def test_a_confusion_matrix_alone_is_shown() -> None:
+    display, drawn = shown(*RUNNING, ("metrics", "a", {"phase": "validate", "confusion_matrix": 0.5}))
+    display.conclude("", {"confusion_matrix (validate)": 0.5})
+    assert drawn[-1]["text/plain"].count("confusion_matrix") == 2

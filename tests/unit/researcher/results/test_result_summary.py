@@ -144,6 +144,12 @@ def test_the_last_metrics_have_a_row_for_each_node_and_all_nodes_last() -> None:
     assert [line[0] for line in found.rows] == ["a", "zoo", "all nodes"]
     assert found.rows[0][1:] == ("1.000", "0.5000")
     assert metrics_table([]) is None
+    repeated = metrics_table([row(1, "a", 0.5, "accuracy"), row(1, "a", 0.5, "confusion_matrix")])
+    assert repeated is not None
+    assert repeated.header == ("node", "accuracy (train)")
+    alone = metrics_table([row(1, "a", 0.5, "confusion_matrix")])
+    assert alone is not None
+    assert alone.header == ("node", "confusion_matrix (train)")
 
 
 def test_a_forest_and_histograms_are_drawn_and_anything_else_is_refused() -> None:

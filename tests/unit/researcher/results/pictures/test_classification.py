@@ -15,7 +15,7 @@ from fedjob.metrics.confusion import state_of
 from fedjob.metrics.disclosure import disclosed
 from fedjob.metrics.states import add, measure, value
 from fedjob.researcher.results.pictures.classification import draw_calibration, draw_confusion, draw_roc
-from fedjob.researcher.results.pictures.figure import MAX_LEGEND
+from fedjob.researcher.results.pictures.figure import MAX_LEGEND, NEUTRAL
 from fedjob.researcher.results.pictures.measured_states import MeasuredStates, states_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
@@ -159,6 +159,9 @@ def test_the_matrix_has_counts_and_parts_of_the_true_label_and_says_what_is_in_n
     assert [text.get_text() for text in axis.texts] == ["30\n75%", "10\n25%", "0\n0%", "60\n100%"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["ill", "well"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
+    drawn = axis.get_images()[0].get_array()
+    assert drawn.mask.tolist() == [[False, False], [True, False]]  # no white box in a dark notebook
+    assert axis.texts[2].get_color() == NEUTRAL
     title = figure.get_suptitle()
     assert "103 examples, accuracy 0.874" in title
     assert "3 rare errors are counted together" in title
