@@ -154,5 +154,4 @@ clean:
 distclean: clean
 	@rm -rf .venv
 
-.PHONY: help demo test quick check format soak links cluster features map docs bench table privacy-table lock wheel sbom try-install venv clean distclean
-.PHONY: help demo test quick check format soak links cluster features map bench compare table privacy-table lock wheel sbom try-install venv clean distclean
+.PHONY: help demo test quick check format soak links cluster openid features map docs bench compare table privacy-table lock wheel sbom try-install venv clean distclean

@@ -126,6 +126,13 @@ def test_every_target_of_the_makefile_is_explained_by_it() -> None:
     assert {name for name in targets if f"make {name}" not in text} == set()
 
 
+def test_every_target_of_the_makefile_runs_whatever_files_lie_beside_it() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
+    phony = [name for names in re.findall(r"^\.PHONY:(.*)", text, re.MULTILINE) for name in names.split()]
+    assert sorted(phony) == sorted(targets)
+
+
 def test_no_file_names_a_folder_that_only_one_machine_has() -> None:
     telling = re.compile(r"(?<![\w.])/(?:root|work|home/\w+)/\w|index-url")
     kinds = {".py", ".md", ".ipynb", ".txt", ".sh", ".yml", ".service", ".conf", ""}
