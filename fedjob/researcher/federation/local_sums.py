@@ -135,9 +135,8 @@ class LocalSums:
         params = files.get("params")
         origin = params if isinstance(params, Path) else None
         order = answer.vector
-        if (
-            order.terms.noise is None
-        ):  # one pass: nobody sees the file before the session is bound to what is in it
+        # one pass, where nothing is drawn by what is bound: nobody sees the file before the session is bound to what is in it
+        if order.terms.noise is None and not order.terms.fixed_point.is_stochastic:
             session, _ = bound_to(order, answer.session, write_masked(path, order, held, origin))
         else:
             session, order = bound_to(order, answer.session, digest_of(order, held, origin))
