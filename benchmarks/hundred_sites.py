@@ -5,8 +5,8 @@ python benchmarks/hundred_sites.py [--nodes 100] [--rounds 2]
 The CNN of `benchmarks/simulation.py` trains one epoch on each node's 50 images, in batches of 10, with `nodes=simulate(100)` on
 one folder of arrays, with `nodes=simulate()` on a map of 100 files, and with `nodes="local"` on the same map, which computes node
 after node in one process. Each runs in a process of its own. `seconds` and `cpu` are of the whole job, without the writing of the
-data; `memory` is the most that all its processes held together, where pages that they share count once (PSS), looked at ten
-times a second; `disk` is what the job's folder has at its end, and `data` what it was given.
+data; `memory` is the most that all its processes held together, where pages that they share count once (PSS), looked at twice
+a second; `disk` is what the job's folder has at its end, and `data` what it was given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import psutil
 from simulation import IMAGES_PER_NODE, write_images
 
 HERE = Path(__file__).parent
-LOOK_S = 0.1
+LOOK_S = 0.5
 WAYS = ("simulate(N)", "simulate(), files", "local, files")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ LIKE, OTHER_EPOCHS, MOCKS, NODES, HERE = 1.2, 1.3, 1.5, 2.0, 4.0
 _USUAL_ROUND_S = 0.1
 """Seconds of a round beside what nodes do, until a job of this home has been measured."""
 _MAX_S = 1e9
+_FEW_ROUNDS = 4
 
 _LIKE = (
     "protocol",
@@ -92,13 +93,14 @@ def time_by_earlier_jobs(spec: JobSpec, home: Path) -> TimeEstimate:
         first, each = measured
         if earlier.training_args == spec.training_args:
             seconds = first + each * (spec.rounds - 1)
-            return TimeEstimate(seconds=seconds, within=LIKE, by=f"as {entry.id} took", measured=entry.id)
+            within = max(LIKE, spread(_seconds_of_rounds(folder)))
+            return TimeEstimate(seconds=seconds, within=within, by=f"as {entry.id} took", measured=entry.id)
         if found.seconds is None:
             more = _slowest_s(folder, "train") * (_epochs(spec) / _epochs(earlier) - 1)
             first, each = (max(0.0, one + more) for one in measured)
             found = TimeEstimate(
                 seconds=first + each * (spec.rounds - 1),
-                within=OTHER_EPOCHS,
+                within=max(OTHER_EPOCHS, spread(_seconds_of_rounds(folder))),
                 by=f"by {entry.id}, which had other epochs",
                 measured=entry.id,
                 scaled=True,
@@ -121,14 +123,30 @@ def _epochs(spec: JobSpec) -> int:
 
 def measured_rounds(folder: JobFolder) -> tuple[float, float] | None:
     """Return the seconds of the first round, with all that came before it, and the median of later ones; None for unknown."""
+    found = _seconds_of_rounds(folder)
+    return None if not found else (found[0], statistics.median(found[1:] or found))
+
+
+def _seconds_of_rounds(folder: JobFolder) -> list[float]:
+    """Return the seconds of each round, the first with all that came before it; empty for unknown."""
     events = list(read_events(folder.events))
     times = [event.time for event in events if event.type == "round"]
     begun = next((event.time for event in events if event.type == "ask"), 0.0)
     if not times or not begun:
-        return None
-    first = max(0.0, times[0] - begun)
-    later = [after - before for before, after in pairwise(times)]
-    return first, statistics.median(later) if later else first
+        return []
+    return [max(0.0, after - before) for before, after in pairwise([begun, *times])]
+
+
+def spread(rounds: Sequence[float]) -> float:
+    """Return how many times longer or shorter than the median nine in ten rounds were, after the first; 1 for too few.
+
+    Where rounds of equal work took unequal time, on a busy machine or line, the next job will take another time, too.
+    """
+    later = sorted(rounds[1:])
+    if len(later) < _FEW_ROUNDS or later[0] <= 0:
+        return 1.0
+    tenth, half = max(1, len(later) // 10), statistics.median(later)
+    return max(later[-tenth] / half, half / later[tenth - 1])
 
 
 def _answers(folder: JobFolder) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.types import ENDLESS, new_job_id
-from fedjob.researcher.runner.time_estimate import NODES, TimeEstimate, time_by_speeds
+from fedjob.researcher.runner.time_estimate import NODES, TimeEstimate, spread, time_by_speeds
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate
 from fedjob.researcher.storage.spec import Component, JobSpec
 
@@ -69,3 +69,19 @@ def test_one_node_without_a_believable_speed_makes_the_time_unknown(
 
 def test_an_endless_job_has_no_time(tmp_path: Path) -> None:
     assert time_by_speeds(replace(SPEC, rounds=ENDLESS), tmp_path, SPEEDS, None) == TimeEstimate()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "times"),
+    [
+        ([9.0], 1.0),
+        ([9.0, 1.0, 5.0, 1.0], 1.0),
+        ([9.0, 1.0, 1.0, 1.0, 1.0], 1.0),
+        ([9.0, 1.0, 1.0, 1.0, 3.0], 3.0),
+        ([9.0, 0.25, 1.0, 1.0, 1.0], 4.0),
+        ([9.0, *([1.0] * 18), 1.5, 7.0], 1.5),
+        ([9.0, 0.0, 1.0, 1.0, 1.0], 1.0),
+    ],
+)
+def test_the_spread_is_that_of_nine_in_ten_rounds_after_the_first(rounds: list[float], times: float) -> None:
+    assert spread(rounds) == pytest.approx(times)

@@ -70,6 +70,11 @@ PLAIN: dict[str, dict[str, Any]] = {
     "the median": {"operation": FedAvg(), "aggregator": Median()},
     "a selector": {"operation": FedAvg(), "selector": Fraction(0.5)},
     "secure sums": {"operation": FedAvg(), "protect": SecAgg(clip=8.0), "training_plan": Linear},
+    "secure sums of few bits": {
+        "operation": FedAvg(),
+        "protect": SecAgg(clip=0.2, bits=10),
+        "training_plan": Linear,
+    },
     "SCAFFOLD": {
         "operation": Scaffold(),
         "training_plan": Grouped,
