@@ -24,13 +24,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from fedjob.common.config import write_config
+from fedjob.common.config import load_config, write_config
 from fedjob.common.errors import ConfigError, DecodeError, RepositoryUnreachable, SpecError
 from fedjob.common.pages.sessions import SESSION_S
 from fedjob.common.pages.site import listen_on_loopback
 from fedjob.doctor.sign_in import examine_sign_in
 from fedjob.identity.openid.id_tokens import KEYS_EVERY_S, KEYS_FOR_S
 from fedjob.identity.openid.provider import ProviderLine, check_issuer, discover
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.page.openid_door import ATTEMPT_S, MAX_ATTEMPTS, OpenIdDoor, browser_client
 from fedjob.node.storage.audit import Audit
 from tests.authorities import Authority
@@ -745,6 +746,19 @@ def test_two_people_approve_under_the_names_that_the_provider_knows_them_by(scen
     assert [one["by"] for one in grant.approvals] == names
     records = [record.to_plain() for record in Audit(scene.house.database).records()]
     assert any(names[1] in str(record) for record in records)
+
+
+@pytest.mark.parametrize("form", [{"value": "1"}, {"usual": "yes"}])
+def test_one_of_two_people_cannot_do_without_the_other_by_a_setting(
+    scene: Scene, form: dict[str, str]
+) -> None:
+    scene.settings(approvers=2)
+    ann, _ = scene.enter()
+    csrf = ann.get("/settings").text.partition('name="csrf" value="')[2].partition('"')[0]
+    fields = {"csrf": csrf, "name": "approvers", **form}
+    assert ann.send("POST", "/settings", urlencode(fields).encode()).status == 303
+    assert "approvers is changed at the terminal alone" in ann.get("/settings").text
+    assert load_config(NodeConfig, scene.house.home.root).approvers == 2
 
 
 def test_a_session_signs_out_here_and_is_shown_the_way_to_do_so_at_the_provider(scene: Scene) -> None:

@@ -48,9 +48,7 @@ def is_same_decider(one: str, other: str) -> bool:
     subjects = [found[1] for found in map(_SIGNED.search, (one, other)) if found]
     if len(subjects) == 2:
         return subjects[0] == subjects[1]
-    if len(subjects) == 1:
-        return names_of(one).casefold().split() == names_of(other).casefold().split()
-    return one == other
+    return names_of(one).casefold().split() == names_of(other).casefold().split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from fedjob.node.config.config import NodeConfig
 
 AT_TERMINAL = frozenset(
     {
-        *("approval", "encryption", "sandbox", "own_of", "verifier", "verifier_options"),
+        *("approval", "approvers", "plans", "ask_data", "unknown"),
+        *("encryption", "sandbox", "own_of", "verifier", "verifier_options"),
         *(
             "launcher",
             "launcher_options",
@@ -25,8 +26,8 @@ AT_TERMINAL = frozenset(
         *("page_groups_claim", "page_scopes", "page_tls_ca"),
     }
 )
-"""Settings that run programs, name files and addresses, or take a protection away: whoever gets hold of a browser must
-not get hold of these."""
+"""Settings that run programs, name files and addresses, take a protection away, or say who has to be asked: whoever gets
+hold of a browser must not get hold of these, and one of two approvers must not do without the other."""
 
 
 @cache

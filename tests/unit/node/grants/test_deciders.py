@@ -25,6 +25,8 @@ ELSEWHERE = "Ann Lindqvist <https://evil.example#ann-1>"
         (ANN, " ann  LINDQVIST ", True),
         (ANN, "Ann", False),
         ("Mira", "Mira", True),
+        ("Mira", " mira", True),
+        ("Mira  Holm", "mira holm", True),
         ("Mira", "Ben", False),
     ],
 )
