@@ -10,7 +10,7 @@ import pytest
 
 from fedjob.hub.broker.mqtt_packets import PUBLISH, Reason
 from fedjob.hub.config.limits import HubLimits
-from tests.bare_mqtt import SUBACK, Answer, connect, publish, subscribe
+from tests.bare_mqtt import PINGRESP, SUBACK, Answer, connect, publish, subscribe
 from tests.gates import GateThread
 from tests.parts import program
 
@@ -24,6 +24,8 @@ LIMITS = HubLimits(
     patience_s=0.3,
     messages_per_s=500,
     messages_at_once=200,
+    addressee_bytes_per_s=200_000,
+    addressee_bytes_at_once=100_000,
     broadcasts_per_s=20,
     broadcasts_at_once=40,
     session_subscriptions=10,
@@ -195,6 +197,22 @@ def test_a_flood_slows_its_sender_and_nobody_else(gate: GateThread) -> None:
             count -= 1
         least_s = (600 - LIMITS.messages_at_once) / LIMITS.messages_per_s
         assert time.monotonic() - began > 0.8 * least_s, "the rate holds"
+
+
+def test_what_one_party_sends_to_another_has_a_rate_of_its_own(gate: GateThread) -> None:
+    with gate.session("gus") as gus:
+
+        def took_s(addressees: list[str]) -> float:
+            began = time.monotonic()
+            gus.send(b"".join(publish(to(each, "gus"), b"x" * 30_000) for each in addressees))
+            gus.send(b"\xc0\x00")
+            gus.until(PINGRESP)
+            return time.monotonic() - began
+
+        spread_s, one_s = took_s([f"p{number}" for number in range(15)]), took_s(["ben"] * 15)
+        least_s = (15 * 30_000 - LIMITS.addressee_bytes_at_once) / LIMITS.addressee_bytes_per_s
+        assert one_s > 0.8 * least_s
+        assert spread_s < one_s
 
 
 def test_what_goes_to_all_has_a_lower_rate(gate: GateThread) -> None:

@@ -60,6 +60,12 @@ def may_write(user: str, topic: str) -> bool:
     return any(_covers(rule.replace("%u", user), topic) for rule in WRITE)
 
 
+def addressee_of(topic: str) -> str:
+    """Return the party that a message with this topic goes to; empty where it goes to no single one."""
+    words = topic.split("/")
+    return words[3] if len(words) > 4 and words[:3] == ["fedjob", "1", "to"] else ""
+
+
 def _covers(rule: str, topic: str) -> bool:
     """Return whether a rule matches everything that `topic`, a name or a filter, matches."""
     wanted, found = rule.split("/"), topic.split("/")

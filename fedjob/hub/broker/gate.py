@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from fedjob.common.errors import FedjobError, NotPermitted
-from fedjob.hub.broker.access import BROADCASTS, may_write, presence_of
+from fedjob.hub.broker.access import BROADCASTS, addressee_of, may_write, presence_of
 from fedjob.hub.broker.local_socket import LocalSocket
 from fedjob.hub.broker.mosquitto import MESSAGE_SIZE_LIMIT
 from fedjob.hub.broker.mqtt_packets import (
@@ -122,6 +122,7 @@ class BrokerGate:
         self._logins = Meter(limits.logins_per_s, limits.logins_at_once)
         self._messages = Meter(limits.messages_per_s, limits.messages_at_once)
         self._bytes = Meter(limits.message_bytes_per_s, limits.message_bytes_at_once)
+        self._bytes_to = Meter(limits.addressee_bytes_per_s, limits.addressee_bytes_at_once)
         self._broadcasts = Meter(limits.broadcasts_per_s, limits.broadcasts_at_once)
 
     @property
@@ -316,8 +317,8 @@ class BrokerGate:
         self._refusals.count(
             "messages",
             f"{login.user} sends more than {self._limits.messages_per_s:g} messages or "
-            f"{self._limits.message_bytes_per_s:g} bytes a second, and is slowed (messages_per_s, message_bytes_per_s, "
-            "broadcasts_per_s)",
+            f"{self._limits.message_bytes_per_s:g} bytes a second, or {self._limits.addressee_bytes_per_s:g} of them to one "
+            "party, and is slowed (messages_per_s, message_bytes_per_s, addressee_bytes_per_s, broadcasts_per_s)",
         )
         await asyncio.sleep(late_s)
 
@@ -342,6 +343,7 @@ class BrokerGate:
                 _check_retained(topic, len(packet), whose)
             if topic.startswith(BROADCASTS):
                 return max(late_s, self._broadcasts.draw(whose))
+            return max(late_s, self._bytes_to.draw(f"{whose} {addressee_of(topic)}", len(packet)))
         return late_s
 
     def _check_subscriptions(self, count: int, login: ConnectRequest) -> None:

@@ -55,6 +55,8 @@ class HubLimits:
         logins_per_s, logins_at_once: to the broker, of one party.
         messages_per_s, messages_at_once: to the broker, of one party.
         message_bytes_per_s, message_bytes_at_once: the same, in bytes.
+        addressee_bytes_per_s, addressee_bytes_at_once: the same, of one party to one other: what waits for an addressee is what
+            others' messages to it wait behind.
         broadcasts_per_s, broadcasts_at_once: messages that go to all nodes or researchers, and subscriptions, of one party.
         session_subscriptions: that one session may make.
         broker_memory_bytes: that Mosquitto may take.
@@ -96,6 +98,8 @@ class HubLimits:
     messages_at_once: float = _limit(5000.0, 1)
     message_bytes_per_s: float = _limit(16.0 * (1 << 20), 1)
     message_bytes_at_once: float = _limit(32.0 * (1 << 20), 1)
+    addressee_bytes_per_s: float = _limit(4.0 * (1 << 20), 1)
+    addressee_bytes_at_once: float = _limit(8.0 * (1 << 20), 1)
     broadcasts_per_s: float = _limit(5.0, 0.01)
     broadcasts_at_once: float = _limit(100.0, 1)
     session_subscriptions: int = _limit(64, 4)
