@@ -41,6 +41,7 @@ from fedjob.messaging.frame_checks import (
 from fedjob.messaging.frame_sender import FrameSender
 from fedjob.messaging.inbox import Inbox
 from fedjob.messaging.messages import (
+    MAX_RECEIPTS,
     Answer,
     Body,
     Found,
@@ -56,7 +57,6 @@ from fedjob.messaging.traffic import Traffic
 from fedjob.messaging.transport.base import Transport
 
 MAX_BATCH = 256
-MAX_RECEIPTS = 500
 RELIABLE_TTL_S = 3600.0
 PASSING_TTL_S = 60.0
 

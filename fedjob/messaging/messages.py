@@ -434,6 +434,12 @@ class _Payload:
     receipts: list[str]
 
 
+MAX_RECEIPTS = 500
+"""Ids in one `Receipt`; more go in several."""
+
+MAX_RIDING = 32
+"""Receipts that ride along in another message; those beyond go by themselves."""
+
 MAX_COUNT = 1 << 53
 """The largest number of rounds, tries, runners or messages that a header names: every party's database has room for it."""
 
@@ -504,6 +510,10 @@ def message_of(plain: Any, sender: str) -> Message:
         raise MessageError(f"unknown kind of message {payload.kind[:40]!r}")
     header = {name: getattr(payload, name) for name in _HEADER}
     body = from_plain(kind, payload.body)
+    if len(payload.receipts) > MAX_RIDING or (isinstance(body, Receipt) and len(body.of) > MAX_RECEIPTS):
+        raise MessageError(
+            f"a receipt is of at most {MAX_RECEIPTS} messages, and {MAX_RIDING} ride along in another message"
+        )
     if isinstance(body, (Task, Result)):
         _check_attached(body)
     return Message(sender=sender, body=body, **header)

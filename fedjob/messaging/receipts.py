@@ -8,14 +8,11 @@ from dataclasses import replace
 
 from fedjob.common.errors import EncodeError
 from fedjob.common.types import Address
-from fedjob.messaging.messages import Message, Receipt, attached_bytes, encode_payload
+from fedjob.messaging.messages import MAX_RIDING, Message, Receipt, attached_bytes, encode_payload
 
 RIDE_S = 0.1
 """How long the receipt of a message with attached parameters waits for a message that it can travel in: in a round of a
 small model the answer, or the next task, is there by then. Its sender resends after more than that."""
-
-MAX_RIDING = 32
-"""Receipts in one message; those beyond go by themselves."""
 
 
 class OwedReceipts:

@@ -25,6 +25,7 @@ from fedjob.messaging.frame_checks import CLOCK_TOLERANCE_S, MAX_TTL_S, Dropped,
 from fedjob.messaging.frame_memory import REPEATS_AT_ONCE, FrameMemory
 from fedjob.messaging.messages import (
     MAX_PAYLOAD_BYTES,
+    MAX_RIDING,
     Body,
     End,
     Event,
@@ -38,7 +39,7 @@ from fedjob.messaging.messages import (
     encode_payload,
 )
 from fedjob.messaging.outbox import MemoryStore
-from fedjob.messaging.receipts import MAX_RIDING, RIDE_S
+from fedjob.messaging.receipts import RIDE_S
 from fedjob.messaging.transport.memory import MemoryBroker, MemoryTransport
 
 ALICE, BOB, SITE, CLINIC = (Identity.generate(name) for name in ("alice", "bob", "site", "clinic"))

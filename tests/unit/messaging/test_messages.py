@@ -13,6 +13,8 @@ from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError, EncodeError, MessageError
 from fedjob.common.types import MAX_FRAME_BYTES, Ref, new_job_id
 from fedjob.messaging.messages import (
+    MAX_RECEIPTS,
+    MAX_RIDING,
     Answer,
     Body,
     End,
@@ -127,6 +129,25 @@ def test_a_count_that_no_database_has_room_for_is_refused_before_anybody_acts_on
     with pytest.raises(MessageError, match=field):
         decode_payload(pack({**plain, field: value}), "lab")
     decode_payload(pack({**plain, field: 2**53}), "lab")
+
+
+@pytest.mark.parametrize(
+    ("body", "riding", "fits"),
+    [
+        (Ping(), MAX_RIDING, True),
+        (Ping(), MAX_RIDING + 1, False),
+        (TASK, 20_000, False),
+        (Receipt(of=["a"] * MAX_RECEIPTS), 0, True),
+        (Receipt(of=["a"] * (MAX_RECEIPTS + 1)), 0, False),
+        (Receipt(of=["a"] * 20_000), 0, False),
+    ],
+)
+def test_more_receipts_than_any_endpoint_sends_at_once_are_refused(
+    body: Body, riding: int, fits: bool
+) -> None:
+    payload = encode_payload(replace(_message(body), receipts=["a"] * riding))
+    with contextlib.nullcontext() if fits else pytest.raises(MessageError, match="a receipt is of at most"):
+        assert decode_payload(payload, "alice").body == body
 
 
 @pytest.mark.parametrize("value", [-1, 2**53 + 1, 2**63])
