@@ -25,14 +25,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedjob.common.config import load_config, write_config
-from fedjob.common.errors import ConfigError, DecodeError, RepositoryUnreachable, SpecError
+from fedjob.common.errors import ConfigError, DecodeError, NotPermitted, RepositoryUnreachable, SpecError
 from fedjob.common.pages.sessions import SESSION_S
 from fedjob.common.pages.site import listen_on_loopback
 from fedjob.doctor.sign_in import examine_sign_in
 from fedjob.identity.openid.id_tokens import KEYS_EVERY_S, KEYS_FOR_S
 from fedjob.identity.openid.provider import ProviderLine, check_issuer, discover
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.page.openid_door import ATTEMPT_S, MAX_ATTEMPTS, OpenIdDoor, browser_client
+from fedjob.node.page.openid_door import ATTEMPT_S, MAX_FINISHED, OpenIdDoor, browser_client
 from fedjob.node.storage.audit import Audit
 from tests.authorities import Authority
 from tests.owner_houses import House, Opened, furnish, served
@@ -551,17 +551,27 @@ def test_an_answer_that_comes_late_opens_nothing(scene: Scene) -> None:
     assert "it took too long" in browser.back(back).text
 
 
-def test_very_many_attempts_cost_no_memory_and_no_session(scene: Scene) -> None:
+def test_very_many_attempts_of_strangers_end_nobody_elses_and_cost_no_memory(scene: Scene) -> None:
     inside, _ = scene.enter()
-    first = scene.door.begin()
-    for _ in range(MAX_ATTEMPTS):
+    browser = scene.browser()
+    back = scene.begun(browser)
+    for _ in range(1000):
         scene.door.begin()
-    assert len(scene.door._attempts) == MAX_ATTEMPTS
-    state = dict(parse_qsl(urlsplit(first.url).query))["state"]
-    port = urlsplit(scene.opened.origin).port
-    browser = Browser(scene.opened.origin, {f"fedjob-page-{port}-sign-in": first.secret})
-    assert browser.back(f"/enter/openid/back?code=x&state={state}").status == 403
+    for _ in range(MAX_FINISHED + 10):
+        with pytest.raises(NotPermitted):
+            scene.door.finish(scene.door.begin().secret, {"state": "x", "code": "x"})
+    assert len(scene.door._finished) == MAX_FINISHED
+    assert browser.back(back).status == 200
+    assert browser.is_in
     assert inside.is_in
+
+
+@pytest.mark.parametrize("change", ["", "x", "A" * 400, "turned", "cut"])
+def test_an_attempt_that_a_browser_has_changed_is_none(scene: Scene, change: str) -> None:
+    secret = scene.door.begin().secret
+    changed = {"turned": secret[:60] + ("A" if secret[60] != "A" else "B") + secret[61:], "cut": secret[:-8]}
+    with pytest.raises(NotPermitted, match="no sign-in has begun in this browser"):
+        scene.door.finish(changed.get(change, change), {"state": "x", "code": "x"})
 
 
 @pytest.mark.parametrize("name", ["next", "redirect", "return_to", "url", "RelayState", "target_link_uri"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
+
+from cryptography.fernet import Fernet, InvalidToken
 
 from fedjob.common.config import load_config
 from fedjob.common.errors import FedjobError, NotPermitted, RepositoryUnreachable
@@ -23,7 +24,9 @@ from fedjob.node.owner.sign_in import browser_client
 T = TypeVar("T")
 
 ATTEMPT_S = 600.0
-MAX_ATTEMPTS = 256
+MAX_FINISHED = 4096
+"""Attempts that are remembered as over, the newest ones; an older one has no code any more that a provider takes."""
+
 MAX_AT_ONCE = 4
 """Sign-ins that may wait for the provider at one time: a slow one must not keep the page's threads."""
 
@@ -34,6 +37,8 @@ MAX_GROUPS = 1000
 
 class OpenIdDoor:
     """The provider of a home's settings, as a page lets people in by it.
+
+    An attempt that has begun is kept by its browser, sealed, and by nobody here: however many strangers begin, nobody else's ends.
 
     Args:
         origin: address of the page, to which the provider sends browsers back.
@@ -52,7 +57,8 @@ class OpenIdDoor:
         self._flow = CodeFlow(self.client, clock)
         self._lock = threading.Lock()
         self._busy = threading.BoundedSemaphore(MAX_AT_ONCE)
-        self._attempts: dict[str, tuple[SignInAttempt, float]] = {}
+        self._seal = Fernet(Fernet.generate_key())
+        self._finished: dict[str, None] = {}
 
     @property
     def label(self) -> str:
@@ -60,18 +66,14 @@ class OpenIdDoor:
         return urlsplit(self.client.issuer).netloc
 
     def begin(self) -> DoorAttempt:
-        """Begin a sign-in; of too many that have begun the oldest ends.
+        """Begin a sign-in.
 
         Raises:
             RepositoryUnreachable, RepositoryError, DecodeError: no provider answers.
         """
         attempt = self._asking(self._flow.begin)
-        secret = secrets.token_urlsafe(32)
-        with self._lock:
-            self._attempts[_hash(secret)] = (attempt, self._clock())
-            while len(self._attempts) > MAX_ATTEMPTS:
-                self._attempts.pop(next(iter(self._attempts)))
-        return DoorAttempt(attempt.url, secret)
+        kept = [attempt.state, attempt.nonce, attempt.verifier, self._clock()]
+        return DoorAttempt(attempt.url, self._seal.encrypt(json.dumps(kept).encode()).decode())
 
     def finish(self, secret: str, answer: Mapping[str, str]) -> PagePerson:
         """Return who signed in, once for each attempt.
@@ -80,11 +82,7 @@ class OpenIdDoor:
             NotPermitted: nobody did in this browser, or nobody who may enter.
             RepositoryUnreachable, RepositoryError, DecodeError: the provider does not answer as it should.
         """
-        with self._lock:
-            attempt, began = self._attempts.pop(_hash(secret), (None, 0.0))
-        if attempt is None or self._clock() - began > ATTEMPT_S:
-            raise NotPermitted("no sign-in has begun in this browser, or it took too long: begin again")
-        begun = attempt
+        begun = self._taken(secret)
         claims = self._asking(lambda: self._flow.finish(begun, answer))
         person = person_of(claims, load_config(NodeConfig, self._home.root).page_groups_claim)
         if not self.admits(person):
@@ -93,6 +91,26 @@ class OpenIdDoor:
                 f"sub={str(claims['sub'])[:80]} to the setting page_people"
             )
         return person
+
+    def _taken(self, secret: str) -> SignInAttempt:
+        """Return the attempt that a browser has kept, once.
+
+        Raises:
+            NotPermitted: it has kept none, or for too long.
+        """
+        try:
+            state, nonce, verifier, began = json.loads(self._seal.decrypt(secret.encode("utf-8", "replace")))
+        except (InvalidToken, ValueError):
+            state, nonce, verifier, began = "", "", "", -ATTEMPT_S
+        with self._lock:
+            over = not state or state in self._finished or self._clock() - began > ATTEMPT_S
+            if not over:
+                self._finished[state] = None
+            while len(self._finished) > MAX_FINISHED:
+                self._finished.pop(next(iter(self._finished)))
+        if over:
+            raise NotPermitted("no sign-in has begun in this browser, or it took too long: begin again")
+        return SignInAttempt(state, nonce, verifier, url="")
 
     def admits(self, person: PagePerson) -> bool:
         """Tell whether the settings, as they are now, let a person in."""
@@ -154,7 +172,3 @@ def _clean_name(value: object) -> str:
         return ""
     kept = "".join(c if c.isprintable() and c not in "<>,#" else " " for c in value[: 4 * MAX_NAME_CHARS])
     return " ".join(kept.split())[:MAX_NAME_CHARS].strip()
-
-
-def _hash(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
