@@ -18,6 +18,11 @@ from fedjob.common.errors import JobFailed
 from tests.integration.test_simulated_nodes import ARGS, EndsItsProcess, end_of, simulated, wait_until
 from tests.parts import package
 
+# Ray drops its handle of a process that fedjob has just ended, as it does after a start that failed on a busy machine
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.mark.timeout(500)  # Ray's own processes take half a minute to start on a busy machine
 def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
@@ -50,10 +55,6 @@ def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
     wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
 
 
-# Ray drops its handle of a process that fedjob has just ended
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
-)
 def test_a_ray_cluster_that_is_away_or_does_not_start_is_named_before_the_first_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
