@@ -26,7 +26,7 @@ from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
-from fedjob.privacy.protect import NodeDP, protect_of
+from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.fixed_point import FixedPoint
 from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
@@ -236,12 +236,13 @@ def _masked(plain: _AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> _AskBy
     if "secagg" not in spec.protect or not plain.up:
         return plain
     protect = protect_of(spec.protect)
-    assert protect.secagg is not None
+    secagg = protect.secagg
+    assert isinstance(secagg, SecAgg)  # `True` is for those who write a job; a spec names every number
     noised = isinstance(protect.dp, NodeDP)
     schema = join(_answer_schema(ask), ask.aux)
     length = length_of(schema, noised=noised)
     others = sum(math.prod(shape) for _, shape in schema.values()) - length
-    fixed = FixedPoint(num_nodes, protect.secagg.clip, protect.secagg.bits)
+    fixed = FixedPoint(num_nodes, secagg.clip, secagg.bits)
     return replace(plain, up=file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed)))
 
 
