@@ -93,4 +93,5 @@ def test_a_result_says_how_many_rows_were_registered_read_and_used(tmp_path: Pat
     part = result.participation["a"]
     assert (part.rows_registered, part.rows_read, part.rows_used) == (40, 40, 30)
     assert str(result.participation) == "1 of 1 nodes, 30 of 40 rows"
+    assert result.participants.to_numpy().tolist() == [["a", 1, 40, 40, 30, ""]]
     assert "30 of 40 rows" in repr(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedjob.common.checks import printable
 from fedjob.common.notebooks import html
@@ -84,6 +85,23 @@ class Participation:
             if part.node == node:
                 return part
         raise KeyError(f"{node!r} is none of {', '.join(part.node for part in self.nodes) or 'no nodes'}")
+
+    @property
+    def dataframe(self) -> Any:
+        """A row for each node, as a pandas DataFrame.
+
+        Its columns are `node`; `rounds`, those in which its answer counted; `rows_registered`, `rows_read` and `rows_used`,
+        empty where they are not known; and `left_out`, why its answer does not count, empty where it does.
+        """
+        import pandas
+
+        columns = ("node", "rounds", "rows_registered", "rows_read", "rows_used", "left_out")
+        rows = [
+            (part.node, part.num_rounds, part.rows_registered, part.rows_read, part.rows_used, part.reason)
+            for part in self.nodes
+        ]
+        counts = dict.fromkeys(columns[2:5], "Int64")
+        return pandas.DataFrame(rows, columns=list(columns)).astype(counts)
 
     @property
     def took_part(self) -> tuple[str, ...]:

@@ -320,6 +320,11 @@ class ResultFolder:
         return self._manifest.participation
 
     @property
+    def participants(self) -> Any:
+        """Who took part, as a pandas DataFrame with a row for each node, see `Participation.dataframe`."""
+        return self.participation.dataframe
+
+    @property
     def job(self) -> str:
         """Id of the job."""
         return self._spec.id

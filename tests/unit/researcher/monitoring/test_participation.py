@@ -48,6 +48,20 @@ def test_a_node_that_is_left_out_stands_beside_those_that_count_with_its_reason_
     assert not found.complete
 
 
+def test_a_table_has_a_row_for_each_node_and_empty_cells_where_rows_are_not_known() -> None:
+    job = spec(cleveland=303, hungarian=294)
+    record = JobRecord(absent={"va": "it did not answer the search"}, rows=rows(hungarian=(294, 294, 290)))
+    ledger = (entry(1, "hungarian", "cleveland"), entry(2, "hungarian", cleveland="silent"))
+    frame = participation_of(job, record, after(*ledger, round_=2)).dataframe
+    assert list(frame.columns) == ["node", "rounds", "rows_registered", "rows_read", "rows_used", "left_out"]
+    assert frame.fillna(-1).to_numpy().tolist() == [
+        ["cleveland", 1, 303, -1, -1, "silent"],
+        ["hungarian", 2, 294, 294, 290, ""],
+        ["va", 0, -1, -1, -1, "it did not answer the search"],
+    ]
+    assert len(Participation().dataframe) == 0
+
+
 def test_a_node_that_did_not_answer_the_search_is_among_the_nodes_and_its_rows_are_not_known() -> None:
     record = JobRecord(absent={"va": "it did not answer the search"}, rows=rows(a=(10, 10, 8)))
     found = participation_of(spec(a=10), record, after(entry(1, "a"), round_=1))
