@@ -85,7 +85,7 @@ def test_check_asks_each_node_once_and_prints_one_verdict_each(field: Field, ses
     field.nodes["gone"].silent = True
     checks = job.check(timeout_s=4.0)
     assert [" ".join(line.split()) for line in str(checks).splitlines()] == [
-        "node dataset grant needs until limits resources note contact",
+        "node dataset grant needs until limits note contact",
         "allows toy granted 2030-01-01 00:00 UTC runs=3 for the study",
         "asks toy pending data and plan dpo@ward.example",
         "fails toy unknown (repository) disk error",

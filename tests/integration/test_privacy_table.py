@@ -117,6 +117,6 @@ def test_the_picture_of_tree_noise_shows_what_the_noise_of_nodes_comes_to(tmp_pa
         ends = tuple(float(line[-1]) for line in lines.values())
         assert ends == pytest.approx(script.noise_on_sum(epsilon, blocks, passes))
         drawn = script.drawn_noise(epsilon, blocks, passes, size=400)
-        assert np.abs(drawn / lines["tree"] - 1).max() < 0.2  # of 400 numbers
+        assert np.abs(drawn / lines["tree noise"] - 1).max() < 0.2  # of 400 numbers
     script.draw(tmp_path / "tree.png")
     assert (tmp_path / "tree.png").stat().st_size > 5000
