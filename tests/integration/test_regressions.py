@@ -215,7 +215,9 @@ def test_the_survival_that_a_cox_regression_predicts_is_that_of_lifelines_and_st
 
     terms = [name for name in dummies if name not in ("months", "died")]
     other = sm.PHReg(dummies["months"], dummies[terms], status=dummies["died"], ties="efron").fit(tol=1e-12)
-    ((at, before, _),) = other.baseline_cumulative_hazard  # at each time of an event, without the events of that time
+    ((at, before, _),) = (
+        other.baseline_cumulative_hazard
+    )  # at each time of an event, without the events of that time
     at_zero = pd.Series(np.append(before[1:], np.nan), index=at)
     risk = np.exp(as_terms[terms].astype(float) @ np.asarray(other.params))
     for name in ("Ada", "Bo"):

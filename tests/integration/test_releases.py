@@ -60,7 +60,8 @@ def test_a_wheel_has_all_of_the_package_and_nothing_else(built: list[Path]) -> N
     expected = {
         path.as_posix()
         for path in sources(ROOT)
-        if path.suffix in (".py", ".typed", ".json", ".html", ".css", ".js", ".mplstyle") and path.parts[0] == "fedjob"
+        if path.suffix in (".py", ".typed", ".json", ".html", ".css", ".js", ".mplstyle")
+        and path.parts[0] == "fedjob"
     }
     assert inside == expected
 
