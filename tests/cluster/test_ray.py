@@ -6,7 +6,11 @@ minute to start, and abort themselves where the machine is too busy for that.
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
+import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +26,17 @@ from tests.parts import package
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <function Popen:pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def handles() -> Iterator[None]:
+    """Have Python reap the processes of Ray that have ended, whose handles Ray drops without asking how they ended."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        for found in [each for each in gc.get_objects() if isinstance(each, subprocess.Popen)]:
+            found.poll()
+        gc.collect()
 
 
 @pytest.mark.timeout(500)  # Ray's own processes take half a minute to start on a busy machine
