@@ -264,9 +264,11 @@ class JobView(ObservedJob):
     @property
     def participation(self) -> Participation:
         """Who took part so far, who did not and why, and from how many rows: of every node of the federation asked."""
+        return participation_of(self._spec, self.record, self._newest_position())
+
+    def _newest_position(self) -> Position | None:
         position = self._runner.position if self._runner is not None else None
-        position = position or self._position or self._stored_position()
-        return participation_of(self._spec, self.record, position)
+        return position or self._position or self._stored_position()
 
     def plot(
         self,
@@ -299,8 +301,7 @@ class JobView(ObservedJob):
         record = self.record
         if record.state == "completed":
             return self.result.plot(what, path, round=round, rows=rows)
-        position = self._runner.position if self._runner is not None else self._position
-        position = position or self._stored_position()
+        position = self._newest_position()
         return picture_so_far(
             self._folder, record, () if position is None else position.rows, what, path, round
         )
