@@ -48,13 +48,20 @@ class Way:
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+def lasting_way(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     with LoopThread() as loop, HubThread(tmp_path_factory.mktemp("hub")) as hub:
         proxy = ForwardProxy(loop)
         line = FaultyLine(loop, proxy.port)
         member = hub.join("node-a")
         with HttpRepository(hub.url, token=member.token, proxy=line.url, patience=HASTY) as repository:
             yield Way(repository, hub, member, hub.url, proxy, line)
+
+
+@pytest.fixture
+def way(lasting_way: Way) -> Way:
+    """The way without the faults of the test before it."""
+    lasting_way.become()
+    return lasting_way
 
 
 @pytest.mark.parametrize("kind", HTTP_FAULTS)
