@@ -83,6 +83,11 @@ class Rabbit:
             "ERL_CRASH_DUMP": str(self.folder / "crash"),
         }
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.alive
+
     def start(self) -> None:
         """Start it; it takes clients a while later."""
         script = str(self._cluster.sbin / "rabbitmq-server")

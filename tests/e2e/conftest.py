@@ -12,7 +12,7 @@ from tests.e2e.federation import Federation, preferred_kind
 
 @pytest.fixture(autouse=True)
 def _nothing_left_at_work(request: pytest.FixtureRequest) -> Iterator[None]:
-    """End what a test leaves at work in a federation that others use after it."""
+    """Leave a federation that others use after a test with its hub and nodes running, and nothing else at work."""
     yield
     for value in request.node.funcargs.values():
         if isinstance(value, Federation):

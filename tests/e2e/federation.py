@@ -192,6 +192,7 @@ class Federation:
         self.hub: Running
         self._ports = ("0", "0")
         self._sessions: dict[str, Session] = {}
+        self._closed = False
 
     # -- the hub ----------------------------------------------------------------------------
 
@@ -264,7 +265,14 @@ class Federation:
     # -- the end ----------------------------------------------------------------------------
 
     def tidy(self) -> None:
-        """End what a test left at work beside the hub and the nodes: processes, and tasks at nodes."""
+        """Leave the hub and the nodes running, as a test found them, and nothing at work beside: no process, no task."""
+        if self._closed:  # it was the test's own
+            return
+        if not self.hub.alive:
+            self.start_hub()
+        for node in self.nodes.values():
+            if node.process is not None:
+                node.start()
         standing = [self.hub, *(node.process for node in self.nodes.values() if node.process is not None)]
         for process in self.processes.started:
             if process.alive and process not in standing:
@@ -291,6 +299,7 @@ class Federation:
 
     def close(self) -> None:
         """End everything in the polite way; nothing may be left."""
+        self._closed = True
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()

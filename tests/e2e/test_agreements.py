@@ -14,7 +14,7 @@ from fedjob.researcher.dossier.signed_file import open_dossier
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.training_plans.source.extraction import extract
 from tests.data import TRAINING, make_points
-from tests.e2e.federation import PATIENCE_S, Federation, background, preferred_kind
+from tests.e2e.federation import PATIENCE_S, Federation, Node, background, preferred_kind
 from tests.e2e.test_approval import failure, waits_for
 from tests.plans import Tiny
 
@@ -38,8 +38,8 @@ def make_job(ward: Federation, **changes: object) -> Job:
     return Job(FedAvg(), training_plan=Tiny, session=ward.session(), **arguments)  # type: ignore[arg-type]
 
 
-def allow(ward: Federation, *words: str) -> str:
-    return str(ward.nodes["ward"].json("grants", "allow", "--who", "lab", *words)["id"])
+def allow(ward: Federation, *words: str, node: str = "ward") -> str:
+    return str(ward.nodes[node].json("grants", "allow", "--who", "lab", *words)["id"])
 
 
 def revoke(ward: Federation, id_: str) -> None:
@@ -51,9 +51,10 @@ def test_a_mock_job_waits_until_the_owner_allows_mock_jobs(ward: Federation) -> 
     job = make_job(ward, use="mock")
     with background(lambda: job.run(progress=False)) as run:
         waits_for(job, "ward")
-        allow(ward, "--use", "mock")
+        rule = allow(ward, "--use", "mock")
         run.result(timeout=PATIENCE_S)
     assert job.success
+    revoke(ward, rule)
 
 
 @pytest.mark.feature("TB-82")
@@ -144,29 +145,36 @@ class CutsTheLog(Hook):
         return None
 
 
+@pytest.fixture
+def archive(ward: Federation) -> Node:
+    """Return a further node, at which no other test's job runs: its audit log may be spoilt."""
+    (node,) = ward.add_nodes("archive", approval="on")
+    return node.add("records", make_points(ward.folder / "records.npz", 60, 4), "records").start()
+
+
 def test_a_researcher_keeps_the_heads_of_audit_logs_and_sees_at_once_that_one_was_cut_back(
-    ward: Federation, tmp_path: Path
+    ward: Federation, archive: Node, tmp_path: Path
 ) -> None:
-    node = ward.nodes["ward"]
-    rule = allow(ward, "--plan", "*", "--data", "points")
-    job = make_job(ward, rounds=2, keep=True)
+    allow(ward, "--plan", "*", "--data", "records", node="archive")
+    job = make_job(ward, data="records", rounds=2, keep=True)
     job.run(progress=False)
     heads = tmp_path / "heads.jsonl"
     shown = ward.cli("verify", job.id, "--heads", heads).stdout
-    assert "1 of 1 audit logs without a contradiction: ward " in shown
-    assert node.json("audit", "verify", "--against", str(heads))["held"] >= 3
+    assert "1 of 1 audit logs without a contradiction: archive " in shown
+    assert archive.json("audit", "verify", "--against", str(heads))["held"] >= 3
     dossier = open_dossier(job.dossier(tmp_path / "dossier.html").read_bytes())
     assert dossier.problems == ()
     assert dossier.key == dossier.content["job"]["researcher_key"]
     (permission,) = dossier.content["permissions"]
-    assert (permission["node"], permission["decision"]) == ("ward", "granted")
-    assert [each["node"] for each in dossier.content["audit_logs"]] == ["ward"]
+    assert (permission["node"], permission["decision"]) == ("archive", "granted")
+    assert [each["node"] for each in dossier.content["audit_logs"]] == ["archive"]
 
-    cut = make_job(ward, rounds=3, keep=True, hooks=[CutsTheLog(node.home / "node.sqlite")])
+    cut = make_job(
+        ward, data="records", rounds=3, keep=True, hooks=[CutsTheLog(archive.home / "node.sqlite")]
+    )
     cut.run(progress=False)
-    notes = [event.body["text"] for event in cut.events() if event.type == "note" and event.node == "ward"]
+    notes = [event.body["text"] for event in cut.events() if event.type == "note" and event.node == "archive"]
     assert any("when it answered: it was cut back" in text for text in notes)
-    assert "audit logs that contradict themselves: ward" in cut.result.about
+    assert "audit logs that contradict themselves: archive" in cut.result.about
     assert "it was cut back" in ward.cli("verify", cut.id, expect=1).stderr
     assert "CONTRADICTS ITSELF" in ward.cli("job", "show", cut.id).stdout
-    revoke(ward, rule)

@@ -131,7 +131,9 @@ def test_an_interrupted_job_is_killed_and_its_nodes_are_free(rough: Federation, 
         assert not {"queued", "starting", "running", "stopping"} & node.status()["queue"].keys()
 
 
-def test_what_a_test_leaves_at_work_is_ended_before_the_next(rough: Federation, tmp_path: Path) -> None:
+def test_what_a_test_leaves_at_work_is_ended_before_the_next_and_what_it_ended_runs_again(
+    rough: Federation, tmp_path: Path
+) -> None:
     args = {**TRAINING, "num_updates": 10_000, "pause_s": 0.1, "tally": str(tmp_path)}
     about = {"plan": f"{PLANS}:Counting", "data": "points", "training_args": args, "rounds": 1}
     researcher = rough.research({"job": about})
@@ -141,6 +143,7 @@ def test_what_a_test_leaves_at_work_is_ended_before_the_next(rough: Federation, 
             timeout_s=PATIENCE_S,
             what="the work to begin",
         )
+    rough.nodes[SITES[0]].kill()
     rough.tidy()
     assert not researcher.alive
     for node in rough.nodes.values():

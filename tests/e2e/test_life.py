@@ -40,7 +40,6 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         made.nodes["strict"].set(approval="on")
         made.nodes["open"].set(sandbox="none")  # a plan there waits for a file of the test's
         made.start_nodes()
-        os.environ["OMP_NUM_THREADS"] = "1"
         yield made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +22,6 @@ def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         (node,) = made.add_nodes("clinic")
         node.add("points", make_points(made.folder / "points.npz", 60, 1), "points")
         made.start_nodes()
-        os.environ["OMP_NUM_THREADS"] = "1"
         yield made
 
 

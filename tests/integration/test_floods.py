@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fedjob.common.types import Address
@@ -16,6 +14,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.storage.outbox import MAX_FORGETTABLE, Forgettable
 from tests.floods import MB, flood, kinds_of_frames
 from tests.integration.nodes import Federation, Researcher
+from tests.memory import held_bytes
 
 NUM_MESSAGES = 5_000
 
@@ -27,11 +26,6 @@ def federation(tmp_path: Path):  # type: ignore[no-untyped-def]
     made.close()
 
 
-def rss() -> int:
-    gc.collect()
-    return int(psutil.Process().memory_info().rss)
-
-
 def test_a_node_lives_through_a_flood_and_keeps_little_of_it(federation: Federation) -> None:
     node = federation.node("node1", NodeConfig(approval="on")).start()
     mallory = Researcher(federation, "mallory")
@@ -41,13 +35,13 @@ def test_a_node_lives_through_a_flood_and_keeps_little_of_it(federation: Federat
     sender.open(lambda who, data: None, timeout_s=5)
     frames = kinds_of_frames(federation.name, mallory.identity, "node1", to)
     flood(sender.send, "node1", frames, 200)
-    before, file_before = rss(), node.home.database.stat().st_size
+    before, file_before = held_bytes(), node.home.database.stat().st_size
     flood(sender.send, "node1", frames, NUM_MESSAGES)
     began = time.monotonic()
     question = federation.ann.send("node1", Ping())
     assert federation.ann.answer_to(question, Pong, 60).workers
     assert time.monotonic() - began < 30
-    assert rss() - before < 50 * MB
+    assert held_bytes() - before < 50 * MB
     assert node.home.database.stat().st_size - file_before < 20 * MB
     with node.database() as database:
         waiting = database.row("SELECT count(*) AS n, sum(length(payload)) AS size FROM outbox")

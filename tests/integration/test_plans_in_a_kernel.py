@@ -62,16 +62,25 @@ def kernel() -> Iterator[Run]:
         return "".join(printed)
 
     try:
+        run("get_ipython().first_path = list(__import__('sys').path)")
         yield run
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
 
 
+EMPTY = """%reset -f in out
+get_ipython().history_manager.reset()
+get_ipython().execution_count = 1
+__import__("sys").path[:] = get_ipython().first_path
+if "autoreload" in get_ipython().extension_manager.loaded: get_ipython().run_line_magic("autoreload", "0")
+"""
+
+
 @pytest.fixture
 def run(kernel: Run) -> Run:
-    """Return a kernel whose notebook is empty: no names, no history."""
-    kernel("%reset -f in out\nget_ipython().history_manager.reset()\nget_ipython().execution_count = 1")
+    """Return a kernel whose notebook is empty: no names, no history, no folders of other tests, nothing reloaded."""
+    kernel(EMPTY)
     return kernel
 
 

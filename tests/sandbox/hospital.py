@@ -36,7 +36,7 @@ from tests.sandbox.surroundings import (
 NODE = "node1"
 MEMORY_MB = 768
 SCRATCH_MB = 256
-GONE_WITHIN_S = 5.0
+GONE_WITHIN_S = 20.0
 OPEN = NodeConfig(approval="off", workers=2, threads=1, worker_memory_mb=MEMORY_MB, scratch_mb=SCRATCH_MB)
 
 ALONE_ENTRY = """

@@ -65,6 +65,8 @@ class Incoming:
         self.num_bytes = 0
         self.seen_removals = -1
         """Of an object that is in the bucket already: how often objects had been removed when it was put there."""
+        self.lease: tuple[str, str] | None = None
+        """Hash and job under which its bytes count as stored once its commit is through."""
         with no_space_is_an_error(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
@@ -164,17 +166,15 @@ class ObjectStore:
         """
         if size_bytes > self.limits.object_bytes:
             raise ObjectTooLarge(f"expected at most {self.limits.object_bytes} bytes, found {size_bytes}")
+        # before the disk is looked at: what is written meanwhile then counts twice, and never not at all
+        to_come = size_bytes + sum(one.limit_bytes - one.num_bytes for one in list(self._arriving))
         with no_space_is_an_error(self._folder):
             disk = os.statvfs(self._folder)
-        arriving = list(self._arriving.items())
-        to_come = size_bytes + sum(one.limit_bytes - one.num_bytes for one, _ in arriving)
         if disk.f_bavail * disk.f_frsize - to_come < self.limits.reserve_bytes:
             raise NoSpace("the hub's disk is full: end jobs, or ask its owner for `fedjob hub gc`")
-        rows = self._ledger.read("SELECT size_bytes FROM usage WHERE party = ?", (holder.party,))
-        stored = rows[0][0] if rows else 0
-        claimed = (
-            stored + size_bytes + sum(one.limit_bytes for one, party in arriving if party == holder.party)
-        )
+        own = [one for one, party in list(self._arriving.items()) if party == holder.party]
+        stored, still_arriving = self._stored_of(holder.party, own)
+        claimed = stored - still_arriving + size_bytes + sum(one.limit_bytes for one in own)
         if claimed > self.limits.party_bytes:
             raise NotPermitted(
                 f"{holder.party} has {stored} of {self.limits.party_bytes} bytes stored, and with what is under way it "
@@ -189,6 +189,21 @@ class ObjectStore:
         incoming = Incoming(self._incoming, size_bytes, lambda one: self._arriving.pop(one, None))
         self._arriving[incoming] = holder.party
         return incoming
+
+    def _stored_of(self, party: str, arriving: list[Incoming]) -> tuple[int, int]:
+        """Return the bytes that a party has stored, and how many of them are of uploads that are not over yet.
+
+        Args:
+            arriving: the party's uploads. The commit of one may be through before the upload is over.
+        """
+        leases = [one.lease for one in arriving if one.lease is not None]
+        rows = ", ".join("(?, ?)" for _ in leases)
+        ended = f"SELECT sum(size_bytes) FROM leases WHERE owner = ?1 AND (sha256, job) IN (VALUES {rows})"
+        found = self._ledger.read(  # in one statement, which no commit comes between
+            f"SELECT (SELECT size_bytes FROM usage WHERE party = ?1), ({ended if leases else 'NULL'})",
+            (party, *(word for lease in leases for word in lease)),
+        )
+        return found[0][0] or 0, found[0][1] or 0
 
     def ship(self, sha256: str, incoming: Incoming) -> None:
         """Put a sealed upload into the bucket, if there is one; `commit` follows.
@@ -216,6 +231,7 @@ class ObjectStore:
                 self.bucket.put(sha256, incoming.path)
 
         path = self.path(sha256)
+        incoming.lease = sha256, holder.job
         return self._ledger.submit(work, folder=path.parent)
 
     def hold(self, sha256: str, holder: Holder) -> Future[bool]:

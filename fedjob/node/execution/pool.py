@@ -295,7 +295,8 @@ class Workers:
         except FedjobError as error:
             worker.fault = f"the worker sent something odd: {error}"
         except Exception as error:  # nobody would notice an exception of this thread
-            log.exception("what a worker sent could not be taken")
+            if not worker.doomed:  # of one that was ended the folder may have gone meanwhile
+                log.exception("what a worker sent could not be taken")
             worker.fault = f"what the worker sent could not be taken: {type(error).__name__}"
         self._desk.take_back(worker.name)
         self._lost(worker, detail)

@@ -188,8 +188,8 @@ def _read_job(what: str, home: Path | None, strict: bool) -> Job:
     from fedjob.researcher.jobs.script import job_of_script
     from fedjob.researcher.jobs.session import connect
 
-    check_given(what, "FILE.py, a folder or zip with a job.json, or the id of a draft")
     gc.enable()
+    check_given(what, "FILE.py, a folder or zip with a job.json, or the id of a draft")
     path = Path(what).expanduser()
     where = home_path(home)
     if path.suffix == ".py" and path.is_file():

@@ -55,6 +55,26 @@ def test_uploads_that_begin_together_have_no_more_room_than_one_after_the_other(
     store.begin(ALICE, 700).close()
 
 
+def test_an_upload_that_is_stored_and_not_over_yet_counts_once(tmp_path: Path, ledger: HubDatabase) -> None:
+    """A party's next part may come while the hub has yet to answer that the one before is stored."""
+    store = store_with(tmp_path, ledger, party_bytes=1000)
+    put(store, ALICE, bytes(200))
+    uploads = []
+    for content in (b"a" * 300, b"b" * 300):
+        incoming = store.begin(ALICE, 300)
+        incoming.write(content)
+        name = hashlib.sha256(content).hexdigest()
+        incoming.seal(name)
+        store.commit(name, incoming, ALICE).result(10)
+        uploads.append(incoming)
+    store.begin(ALICE, 200).close()
+    with pytest.raises(NotPermitted, match=r"alice has 800 of 1000 bytes stored, .* it would have 1001 "):
+        store.begin(ALICE, 201)
+    for incoming in uploads:
+        incoming.close()
+    store.begin(ALICE, 200).close()
+
+
 def test_uploads_that_are_broken_off_give_their_room_back(tmp_path: Path, ledger: HubDatabase) -> None:
     store = store_with(tmp_path, ledger, party_bytes=1000)
     for _ in range(50):
