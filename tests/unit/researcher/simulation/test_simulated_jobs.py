@@ -328,6 +328,18 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "nodes without rows": (pooled(30), simulate(25, split=Dirichlet(0.01)), "leaves .* of 25 nodes with fewer"),
     "a function of other rows": (pooled(), simulate(2, split=lambda d, n, g: [[0], [120]]), "gave row 120"),
     "a function that overlaps": (pooled(), simulate(2, split=lambda d, n, g: [[0], [0]]), "gave row 0 to 2 nodes"),
+    "a function that raises": (pooled(), simulate(2, split=lambda d, n, g: d.nothing), "split=<lambda> raised AttributeError"),
+    "a function of two": (pooled(), simulate(2, split=lambda d, n: []), "raised TypeError: .* expected a function of"),
+    "a column with gaps": (
+        pd.DataFrame({"site": ["a", None, "b", None], "y": [0, 1, 0, 1]}),
+        simulate(split=ByColumn("site")),
+        "column 'site' to divide the rows by: 2 of 4 are empty, the first that of row 1",
+    ),
+    "labels with gaps": (
+        (np.zeros((4, 2)), np.array([0.0, 1.0, np.nan, 1.0])),
+        simulate(2, split=Shards(1)),
+        "the targets to divide the rows by: 1 of 4 are empty, the first that of row 2",
+    ),
     "no number for a function": (pooled(), simulate(split=lambda d, n, g: [[0]]), "needs a number of nodes"),
 }  # fmt: skip
 
@@ -352,6 +364,22 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "a number": (7, simulate(2), "a simulation takes data="),
     "a series": (pd.Series([1, 2]), simulate(2), "expected a DataFrame"),
     "objects": ((np.array([{}, {}]), np.zeros(2)), simulate(2), "expected numbers"),
+    "masked values": (
+        (np.ma.masked_array(np.zeros((3, 2)), mask=np.eye(3, 2)), np.zeros(3)),
+        simulate(2),
+        "an array with masked values",
+    ),
+    "a sparse tensor": ((torch.eye(3).to_sparse(), torch.zeros(3)), simulate(2), "layout torch.sparse_coo"),
+    "a dtype that numpy has not": (
+        (torch.eye(3).bfloat16(), torch.zeros(3)),
+        simulate(2),
+        "data has torch.bfloat16",
+    ),
+    "a tensor without numbers": (
+        (torch.eye(3, device="meta"), torch.zeros(3)),
+        simulate(2),
+        "no array can be made",
+    ),
     "examples of other shapes": (
         [np.zeros(2), np.zeros(3), np.zeros(4)],
         simulate(2),
@@ -383,6 +411,56 @@ def test_a_dataset_of_examples_of_other_shapes_is_an_error(tmp_path: Path) -> No
         SpecError, match=r"row 1 is float32 of shape \[2\], and the first float32 of shape \[1\]"
     ):
         simulated(tmp_path, data=Ragged(), nodes=simulate(2))
+
+
+class Faulty(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Four examples, of which one raises, or a length that does."""
+
+    def __init__(self, error: Exception | None = None, length: Any = 4) -> None:
+        self.error, self.length = error, length
+
+    def __len__(self) -> int:
+        if isinstance(self.length, Exception):
+            raise self.length
+        found: int = self.length
+        return found
+
+    def __getitem__(self, place: int) -> Any:
+        if place == 2 and self.error is not None:
+            raise self.error
+        return torch.zeros(2), [0, 1, 2, 3][place]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (
+            Faulty(OSError("bad sector")),
+            "example 2 of the Dataset, which says that it has 4, .*: OSError: bad sector",
+        ),
+        (Faulty(KeyError("label")), "example 2 of .* can't be read: KeyError: 'label'"),
+        (Faulty(StopIteration()), "example 2 of .* can't be read: StopIteration"),
+        (Faulty(length=9), "example 4 of the Dataset, which says that it has 9, can't be read: IndexError"),
+        (Faulty(length=0), "a Faulty of no examples"),
+        (Faulty(length=-1), "a Faulty whose length can't be had: ValueError"),
+        (Faulty(length=2.5), "a Faulty whose length can't be had: TypeError"),
+        (Faulty(length=RuntimeError("away")), "a Faulty whose length can't be had: RuntimeError: away"),
+    ],
+)
+def test_a_dataset_that_raises_is_named_with_the_place_and_nothing_is_left(
+    dataset: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        simulated(tmp_path, data=dataset, nodes=simulate(2))
+    assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_arrays_have_their_place_on_the_disk_before_they_are_written(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=(np.zeros((4096, 64)), np.zeros(4096)), nodes=simulate(2))
+    found = (job.folder / "simulated" / "data" / "inputs.npy").stat()
+    assert (
+        found.st_blocks * 512 >= found.st_size
+    )  # no holes: a mapped file with holes kills who writes on a full disk
 
 
 def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is() -> None:
