@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
 from fedjob.common.checks import shown
 from fedjob.common.errors import FedjobError, SpecError
-from fedjob.common.files import link_or_copy, make_folder, private, replace_durably
+from fedjob.common.files import link_or_copy, make_folder, no_space_is_an_error, private, replace_durably
 from fedjob.common.seeds import seed_for
 from fedjob.common.types import check_party
 from fedjob.data.loader import describe, open_dataset
@@ -263,13 +264,13 @@ def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> N
 
 def _new_array(path: Path, head: Rows, num_rows: int) -> np.memmap[Any, Any]:
     head = np.asarray(head)
-    with open(path, "wb", opener=private):
-        pass
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=head.dtype, shape=(num_rows, *head.shape))
-    with open(
-        path, "r+b"
-    ) as file:  # else a disk that gets full ends this process while it writes what is mapped
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    with no_space_is_an_error(path):
+        with open(path, "wb", opener=private):
+            pass
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=head.dtype, shape=(num_rows, *head.shape))
+        with open(path, "r+b") as file:
+            # the place first: a disk that gets full ends the process that writes to what is mapped from it
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     return array
 
 
@@ -294,13 +295,28 @@ def _write_table(parts: Sequence[pd.DataFrame], path: Path) -> None:
     table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     if not len(table):
         raise SpecError("data is a table without rows; expected one or more")
-    temporary = path.with_suffix(".new")
     try:
-        with open(temporary, "wb", opener=private) as file:
+        with _renamed(path) as file:
             table.to_parquet(file, index=False)
     except (ValueError, TypeError, ImportError) as error:
         raise SpecError(f"data is a table that can't be written: {error}") from error
-    replace_durably(temporary, path)
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that has its name, durably, when all is written, and is gone when that fails.
+
+    Raises:
+        NoSpace: the disk is full.
+    """
+    temporary = path.with_suffix(".new")
+    try:
+        with no_space_is_an_error(path):
+            with open(temporary, "wb", opener=private) as file:
+                yield file
+            replace_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def link_data(source: Path, target: Path) -> None:
@@ -412,10 +428,9 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     every = np.concatenate(rows).astype(np.int64)
     make_folder(folder)
     index = folder / ROWS
-    temporary = index.with_suffix(".new")
-    with open(temporary, "wb", opener=private) as file:
-        np.save(file, every, allow_pickle=False)
-    replace_durably(temporary, index)
+    with _renamed(index) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(every))
+        file.write(every.data)  # by numpy it would be an error that doesn't say that the disk is full
     stops = np.cumsum(counts).tolist()
     datasets = {
         name: {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from fedjob import (
     Statistics,
     simulate,
 )
-from fedjob.common.errors import WrongResult
+from fedjob.common.errors import NoSpace, WrongResult
 from fedjob.data.readers.npy import NpyReader
 from fedjob.researcher.simulation.opening import num_workers
 from fedjob.training_plans.context import Context
@@ -453,6 +455,60 @@ def test_a_dataset_that_raises_is_named_with_the_place_and_nothing_is_left(
     with pytest.raises(SpecError, match=words):
         simulated(tmp_path, data=dataset, nodes=simulate(2))
     assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """Let this process write no larger files, as if the disk were full there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+LARGE = {
+    "arrays": (np.zeros((4096, 64)), np.zeros(4096)),
+    "a table": pd.DataFrame(np.random.default_rng(0).normal(size=(4096, 64)), columns=[f"c{i}" for i in range(64)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_disk_too_full_for_the_data_is_named_and_nothing_is_left(name: str, tmp_path: Path) -> None:
+    with files_of_at_most(1 << 20), pytest.raises(NoSpace, match="no space left to write"):
+        simulated(tmp_path, data=LARGE[name], nodes=simulate(2))
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_a_disk_too_full_for_the_row_numbers_is_named_and_nothing_half_written_is_left(
+    tmp_path: Path,
+) -> None:
+    data = (np.zeros((30_000, 2), dtype=np.float16), np.zeros(30_000, dtype=np.float16))
+    job = simulated(tmp_path, data=data, nodes=simulate(2, workers=0))
+    with files_of_at_most(200_000), pytest.raises(NoSpace, match=r"no space left to write .*rows\.npy"):
+        job.run(progress=False)
+    assert [path.name for path in (job.folder / "simulated").iterdir()] == ["data"]
+
+
+class Wide(Linear):
+    """A model whose parameters are larger than all that a job writes beside them."""
+
+    aux_modules = ("scaffold",)
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(torch.nn.Linear(4, 8000), torch.nn.ReLU(), torch.nn.Linear(8000, 1))
+
+
+def test_a_disk_that_gets_full_in_a_round_ends_the_job_and_leaves_no_node_out(tmp_path: Path) -> None:
+    job = simulated(tmp_path, "scaffold", data=pooled(), nodes=simulate(3, workers=0), training_plan=Wide)
+    size_bytes = (job.folder / "initial.safetensors").stat().st_size
+    with (
+        files_of_at_most(size_bytes * 3 // 2),
+        pytest.raises(JobFailed, match="no space left to write") as failed,
+    ):
+        job.run(progress=False)  # each contribution has the control variates, too
+    assert failed.value.reason == "no_space"
 
 
 def test_arrays_have_their_place_on_the_disk_before_they_are_written(tmp_path: Path) -> None:
