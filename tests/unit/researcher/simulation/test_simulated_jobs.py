@@ -355,6 +355,21 @@ def test_what_can_not_be_divided_is_an_error_before_the_first_round(name: str, t
     assert job.breakpoints == []
 
 
+@pytest.mark.parametrize(("settings", "num_nodes", "words"), [
+    (SecAgg(clip=8.0), 1, r"SecAgg\(min_nodes=3\) needs 3 nodes or more, but 1 have"),
+    (SecAgg(clip=8.0, min_nodes=5), 4, r"SecAgg\(min_nodes=5\) needs 5 nodes or more, but 4 have"),
+])  # fmt: skip
+def test_fewer_nodes_than_a_secure_sum_needs_are_refused_before_the_first_round(
+    settings: SecAgg, num_nodes: int, words: str, tmp_path: Path
+) -> None:
+    job = simulated(
+        tmp_path, data=pooled(), nodes=simulate(num_nodes, workers=0), training_plan=Linear, protect=settings
+    )
+    with pytest.raises(SpecError, match=words):
+        job.run(progress=False)
+    assert job.breakpoints == []
+
+
 NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "no number of nodes": (pooled(), simulate(), "takes data={'node': dataset, ...}"),
     "a map and a number": ({"a": "x.csv"}, simulate(3), "divided already"),
