@@ -128,7 +128,7 @@ def too_few(
     )
     return QuorumNotReached(
         f"round {round_} can't go on: {len(received)} {'node' if len(received) == 1 else 'nodes'} contributed, "
-        f"expected {quorum.words} ({listed}){without}",
+        f"expected {quorum.words}{f' ({listed})' if listed else ''}{without}",
         received=received,
         left_out=dict(left_out),
         arrivals=arrivals,

@@ -466,7 +466,11 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], words: str) -> None:
         SecAgg(**settings)
 
 
-def test_two_nodes_are_too_few_and_nothing_of_them_is_known(points: dict[str, str], tmp_path: Path) -> None:
+def test_two_nodes_are_too_few_which_an_error_says_before_the_first_round(
+    points: dict[str, str], tmp_path: Path
+) -> None:
     two = {name: points[name] for name in "ab"}
-    with pytest.raises(JobFailed, match="expected 3 or more"):
+    with pytest.raises(
+        SpecError, match=r"SecAgg\(min_nodes=3\) needs 3 nodes or more, but 2 have the job's data"
+    ):
         run(FedAvg(), two, tmp_path, training_plan=Linear, training_args=ARGS, protect=SecAgg())

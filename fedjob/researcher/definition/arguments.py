@@ -487,12 +487,12 @@ def check_enough(spec: JobSpec, num_nodes: int, found: str) -> None:
     if (aggregator := aggregator_of(spec.aggregator)) is not None:
         check_nodes(aggregator, num_nodes, found)
     settings = protect_of(spec.protect).secagg
-    if isinstance(settings, SecAgg) and settings.groups > 1:
-        needed = settings.groups * settings.min_nodes
-        if num_nodes < needed:
-            raise SpecError(
-                f"SecAgg(groups={settings.groups}, min_nodes={settings.min_nodes}) needs {needed} nodes or more, but {found}"
-            )
+    if isinstance(settings, SecAgg) and num_nodes < settings.groups * settings.min_nodes:
+        groups = f"groups={settings.groups}, " if settings.groups > 1 else ""
+        raise SpecError(
+            f"SecAgg({groups}min_nodes={settings.min_nodes}) needs {settings.groups * settings.min_nodes} nodes or more, "
+            f"but {found}"
+        )
     selector = selector_of(spec.selector)
     if num_nodes < selector.min_nodes:
         raise SpecError(f"{shown(selector)} needs {selector.min_nodes} nodes or more, but {found}")

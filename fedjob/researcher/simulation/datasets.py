@@ -7,16 +7,18 @@ objects of this process: `data/inputs.npy` and `data/targets.npy`, or `data.parq
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
 from fedjob.common.checks import shown
 from fedjob.common.errors import FedjobError, SpecError
-from fedjob.common.files import link_or_copy, make_folder, private, replace_durably
+from fedjob.common.files import link_or_copy, make_folder, no_space_is_an_error, private, replace_durably
 from fedjob.common.seeds import seed_for
 from fedjob.common.types import check_party
 from fedjob.data.loader import describe, open_dataset
@@ -34,6 +36,9 @@ SIMULATED = "simulated"
 """The key that stands for data that were given as objects, with their kind."""
 
 ROWS = "rows.npy"
+_DENSE = "torch.strided"
+"""The layout of a tensor that an array can have."""
+
 _KEYS = {"path", "reader", "options", "loading", "name", "tags"}
 
 
@@ -131,7 +136,11 @@ def _kind(data: Any) -> str:
             )
         return "table"
     if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
-        lengths = [len(part) if part.shape else 0 for part in data]
+        if sparse := [part for part in data if str(getattr(part, "layout", _DENSE)) != _DENSE]:
+            raise SpecError(
+                f"data has a tensor of layout {sparse[0].layout}; expected a dense one, such as .to_dense()"
+            )
+        lengths = [int(part.shape[0]) if part.shape else 0 for part in data]
         if lengths[0] != lengths[1] or not lengths[0]:
             raise SpecError(
                 f"data has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
@@ -142,7 +151,7 @@ def _kind(data: Any) -> str:
         and hasattr(data, "__len__")
         and hasattr(data, "__getitem__")
     ):
-        if not len(data):
+        if not _length(data):
             raise SpecError(f"data is a {type(data).__name__} of no examples; expected one or more")
         return "arrays"
     raise SpecError(
@@ -152,7 +161,14 @@ def _kind(data: Any) -> str:
 
 
 def _length(part: Any) -> int:
-    return len(part[0]) if isinstance(part, (tuple, list)) else len(part)
+    if isinstance(part, (tuple, list)):
+        return int(part[0].shape[0])
+    try:
+        return len(part)
+    except Exception as error:  # of somebody's own class
+        raise SpecError(
+            f"data is a {type(part).__name__} whose length can't be had: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _digest(parts: Iterable[Any]) -> str:
@@ -169,7 +185,7 @@ def _digest(parts: Iterable[Any]) -> str:
             total.update(f"{list(part.columns)}{list(map(str, part.dtypes))}".encode())
             total.update(hash_pandas_object(part.astype(str), index=False).to_numpy().tobytes())
         else:
-            total.update(f"{type(part).__qualname__}{len(part)}".encode())
+            total.update(f"{type(part).__qualname__}{_length(part)}".encode())
     return total.hexdigest()
 
 
@@ -177,20 +193,39 @@ def _as_array(array: Any) -> Rows:
     """Return a numpy array or a tensor as an array that can be mapped.
 
     Raises:
-        SpecError: it holds objects.
+        SpecError: it holds objects, or values that are masked; or it is a tensor of a kind that no array is.
     """
-    found = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise SpecError(
+            "data has an array with masked values, which a node could not tell from others: fill them, "
+            "array.filled(...), or leave these rows out"
+        )
+    try:
+        found = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise SpecError(
+            f"data has {kind}, of which no array can be made: give numbers of a dtype that numpy has, such as .float(): "
+            f"{str(error)[:200]}"
+        ) from error
     if found.dtype.hasobject:
         raise SpecError(f"data has an array of {found.dtype}; expected numbers")
     return found
 
 
-def _pair(example: Any, place: int) -> tuple[Rows, Rows]:
+def _pair(examples: Any, place: int) -> tuple[Rows, Rows]:
     """Return one example of a torch Dataset as (input, target).
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is none, or can't be read.
     """
+    try:
+        example = examples[place]
+    except Exception as error:  # of somebody's own class
+        raise SpecError(
+            f"example {place} of the Dataset, which says that it has {_length(examples)}, can't be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(example, (tuple, list)) or len(example) != 2:
         raise SpecError(
             f"example {place} of the Dataset is {shown(type(example).__name__)}; expected (input, target): give a "
@@ -198,15 +233,15 @@ def _pair(example: Any, place: int) -> tuple[Rows, Rows]:
         )
     try:
         return _as_array(example[0]), _as_array(example[1])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SpecError(f"example {place} of the Dataset can't be made an array: {error}") from error
+    except SpecError as error:
+        raise SpecError(f"example {place} of the Dataset: {error}") from error
 
 
 def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> None:
     """Write inputs and targets of all parts as two files, part by part, so that they are in memory but once."""
     first = parts[0]
     pair = (first[0][:1], first[1][:1]) if isinstance(first, (tuple, list)) else None
-    heads = [part[0] for part in map(_as_array, pair)] if pair is not None else list(_pair(first[0], 0))
+    heads = [part[0] for part in map(_as_array, pair)] if pair is not None else list(_pair(first, 0))
     files = [
         _new_array(folder / name, head, sum(sizes))
         for name, head in zip((INPUTS, TARGETS), heads, strict=True)
@@ -219,7 +254,7 @@ def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> N
                 file[start : start + size] = array
         else:
             for place in range(size):
-                for file, array in zip(files, _pair(part[place], place), strict=True):
+                for file, array in zip(files, _pair(part, place), strict=True):
                     _check_like(file, array, start + place)
                     file[start + place] = array
         start += size
@@ -229,9 +264,14 @@ def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> N
 
 def _new_array(path: Path, head: Rows, num_rows: int) -> np.memmap[Any, Any]:
     head = np.asarray(head)
-    with open(path, "wb", opener=private):
-        pass
-    return np.lib.format.open_memmap(path, mode="w+", dtype=head.dtype, shape=(num_rows, *head.shape))
+    with no_space_is_an_error(path):
+        with open(path, "wb", opener=private):
+            pass
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=head.dtype, shape=(num_rows, *head.shape))
+        with open(path, "r+b") as file:
+            # the place first: a disk that gets full ends the process that writes to what is mapped from it
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    return array
 
 
 def _check_like(file: np.memmap[Any, Any], array: Any, place: int) -> None:
@@ -255,13 +295,28 @@ def _write_table(parts: Sequence[pd.DataFrame], path: Path) -> None:
     table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
     if not len(table):
         raise SpecError("data is a table without rows; expected one or more")
-    temporary = path.with_suffix(".new")
     try:
-        with open(temporary, "wb", opener=private) as file:
+        with _renamed(path) as file:
             table.to_parquet(file, index=False)
     except (ValueError, TypeError, ImportError) as error:
         raise SpecError(f"data is a table that can't be written: {error}") from error
-    replace_durably(temporary, path)
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that has its name, durably, when all is written, and is gone when that fails.
+
+    Raises:
+        NoSpace: the disk is full.
+    """
+    temporary = path.with_suffix(".new")
+    try:
+        with no_space_is_an_error(path):
+            with open(temporary, "wb", opener=private) as file:
+                yield file
+            replace_durably(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def link_data(source: Path, target: Path) -> None:
@@ -302,6 +357,7 @@ class _DividedData:
             if column not in names:
                 raise SpecError(f"the data have no column {column!r}; they have {', '.join(names)[:300]}")
             found = frame.iloc[:, names.index(column)]
+            _check_filled(found.isna().to_numpy(), f"column {column!r}")
             values: Rows = (
                 found.to_numpy() if found.dtype.kind in "iufb" else found.astype(str).to_numpy(dtype=str)
             )
@@ -317,7 +373,22 @@ class _DividedData:
         if targets.ndim > 1 and targets.shape[1:] != (1,):
             raise SpecError(f"the targets have shape {list(targets.shape)}; expected one label for each row")
         labels: Rows = targets.reshape(-1)
+        if labels.dtype.kind in "fcmM":
+            _check_filled(labels != labels, "the targets")  # what is not a number isn't itself
         return labels
+
+
+def _check_filled(empty: Rows, what: str) -> None:
+    """Refuse labels of which some are missing.
+
+    Raises:
+        SpecError: it says how many, and where the first is.
+    """
+    if empty.any():
+        raise SpecError(
+            f"{what} to divide the rows by: {int(empty.sum())} of {len(empty)} are empty, the first that of row "
+            f"{int(empty.argmax())}: fill them, or leave these rows out"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,10 +428,9 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     every = np.concatenate(rows).astype(np.int64)
     make_folder(folder)
     index = folder / ROWS
-    temporary = index.with_suffix(".new")
-    with open(temporary, "wb", opener=private) as file:
-        np.save(file, every, allow_pickle=False)
-    replace_durably(temporary, index)
+    with _renamed(index) as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(every))
+        file.write(every.data)  # by numpy it would be an error that doesn't say that the disk is full
     stops = np.cumsum(counts).tolist()
     datasets = {
         name: {
@@ -394,9 +464,27 @@ def _divided(
     if is_split(split):
         found: Any = split.divide(source, num_nodes, rng)
     else:
-        found = cast(SplitFunction, split)(dataset, num_nodes, rng)
+        found = _given_by(cast(SplitFunction, split), what, dataset, num_nodes, rng)
     rows = checked_rows(found, num_nodes, source.num_rows, what)
     return _names(split, source, num_nodes), rows
+
+
+def _given_by(
+    split: SplitFunction, what: str, dataset: Dataset, num_nodes: int, rng: np.random.Generator
+) -> Any:
+    """Return what a function that divides the rows gives.
+
+    Raises:
+        SpecError: it raises.
+    """
+    try:
+        found = split(dataset, num_nodes, rng)
+        return list(found) if isinstance(found, Iterator) else found
+    except Exception as error:  # of somebody's own function
+        raise SpecError(
+            f"{what} raised {type(error).__name__}: {error}; expected a function of the dataset, the number of nodes "
+            "and a numpy.random.Generator that returns a list of row numbers for each node"
+        ) from error
 
 
 def _names(split: Any, source: _DividedData, num_nodes: int) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.errors import NodeFailure
+from fedjob.common.errors import NodeFailure, NoSpace
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.seeds import seed_for
@@ -187,7 +187,11 @@ class SimulatedFederation(LocalFederation):
         accept: Accept,
         found: _AskAnswers,
     ) -> None:
-        """Check what came of a node's task, and count it or leave it out."""
+        """Check what came of a node's task, and count it or leave it out.
+
+        Raises:
+            NoSpace: the disk of the job's folder is full.
+        """
         arrival: Arrival | None = None
         problem = outcome if isinstance(outcome, str) else ""
         if isinstance(outcome, Arrival):
@@ -197,6 +201,8 @@ class SimulatedFederation(LocalFederation):
             done = outcome.done
             if done.ok:
                 arrival = self._arrival(node, task, place, done, outcome.ref)
+            elif done.reason == NoSpace.reason:  # the disk is the job's own, and full for all nodes to come
+                raise NoSpace(done.message or done.detail)
             else:
                 problem = f"{done.reason}: {done.message or done.detail}"
                 self._show_trace(node, done.trace, found)

@@ -6,13 +6,13 @@ rows on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from fedjob.common.checks import check_count, check_kinds, check_positive, is_list, shown
+from fedjob.common.checks import check_count, check_kinds, check_positive, is_list, python_numbers, shown
 from fedjob.common.errors import SpecError
 
 Rows = np.ndarray[Any, Any]
@@ -20,6 +20,12 @@ Rows = np.ndarray[Any, Any]
 
 MAX_DRAWS = 100
 """Draws of `Dirichlet` before it gives up to find one in which every node has enough rows."""
+
+MAX_KINDS = 100
+"""Different values that may be labels, however few the rows are."""
+
+HUGE_ALPHA = 1e100
+"""Larger values of `Dirichlet(alpha=...)` give every node the same share."""
 
 
 class DividedRows(Protocol):
@@ -101,10 +107,18 @@ class Dirichlet:
                 f"{self.min_rows} rows at each of {num_nodes} nodes are {self.min_rows * num_nodes}; the dataset has "
                 f"{source.num_rows}"
             )
-        _, labels = np.unique(source.labels(self.by), return_inverse=True)
+        kinds, counts = np.unique(source.labels(self.by), return_counts=True)
+        if 2 * len(kinds) > source.num_rows and len(kinds) > MAX_KINDS:
+            where = "the targets have" if self.by is None else f"column {self.by!r} has"
+            raise SpecError(
+                f"{where} {len(kinds)} different values in {source.num_rows} rows, which are no labels to divide by: "
+                "name a column of labels, Dirichlet(by=...), or take another split"
+            )
+        order = np.argsort(source.labels(self.by), kind="stable")
+        labelled = np.split(order, np.cumsum(counts)[:-1])
         fewest = 0
         for _ in range(MAX_DRAWS):
-            owners = self._draw(labels, num_nodes, rng)
+            owners = self._draw(labelled, num_nodes, rng)
             counts = np.bincount(owners, minlength=num_nodes)
             if counts.min() >= self.min_rows:
                 order = np.argsort(owners, kind="stable")
@@ -115,12 +129,18 @@ class Dirichlet:
             f"rows, in each of {MAX_DRAWS} draws: take fewer nodes, a larger alpha, or a smaller min_rows"
         )
 
-    def _draw(self, labels: Rows, num_nodes: int, rng: np.random.Generator) -> Rows:
-        """Return each row's node."""
-        owners = np.empty(len(labels), dtype=np.int64)
-        for label in range(int(labels.max()) + 1):
-            rows = rng.permutation(np.flatnonzero(labels == label))
+    def _draw(self, labelled: Sequence[Rows], num_nodes: int, rng: np.random.Generator) -> Rows:
+        """Return each row's node.
+
+        Args:
+            labelled: the rows of each label.
+        """
+        owners = np.empty(sum(map(len, labelled)), dtype=np.int64)
+        for own in labelled:
+            rows = rng.permutation(own)
             drawn = rng.standard_gamma(self.alpha, num_nodes)
+            if self.alpha > HUGE_ALPHA:
+                drawn /= self.alpha  # the sum would be larger than any number
             shares = (
                 np.cumsum(drawn) / drawn.sum() if drawn.sum() > 0 else np.linspace(0, 1, num_nodes + 1)[1:]
             )
@@ -209,7 +229,7 @@ class Sizes:
     name: ClassVar[str] = "sizes"
 
     def __post_init__(self) -> None:
-        sizes = list(self.sizes) if is_list(self.sizes) else self.sizes
+        sizes = python_numbers(list(self.sizes) if is_list(self.sizes) else self.sizes)
         if not isinstance(sizes, list) or not sizes:
             raise SpecError(f"Sizes takes a list of numbers, one for each node; found {shown(self.sizes)}")
         for size in sizes:
@@ -253,10 +273,12 @@ def checked_rows(found: Any, num_nodes: int, num_rows: int, what: str) -> list[R
         SpecError: there are more or fewer nodes, rows that there are not, a row at two nodes, or a node without rows.
     """
     try:
+        if isinstance(found, (str, bytes, Mapping)):
+            raise TypeError
         shares = [_whole(rows, what) for rows in found]
     except TypeError as error:
         raise SpecError(
-            f"{what} gave {shown(found)}; expected a list of row numbers for each node"
+            f"{what} gave {shown(found)}; expected a list with a list of row numbers for each node"
         ) from error
     if len(shares) != num_nodes:
         raise SpecError(f"{what} gave rows for {len(shares)} nodes; expected {num_nodes}")
@@ -267,20 +289,30 @@ def checked_rows(found: Any, num_nodes: int, num_rows: int, what: str) -> list[R
             f"{what} leaves {len(empty)} of {num_nodes} nodes without a row (number {listed}); the dataset has "
             f"{num_rows} rows: take fewer nodes or another split"
         )
-    every = np.concatenate(shares)
-    if every.min() < 0 or every.max() >= num_rows:
-        odd = int(every[(every < 0) | (every >= num_rows)][0])
-        raise SpecError(f"{what} gave row {odd}; the dataset has rows 0 to {num_rows - 1}")
-    counts = np.bincount(every, minlength=num_rows)
+    for rows in shares:
+        if rows.min() < 0 or rows.max() >= num_rows:
+            odd = int(rows[(rows < 0) | (rows >= num_rows)][0])
+            raise SpecError(f"{what} gave row {odd}; the dataset has rows 0 to {num_rows - 1}")
+    shares = [rows.astype(np.int64) for rows in shares]
+    counts = np.bincount(np.concatenate(shares), minlength=num_rows)
     if counts.max() > 1:
+        row = int(counts.argmax())
+        nodes = [number for number, rows in enumerate(shares, 1) if row in rows]
         raise SpecError(
-            f"{what} gave row {int(counts.argmax())} to {int(counts.max())} nodes; expected one at most"
+            f"{what} gave row {row} to {len(nodes)} nodes; expected one at most"
+            if len(nodes) > 1
+            else f"{what} gave row {row} {int(counts.max())} times to node number {nodes[0]}; expected once at most"
         )
     return shares
 
 
 def _whole(rows: Any, what: str) -> Rows:
-    found = np.asarray(rows)
+    try:
+        found = np.asarray(rows)
+        if found.dtype.hasobject or not found.ndim:
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise SpecError(f"{what} gave {shown(rows)} for a node; expected a list of whole numbers") from error
     if not found.size:
         return np.empty(0, dtype=np.int64)
     if found.ndim != 1 or found.dtype.kind not in "iu":
@@ -288,4 +320,4 @@ def _whole(rows: Any, what: str) -> Rows:
             f"{what} gave an array of {found.dtype} of shape {list(found.shape)} for a node; expected a list of whole "
             "numbers"
         )
-    return found.astype(np.int64)
+    return found

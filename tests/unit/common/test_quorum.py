@@ -81,6 +81,10 @@ def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
     )
     enough = too_few(Quorum(required=("b",), min_nodes=2), 3, ["a", "d"], {"c": "late", "b": "silent"})
     assert str(enough).endswith("(b: silent; c: late). To go on without b: quorum=Quorum(min_nodes=2)")
+    assert (
+        str(too_few(Quorum(min_nodes=2), 1, ["a"], {}))
+        == "round 1 can't go on: 1 node contributed, expected 2 or more"
+    )
     assert error.received == ("a",)
     assert error.left_out == {"b": "silent", "c": "late"}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from fedjob import (
     Statistics,
     simulate,
 )
-from fedjob.common.errors import WrongResult
+from fedjob.common.errors import NoSpace, WrongResult
 from fedjob.data.readers.npy import NpyReader
 from fedjob.researcher.simulation.opening import num_workers
 from fedjob.training_plans.context import Context
@@ -328,6 +330,18 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
     "nodes without rows": (pooled(30), simulate(25, split=Dirichlet(0.01)), "leaves .* of 25 nodes with fewer"),
     "a function of other rows": (pooled(), simulate(2, split=lambda d, n, g: [[0], [120]]), "gave row 120"),
     "a function that overlaps": (pooled(), simulate(2, split=lambda d, n, g: [[0], [0]]), "gave row 0 to 2 nodes"),
+    "a function that raises": (pooled(), simulate(2, split=lambda d, n, g: d.nothing), "split=<lambda> raised AttributeError"),
+    "a function of two": (pooled(), simulate(2, split=lambda d, n: []), "raised TypeError: .* expected a function of"),
+    "a column with gaps": (
+        pd.DataFrame({"site": ["a", None, "b", None], "y": [0, 1, 0, 1]}),
+        simulate(split=ByColumn("site")),
+        "column 'site' to divide the rows by: 2 of 4 are empty, the first that of row 1",
+    ),
+    "labels with gaps": (
+        (np.zeros((4, 2)), np.array([0.0, 1.0, np.nan, 1.0])),
+        simulate(2, split=Shards(1)),
+        "the targets to divide the rows by: 1 of 4 are empty, the first that of row 2",
+    ),
     "no number for a function": (pooled(), simulate(split=lambda d, n, g: [[0]]), "needs a number of nodes"),
 }  # fmt: skip
 
@@ -336,6 +350,21 @@ WRONG: dict[str, tuple[Any, Any, str]] = {
 def test_what_can_not_be_divided_is_an_error_before_the_first_round(name: str, tmp_path: Path) -> None:
     data, nodes, words = WRONG[name]
     job = simulated(tmp_path, data=data, nodes=nodes)
+    with pytest.raises(SpecError, match=words):
+        job.run(progress=False)
+    assert job.breakpoints == []
+
+
+@pytest.mark.parametrize(("settings", "num_nodes", "words"), [
+    (SecAgg(clip=8.0), 1, r"SecAgg\(min_nodes=3\) needs 3 nodes or more, but 1 have"),
+    (SecAgg(clip=8.0, min_nodes=5), 4, r"SecAgg\(min_nodes=5\) needs 5 nodes or more, but 4 have"),
+])  # fmt: skip
+def test_fewer_nodes_than_a_secure_sum_needs_are_refused_before_the_first_round(
+    settings: SecAgg, num_nodes: int, words: str, tmp_path: Path
+) -> None:
+    job = simulated(
+        tmp_path, data=pooled(), nodes=simulate(num_nodes, workers=0), training_plan=Linear, protect=settings
+    )
     with pytest.raises(SpecError, match=words):
         job.run(progress=False)
     assert job.breakpoints == []
@@ -352,6 +381,22 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "a number": (7, simulate(2), "a simulation takes data="),
     "a series": (pd.Series([1, 2]), simulate(2), "expected a DataFrame"),
     "objects": ((np.array([{}, {}]), np.zeros(2)), simulate(2), "expected numbers"),
+    "masked values": (
+        (np.ma.masked_array(np.zeros((3, 2)), mask=np.eye(3, 2)), np.zeros(3)),
+        simulate(2),
+        "an array with masked values",
+    ),
+    "a sparse tensor": ((torch.eye(3).to_sparse(), torch.zeros(3)), simulate(2), "layout torch.sparse_coo"),
+    "a dtype that numpy has not": (
+        (torch.eye(3).bfloat16(), torch.zeros(3)),
+        simulate(2),
+        "data has torch.bfloat16",
+    ),
+    "a tensor without numbers": (
+        (torch.eye(3, device="meta"), torch.zeros(3)),
+        simulate(2),
+        "no array can be made",
+    ),
     "examples of other shapes": (
         [np.zeros(2), np.zeros(3), np.zeros(4)],
         simulate(2),
@@ -383,6 +428,110 @@ def test_a_dataset_of_examples_of_other_shapes_is_an_error(tmp_path: Path) -> No
         SpecError, match=r"row 1 is float32 of shape \[2\], and the first float32 of shape \[1\]"
     ):
         simulated(tmp_path, data=Ragged(), nodes=simulate(2))
+
+
+class Faulty(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """Four examples, of which one raises, or a length that does."""
+
+    def __init__(self, error: Exception | None = None, length: Any = 4) -> None:
+        self.error, self.length = error, length
+
+    def __len__(self) -> int:
+        if isinstance(self.length, Exception):
+            raise self.length
+        found: int = self.length
+        return found
+
+    def __getitem__(self, place: int) -> Any:
+        if place == 2 and self.error is not None:
+            raise self.error
+        return torch.zeros(2), [0, 1, 2, 3][place]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        (
+            Faulty(OSError("bad sector")),
+            "example 2 of the Dataset, which says that it has 4, .*: OSError: bad sector",
+        ),
+        (Faulty(KeyError("label")), "example 2 of .* can't be read: KeyError: 'label'"),
+        (Faulty(StopIteration()), "example 2 of .* can't be read: StopIteration"),
+        (Faulty(length=9), "example 4 of the Dataset, which says that it has 9, can't be read: IndexError"),
+        (Faulty(length=0), "a Faulty of no examples"),
+        (Faulty(length=-1), "a Faulty whose length can't be had: ValueError"),
+        (Faulty(length=2.5), "a Faulty whose length can't be had: TypeError"),
+        (Faulty(length=RuntimeError("away")), "a Faulty whose length can't be had: RuntimeError: away"),
+    ],
+)
+def test_a_dataset_that_raises_is_named_with_the_place_and_nothing_is_left(
+    dataset: Any, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        simulated(tmp_path, data=dataset, nodes=simulate(2))
+    assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Iterator[None]:
+    """Let this process write no larger files, as if the disk were full there."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+LARGE = {
+    "arrays": (np.zeros((4096, 64)), np.zeros(4096)),
+    "a table": pd.DataFrame(np.random.default_rng(0).normal(size=(4096, 64)), columns=[f"c{i}" for i in range(64)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_disk_too_full_for_the_data_is_named_and_nothing_is_left(name: str, tmp_path: Path) -> None:
+    with files_of_at_most(1 << 20), pytest.raises(NoSpace, match="no space left to write"):
+        simulated(tmp_path, data=LARGE[name], nodes=simulate(2))
+    assert list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_a_disk_too_full_for_the_row_numbers_is_named_and_nothing_half_written_is_left(
+    tmp_path: Path,
+) -> None:
+    data = (np.zeros((30_000, 2), dtype=np.float16), np.zeros(30_000, dtype=np.float16))
+    job = simulated(tmp_path, data=data, nodes=simulate(2, workers=0))
+    with files_of_at_most(200_000), pytest.raises(NoSpace, match=r"no space left to write .*rows\.npy"):
+        job.run(progress=False)
+    assert [path.name for path in (job.folder / "simulated").iterdir()] == ["data"]
+
+
+class Wide(Linear):
+    """A model whose parameters are larger than all that a job writes beside them."""
+
+    aux_modules = ("scaffold",)
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return torch.nn.Sequential(torch.nn.Linear(4, 8000), torch.nn.ReLU(), torch.nn.Linear(8000, 1))
+
+
+def test_a_disk_that_gets_full_in_a_round_ends_the_job_and_leaves_no_node_out(tmp_path: Path) -> None:
+    job = simulated(tmp_path, "scaffold", data=pooled(), nodes=simulate(3, workers=0), training_plan=Wide)
+    size_bytes = (job.folder / "initial.safetensors").stat().st_size
+    with (
+        files_of_at_most(size_bytes * 3 // 2),
+        pytest.raises(JobFailed, match="no space left to write") as failed,
+    ):
+        job.run(progress=False)  # each contribution has the control variates, too
+    assert failed.value.reason == "no_space"
+
+
+def test_arrays_have_their_place_on_the_disk_before_they_are_written(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=(np.zeros((4096, 64)), np.zeros(4096)), nodes=simulate(2))
+    found = (job.folder / "simulated" / "data" / "inputs.npy").stat()
+    assert (
+        found.st_blocks * 512 >= found.st_size
+    )  # no holes: a mapped file with holes kills who writes on a full disk
 
 
 def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,12 @@ def test_a_node_for_each_value_of_a_column() -> None:
         (ByColumn("label"), TEN, 9, "has 10 values"),
         (IID(), TEN, None, "needs a number of nodes"),
         (IID(), Labelled([1, 2]), 3, "leaves 1 of 3 nodes without a row \\(number 3\\)"),
+        (
+            Dirichlet(1.0),
+            Labelled(np.arange(500) / 7),
+            10,
+            "500 different values in 500 rows, which are no labels",
+        ),
     ],
 )
 def test_a_split_that_can_not_be_had_is_an_error(split: Any, source: Any, num_nodes: Any, words: str) -> None:
@@ -117,8 +124,17 @@ def test_a_split_that_can_not_be_had_is_an_error(split: Any, source: Any, num_no
         ([[True, False], [True]], "array of bool"),
         ([["a"], ["b"]], "expected a list of whole numbers"),
         ([[[0]], [[1]]], "shape \\[1, 1\\]"),
-        (None, "expected a list of row numbers"),
-        (7, "expected a list of row numbers"),
+        ([[0, 1, 1], [2]], "gave row 1 2 times to node number 1"),
+        ([{0, 1}, {2}], "gave {0, 1} for a node; expected a list of whole numbers"),
+        (["ab", "c"], "gave 'ab' for a node"),
+        ([[[0], [1, 2]], [3]], "expected a list of whole numbers"),
+        ([0, 1], "gave 0 for a node"),
+        ([np.array([2**63 + 5], dtype=np.uint64), [1]], "gave row 9223372036854775813"),
+        ([[2**70], [1]], "expected a list of whole numbers"),
+        ({"a": [0], "b": [1]}, "expected a list with a list of row numbers"),
+        ("ab", "expected a list with a list of row numbers"),
+        (None, "expected a list with a list of row numbers"),
+        (7, "expected a list with a list of row numbers"),
     ],
 )
 def test_rows_that_a_function_gives_are_checked(found: Any, words: str) -> None:
@@ -128,6 +144,31 @@ def test_rows_that_a_function_gives_are_checked(found: Any, words: str) -> None:
 
 def test_a_function_may_leave_rows_out() -> None:
     assert [rows.tolist() for rows in checked_rows([[0], [4]], 2, 5, "mine")] == [[0], [4]]
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e99, 1e101, 1.7e308])
+def test_the_smallest_and_largest_alphas_divide_without_a_warning(alpha: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        counts = [len(rows) for rows in divided(Dirichlet(alpha), TEN, 5)]
+    assert sum(counts) == 1000
+    assert alpha < 1 or max(counts) - min(counts) <= 10  # one a label
+
+
+def test_few_rows_of_as_many_labels_can_be_divided() -> None:
+    assert len(divided(Dirichlet(100.0), Labelled(np.arange(100)), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [np.array([400, 600]), [np.int64(400), np.int32(600)], np.array([0.4, 0.6]), (400, 600)],
+    ids=repr,
+)
+def test_sizes_are_numbers_of_numpy_too_and_survive_the_spec(sizes: Any) -> None:
+    split = Sizes(sizes)
+    assert [len(rows) for rows in divided(split, TEN, None)] == [400, 600]
+    given = simulate(split=split)
+    assert simulation_of(given.plain) == given
 
 
 @pytest.mark.parametrize(
@@ -140,6 +181,8 @@ def test_a_function_may_leave_rows_out() -> None:
         (lambda: Sizes([]), "list of numbers"),
         (lambda: Sizes([1, 0]), "above 0; found 0"),
         (lambda: Sizes([1, True]), "above 0; found True"),
+        (lambda: Sizes(np.array([1.0, float("nan")])), "above 0; found nan"),
+        (lambda: Sizes(np.ones((2, 2))), "above 0; found \\[1.0, 1.0\\]"),
         (lambda: Sizes(7), "list of numbers"),  # type: ignore[arg-type]
         (lambda: simulate(0), "num_nodes"),
         (lambda: simulate(2.5), "num_nodes"),  # type: ignore[arg-type]
