@@ -37,6 +37,7 @@ from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
 from fedjob.privacy.protections import lowered
 from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES, usage_of
+from fedjob.repository.line_check import LineCheck
 
 MAX_QUESTIONS = 64
 """Questions that are kept beside what raised them, so that a task that was judged and begins is not read again."""
@@ -257,9 +258,17 @@ class Permissions:
 
     def speed_for(self, offer: Offer) -> dict[str, float]:
         """Return how fast this node has been at an offered kind of work, see `messages.Answer`; only what the owner lets out."""
-        if self.config.publish_speed != "on" or dp_of(offer.protect) is not None:
+        if not self.lets_speeds_out(offer):
             return {}
         return self._speeds.of(_kind_of(offer), arguments_hash(offer.model_args)) | {"core": core_speed()}
+
+    def lets_speeds_out(self, offer: Offer) -> bool:
+        """Tell whether researchers may know how fast this node is at an offered kind of work."""
+        return self.config.publish_speed == "on" and dp_of(offer.protect) is None
+
+    def note_line(self, check: LineCheck) -> None:
+        """Note what a check of the line took; part of the caller's transaction."""
+        self._speeds.add_line(check.size_bytes, check.down_s, check.up_s)
 
     def inferences_left(self, row: TaskRow) -> int | None:
         """Return how many predictions a task may make; None for any number."""
