@@ -26,10 +26,12 @@ from fedjob import (
     SecAgg,
 )
 from fedjob.common.codec import unpack
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import JobFailed, SpecError
 from fedjob.common.files import Blocks
 from fedjob.identity.keys import Identity
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
 from fedjob.researcher.jobs.session import Session
@@ -119,6 +121,11 @@ def job_of(session: Session, protocol: Any, text: str = PLAN, tag: str = "toy", 
         **more,
     }
     return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": [tag]}, **arguments)
+
+
+def committed(job: Job) -> int:
+    """Return how many rounds of a job were committed."""
+    return sum(event.type == "round" for event in job.events())
 
 
 PROTOCOLS = {
@@ -332,6 +339,31 @@ def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
     claimed = unpack(JobFolder(job.folder).cost.read_bytes())
     assert {node: one["up"] for node, one in claimed.items()} == {one.node: one.up for one in estimate}
     assert all(one["most"] for one in claimed.values())
+
+
+def test_a_job_ends_where_it_would_move_more_than_an_owner_allows(
+    federation: Federation, session: Session
+) -> None:
+    """What it said it would move is no limit: this job did as it said."""
+    with federation.nodes[0].database() as database:
+        Grants(database).projects.limit("small", GrantLimits(moved_mb=1), "owner")
+    job = job_of(
+        session,
+        FedAvg(),
+        named("moves much"),
+        project="small",
+        nodes=["east"],
+        model_args={"width": 9000},
+        rounds=9,
+    )
+    with pytest.raises(
+        JobFailed, match=r"limits_exceeded: .* MB would have gone to and from the hub, and the owner"
+    ):
+        job.run(progress=False)
+    assert committed(job) == 3, "three rounds there and back, and the fourth there, are more than 1 MB"
+    again = job.clone(rounds=3)
+    again.run(progress=False)
+    assert committed(again) == 3, "without a grant each job has its own"
 
 
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:

@@ -19,7 +19,7 @@ from fedjob.node.data.models import OwnModels
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.contract import defaults_of
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant, Question
+from fedjob.node.grants.grant import MB, Grant, Question
 from fedjob.node.grants.limits import GrantLimits, tighten
 from fedjob.node.grants.policy import Permission, ask, judge, not_possible
 from fedjob.node.grants.question import question_of
@@ -229,9 +229,6 @@ class Permissions:
             return
         bound = self._grants.usage.bound(row.key)
         claimed = self._grants.get(bound).asked.claimed if bound else {}
-        came = [*task.params.values(), *task.blobs.values()]
-        if not self._costs.has_job(row.job):
-            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
         left = [
             ref for ref in (result.params, result.blob) if ref is not None and "secagg" not in task.protect
         ]
@@ -244,7 +241,7 @@ class Permissions:
             passes=passes_in(task.training_args),
             round=row.round,
             seconds=max(0.0, time.monotonic() - started),
-            bytes_in=sum(ref.size_bytes for ref in came),
+            bytes_in=self._named_bytes(row),
             bytes_out=sum(ref.size_bytes for ref in left),
             claimed=claimed.get("down", 0) + claimed.get("up", 0),
         )
@@ -277,10 +274,30 @@ class Permissions:
         return max(0, limit - self._grants.usage.used(self._payer(row)))
 
     def used_up(self, row: TaskRow) -> tuple[str, str] | None:
-        """Say why a task can't begin for which nothing is left of a limit."""
-        if self.inferences_left(row) != 0:
+        """Say why a task can't begin for which nothing is left of a limit.
+
+        Of the bytes of a task those count that it names: how large its answer will be, nobody knows yet.
+        """
+        if self.inferences_left(row) == 0:
+            return "limits_exceeded", "the predictions that the owner allows are used up"
+        if not (allowed_mb := self.limits_of(row).moved_mb) or row.parent:
             return None
-        return "limits_exceeded", "the predictions that the owner allows are used up"
+        moved = self._costs.moved_by(row.job, self._grants.usage.bound(row.key) or "")
+        wanted = moved + self._named_bytes(row)
+        if wanted <= allowed_mb * MB:
+            return None
+        return "limits_exceeded", (
+            f"with this task {wanted / MB:,.1f} MB would have gone to and from the hub, and the owner allows {allowed_mb} MB: send "
+            f"less, such as with `compress=`, or ask for a grant with more"
+        )
+
+    def _named_bytes(self, row: TaskRow) -> int:
+        """Return the bytes of the objects that a task names; what a job's tasks share counts with the first one."""
+        task = task_of(row)
+        came = [*task.params.values(), *task.blobs.values()]
+        if not self._costs.has_job(row.job):
+            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
+        return sum(ref.size_bytes for ref in came)
 
     def _payer(self, row: TaskRow) -> str:
         """Return what a task's predictions are counted for: its grant, else its project."""
