@@ -8,18 +8,18 @@ import html
 import json
 import secrets
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, unquote_plus, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 
 from tests.authorities import Pair
+from tests.provider_server import FormHandler, served
 
 CLIENT = "fedjob-page"
 SECRET = "a secret: of the client's %2B"
@@ -61,7 +61,6 @@ class SignInProvider:
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(pair.cert, pair.key)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self.behave()
 
     def behave(self) -> None:
@@ -79,13 +78,8 @@ class SignInProvider:
 
     @contextmanager
     def running(self) -> Iterator[SignInProvider]:
-        self._thread.start()
-        try:
+        with served(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._thread.join(10)
-            self._server.server_close()
 
     # --- the browser ----------------------------------------------------------------------------
 
@@ -202,16 +196,9 @@ def signed(claims: Any, key: Any, *, alg: str = "RS256", kid: str | None = "k1",
     return f"{text}.{b64(algorithm.sign(text.encode(), key))}"
 
 
-def _handler(provider: SignInProvider) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer({})
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            self._answer({name: values[0] for name, values in parse_qs(body).items()})
-
-        def _answer(self, form: dict[str, str]) -> None:
+def _handler(provider: SignInProvider) -> type[FormHandler]:
+    class Handler(FormHandler):
+        def answer(self, form: dict[str, str]) -> None:
             parts = urlsplit(self.path)
             provider.asked.append(parts.path)
             if parts.path in provider.raw:
@@ -233,11 +220,7 @@ def _handler(provider: SignInProvider) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, status: int, headers: dict[str, str], body: bytes, *, drips: bool = False) -> None:
             try:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
+                self.begin(status, headers, len(body))
                 end = time.monotonic() + HOLD_S
                 while drips and body and time.monotonic() < end:
                     self.wfile.write(body[:1])
@@ -246,8 +229,5 @@ def _handler(provider: SignInProvider) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
             except OSError:
                 self.close_connection = True  # who asked has gone
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
 
     return Handler

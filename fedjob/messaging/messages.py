@@ -125,6 +125,8 @@ class Offer(WorkDescription):
         cost: bytes that the whole job will move and hold at this node, as the researcher says: `down`, `up`, `memory`; `most` of 1
             where fewer may move. Empty for not known.
         dry: look only; nothing is filed with the owner.
+        line_bytes: to a dry offer, time the line with an object of so many bytes that goes there and back, before it is
+            answered; 0 for not to.
     """
 
     kind: ClassVar[str] = "offer"
@@ -134,6 +136,7 @@ class Offer(WorkDescription):
     cost: dict[str, int] = field(default_factory=dict)
     reserve: bool = False
     dry: bool = False
+    line_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +312,7 @@ class Result:
         params: ref of a safetensors file.
         weight: of the contribution in a weighted mean, usually `num_examples`.
         metrics: `{phase: {name: state}}`, states that add (`metrics/states.py`).
-        timing: seconds by stage: queued, setup, train, validate, total.
+        timing: seconds by stage: queued, fetch, setup, train, validate, total, store.
         state: id of the node state that this work proposes.
         threads: torch threads that computed it.
         optimizer_args: what the optimizer of a training plan used, such as its learning rate.

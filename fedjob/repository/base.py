@@ -33,6 +33,7 @@ from fedjob.common.sealing.chunks import (
 from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
 from fedjob.repository.job_secrets import JobSecrets
+from fedjob.repository.line_meter import LineMeter
 from fedjob.repository.parts import (
     MAX_MANIFEST_BYTES,
     MAX_SEALED_MANIFEST_BYTES,
@@ -94,6 +95,8 @@ class Repository(ABC):
 
     def __init__(self, *, part_bytes: int = PART_BYTES) -> None:
         self._part_bytes = part_bytes
+        self.meter = LineMeter()
+        """How fast objects went and came."""
         self.secrets: JobSecrets | None = None
         self.encrypted = False
         """True if what is put is encrypted by `secrets`, and nothing plain is accepted; see `encrypt`."""
@@ -215,14 +218,17 @@ class Repository(ABC):
             if landing.from_existing(lambda descriptor: all(_matches(descriptor, part) for part in parts)):
                 return path
             if len(parts) == 1:
-                self._fetch(ref, parts[0], landing.descriptor, have=landing.num_bytes)
+                have = landing.num_bytes
+                with self.meter.moving("down", ref.size_bytes - have):
+                    self._fetch(ref, parts[0], landing.descriptor, have=have)
             else:
                 missing = [part for part in parts if not _matches(landing.descriptor, part)]
                 stop = threading.Event()
 
                 def fetch(part: ObjectPart) -> None:
                     try:
-                        self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
+                        with self.meter.moving("down", part.size_bytes):
+                            self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
                     except BaseException:
                         stop.set()
                         raise
@@ -296,7 +302,8 @@ class Repository(ABC):
         sha256 = plain.sha256()
         if not secret or self.secrets is None:
             if not (hold and self.hold_object(sha256, job=job, readers=readers)):
-                self.store_object(sha256, plain, job=job, readers=readers)
+                with self.meter.moving("up", plain.size_bytes):
+                    self.store_object(sha256, plain, job=job, readers=readers)
             return ObjectPart(sha256, plain.start, plain.size_bytes)
         key = content_key(secret, sha256)
         blocks = SealedBlocks(plain.source, plain.start, plain.size_bytes, key)
@@ -304,9 +311,11 @@ class Repository(ABC):
         if not name and not self.secrets.is_fresh(job):
             name = blocks.sha256()
         if not name:
-            name = self.store_unnamed(blocks, job=job, readers=readers)
+            with self.meter.moving("up", plain.size_bytes):
+                name = self.store_unnamed(blocks, job=job, readers=readers)
         elif not (hold and self.hold_object(name, job=job, readers=readers)):
-            self.store_object(name, blocks, job=job, readers=readers)
+            with self.meter.moving("up", plain.size_bytes):
+                self.store_object(name, blocks, job=job, readers=readers)
         if _signs_of_change(plain.source) != before:
             self.delete_object(name)
             raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")

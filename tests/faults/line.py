@@ -127,9 +127,10 @@ class FaultyLine(Server):
             while block := await source.reader.read(self._block_bytes()):
                 block = self._strike(connection, block)
                 if block and not connection.silent:
-                    await on_the_way.put((await self._due(direction), block))
-                    await self._take_room(direction, len(block))
-            await on_the_way.put((await self._due(direction), b""))
+                    self._take_room(direction, len(block))
+                    await on_the_way.put((self._due(direction), block))
+                    await self._await_room(direction)
+            await on_the_way.put((self._due(direction), b""))
             await delivery
         finally:
             delivery.cancel()
@@ -152,18 +153,22 @@ class FaultyLine(Server):
         rate = self.properties.bits_per_s / 8
         return int(min(16 << 10, max(256, rate * 0.02))) if rate else 16 << 10
 
-    async def _due(self, direction: str) -> float:
+    def _due(self, direction: str) -> float:
+        """Return when what has room in the line now arrives: with the last of its bytes."""
         properties = self.properties
         jitter_s = properties.jitter_s * self.script.pick(1000) / 1000 if properties.jitter_s else 0.0
         return max(time.monotonic(), self._directions[direction].free_at) + properties.delay_s + jitter_s
 
-    async def _take_room(self, direction: str, num_bytes: int) -> None:
-        """Wait while too many bytes are on the way."""
+    def _take_room(self, direction: str, num_bytes: int) -> None:
         way, rate = self._directions[direction], self.properties.bits_per_s / 8
         way.num_bytes += num_bytes
         if rate:
             way.free_at = max(time.monotonic(), way.free_at) + num_bytes / rate
-            await asyncio.sleep(max(0.0, way.free_at - time.monotonic() - QUEUED_S))
+
+    async def _await_room(self, direction: str) -> None:
+        """Wait while too many bytes are on the way."""
+        if self.properties.bits_per_s:
+            await asyncio.sleep(max(0.0, self._directions[direction].free_at - time.monotonic() - QUEUED_S))
 
     async def _outage(self) -> None:
         while (left_s := self.properties.outage_ends(time.monotonic() - self._began)) > 0:

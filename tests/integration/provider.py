@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+
+from tests.provider_server import FormHandler, served
 
 CLIENT = "fedjob-test"
 
@@ -38,17 +38,11 @@ class Provider:
         self._renewals: dict[str, dict[str, str]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.issuer = f"http://127.0.0.1:{self._server.server_address[1]}/realm"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @contextmanager
     def running(self) -> Iterator[Provider]:
-        self._thread.start()
-        try:
+        with served(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._thread.join(10)
-            self._server.server_close()
 
     def token(self, person: str, *, key: Any = None, alg: str = "RS256", **changes: Any) -> str:
         """Return an ID token as the provider would make it, but for what is changed; None leaves a claim out."""
@@ -116,25 +110,12 @@ class Provider:
         return {"id_token": self.token(about["person"], nonce=nonce), "refresh_token": renewal}
 
 
-def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer({})
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            self._answer({name: values[0] for name, values in parse_qs(body).items()})
-
-        def _answer(self, form: dict[str, str]) -> None:
-            status, said = provider.answer(self.path.rstrip("/"), form)
-            content = json.dumps(said).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
+def _handler(provider: Provider) -> type[FormHandler]:
+    class Handler(FormHandler):
+        def answer(self, form: dict[str, str]) -> None:
+            status, found = provider.answer(self.path.rstrip("/"), form)
+            content = json.dumps(found).encode()
+            self.begin(status, {"Content-Type": "application/json"}, len(content))
             self.wfile.write(content)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
 
     return Handler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,11 +26,14 @@ from fedjob import (
     SecAgg,
 )
 from fedjob.common.codec import unpack
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import JobFailed, SpecError
 from fedjob.common.files import Blocks
 from fedjob.identity.keys import Identity
 from fedjob.node.data.datasets import Datasets, describe_dataset
+from fedjob.node.grants.decisions import Grants
+from fedjob.node.grants.limits import GrantLimits
 from fedjob.repository.memory import MemoryRepository
+from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import ADD_ONE, Federation
@@ -60,6 +64,10 @@ class CountedRepository(MemoryRepository):
         super().__init__()
         self.moved = Moved()
         self._count_lock = threading.Lock()
+
+    @property
+    def num_objects(self) -> int:
+        return len(self._objects)
 
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         super().store_object(sha256, blocks, job=job, readers=readers)
@@ -115,6 +123,11 @@ def job_of(session: Session, protocol: Any, text: str = PLAN, tag: str = "toy", 
     return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": [tag]}, **arguments)
 
 
+def committed(job: Job) -> int:
+    """Return how many rounds of a job were committed."""
+    return sum(event.type == "round" for event in job.events())
+
+
 PROTOCOLS = {
     "FedAvg": (FedAvg(), {"validate_at_end": True, "training_args": {"num_updates": 2, "test_ratio": 0.2}}),
     "FedProx": (FedProx(mu=0.1), {}),
@@ -161,13 +174,13 @@ def test_a_job_takes_as_long_as_its_like_that_ran_before(session: Session) -> No
     events = list(first.events())
     begun = next(event.time for event in events if event.type == "ask")
     rounds = [event.time for event in events if event.type == "round"]
-    each = statistics.median(after - before for before, after in pairwise(rounds))
+    late = statistics.median(after - before for before, after in pairwise(rounds[-3:]))
     again = first.clone().estimate()
-    assert again.time_s == pytest.approx(rounds[0] - begun + 3 * each, rel=0.01)
+    assert again.time_s == pytest.approx(rounds[-1] - begun, rel=0.01)
     assert again.measured == first.id
-    assert first.clone(rounds=400).estimate().time_s == pytest.approx(
-        rounds[0] - begun + 399 * each, rel=0.01
-    )
+    assert first.clone(rounds=2).estimate().time_s == pytest.approx(rounds[1] - begun, rel=0.01)
+    further = first.clone(rounds=400).estimate().time_s
+    assert further == pytest.approx(rounds[-1] - begun + 396 * late, rel=0.01)
     other = first.clone(training_args={"num_updates": 3}).estimate()
     assert other.measured == "", "that job is not like it: the nodes' own speeds serve"
     assert "by the nodes' speeds of their earlier tasks of this plan" in other.about
@@ -184,7 +197,9 @@ def test_a_job_with_other_epochs_takes_its_nodes_training_time_in_proportion(ses
     assert f"by {first.id}, which had other epochs" in four.about
     trained = four.time_s - same.time_s
     assert 0 < trained < same.time_s, "the nodes' own time, and not that of the whole round"
-    assert six.time_s - same.time_s == pytest.approx(2 * trained)
+    assert six.time_s - same.time_s == pytest.approx(
+        2 * trained, rel=0.3
+    )  # the slowest node may be another one
     assert one.time_s < same.time_s
     other = first.clone(training_args={**args, "batch_size": 2}).estimate()
     assert (other.measured, other.scaled) == ("", False)
@@ -234,6 +249,68 @@ def test_a_trial_on_the_mocks_gives_the_time_and_leaves_no_job(session: Session)
         job.clone(use="mock").estimate(probe=True)
 
 
+def test_a_probe_times_the_lines_of_all_and_lets_them_count(federation: Federation, session: Session) -> None:
+    job = job_of(session, FedAvg(), named("lines"), model_args={"width": 9000}, training_args={"epochs": 1})
+    job.run(progress=False)
+    ledger = LineLedger(session.home)
+    parties = (OWN, *job.nodes)
+    ran = ledger.read()
+    assert all(ran.rate(party, way) for party in parties for way in ("down", "up")), (
+        "the job itself was measured"
+    )
+    counted: Any = federation.repository
+    count = counted.num_objects
+    found = job.clone().estimate(probe=True)
+    assert found.measured == job.id
+    checked = ledger.read()
+    assert checked.measured_at(parties) > ran.measured_at(parties)
+    assert all(checked.rate(party, "up") != ran.rate(party, "up") for party in parties)
+    assert counted.num_objects == count, "nothing of a check stays"
+    assert not list(session.home.rglob("line_*")), "nor here"
+    assert not [path for node in federation.nodes for path in node.folder.rglob("line_*")], "nor at a node"
+
+
+def test_a_job_over_another_line_than_its_like_takes_the_transfers_of_that_line(session: Session) -> None:
+    args = {"model_args": {"width": 9000}, "training_args": {"epochs": 1}}
+    job = job_of(session, FedAvg(), named("other lines"), **args)
+    job.run(progress=False)
+    before = job.clone().estimate()
+    slow = [
+        LineMeasure(party=party, way=way, size_bytes=1 << 20, seconds=10.0, at=time.time())
+        for party in (OWN, *job.nodes)
+        for way in ("down", "up")
+    ]
+    LineLedger(session.home).add(slow)
+    after = job.clone().estimate()
+    moved = 9000 * 4 * 4  # bytes of the model
+    transfers = 4 * (1 + 1 + 1 + len(job.nodes)) * moved / (1 << 20) * 10.0
+    assert after.time_s - before.time_s == pytest.approx(transfers, rel=0.1)
+    assert (
+        "over other lines than then, lines as measured 0 s ago (estimate(probe=True) measures them)"
+        in after.about
+    )
+    low, high = after.time_range_s
+    assert high / low > 1.2**2
+    again = job.clone().estimate(probe=True)  # the lines are fast
+    assert again.time_s < after.time_s / 2
+
+
+def test_a_node_whose_owner_lets_no_speed_be_known_is_not_timed(
+    federation: Federation, session: Session
+) -> None:
+    job = job_of(session, FedAvg(), named("not timed"), training_args={"epochs": 1})
+    quiet = federation.nodes[0]
+    before = LineLedger(session.home).read().measured_at([quiet.name])
+    configure(quiet, replace(quiet.config, publish_speed="off"))
+    try:
+        job.estimate(probe=True)
+    finally:
+        configure(quiet, replace(quiet.config, publish_speed="on"))
+    lines = LineLedger(session.home).read()
+    assert lines.measured_at([quiet.name]) == before
+    assert time.time() - lines.measured_at([OWN]) < 60
+
+
 def test_without_mocks_a_batch_of_made_up_rows_gives_a_rough_time(session: Session) -> None:
     job = job_of(session, FedAvg(), named("made up"), training_args={"epochs": 2, "batch_size": 5})
     found = job.estimate(probe=True)
@@ -262,6 +339,31 @@ def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
     claimed = unpack(JobFolder(job.folder).cost.read_bytes())
     assert {node: one["up"] for node, one in claimed.items()} == {one.node: one.up for one in estimate}
     assert all(one["most"] for one in claimed.values())
+
+
+def test_a_job_ends_where_it_would_move_more_than_an_owner_allows(
+    federation: Federation, session: Session
+) -> None:
+    """What it said it would move is no limit: this job did as it said."""
+    with federation.nodes[0].database() as database:
+        Grants(database).projects.limit("small", GrantLimits(moved_mb=1), "owner")
+    job = job_of(
+        session,
+        FedAvg(),
+        named("moves much"),
+        project="small",
+        nodes=["east"],
+        model_args={"width": 9000},
+        rounds=9,
+    )
+    with pytest.raises(
+        JobFailed, match=r"limits_exceeded: .* MB would have gone to and from the hub, and the owner"
+    ):
+        job.run(progress=False)
+    assert committed(job) == 3, "three rounds there and back, and the fourth there, are more than 1 MB"
+    again = job.clone(rounds=3)
+    again.run(progress=False)
+    assert committed(again) == 3, "without a grant each job has its own"
 
 
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:

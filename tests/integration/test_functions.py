@@ -226,7 +226,8 @@ def test_one_name_for_several_nodes_is_refused_and_a_name_for_each_is_not(sessio
     assert job.run(progress=False).value == {"node1": [False, "hi"], "node2": [False, "hi"]}
     assert [str(used) for used in job.data] == ["node1/heart", "node2/toy"]
     with pytest.raises(
-        NoDatasets, match="there is no dataset node2/hart; the nodes that answered offer node1/"
+        NoDatasets,
+        match=r"no dataset node2/hart \(did you mean the dataset 'node2/heart' .*\); the nodes .* offer node1/",
     ):
         Job(greet, data={"node1": "heart", "node2": "hart"}, session=session).run(progress=False)
     with pytest.raises(SpecError, match="expected the keys 'tags' or 'name', or nodes"):

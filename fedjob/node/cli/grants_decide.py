@@ -29,6 +29,9 @@ _LIMIT_OPTIONS = (
     click.option("--inferences", type=int, metavar="N", help="Number of predictions, over all jobs."),
     click.option("--rows", type=int, metavar="N", help="Number of rows computed on, over all tasks."),
     click.option(
+        "--moved-mb", type=int, metavar="N", help="Megabytes that jobs fetch and store here, all together."
+    ),
+    click.option(
         "--min-rows", type=int, metavar="K", help="Results computed on fewer rows do not leave the node."
     ),
     click.option(

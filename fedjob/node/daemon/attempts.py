@@ -300,7 +300,7 @@ class Attempts:
                 turn.step(events.Died(key, detail, reason))
             case StoredResult():
                 if attempt.returned and not attempt.stores:
-                    attempt.moved["store"] = time.monotonic() - attempt.returned
+                    attempt.moved["store"] = attempt.timing["store"] = time.monotonic() - attempt.returned
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
 

@@ -43,7 +43,7 @@ from fedjob.node.daemon.commit import (
 from fedjob.node.daemon.connection_watch import ConnectionWatch
 from fedjob.node.daemon.context import open_context
 from fedjob.node.daemon.housekeeping import LOOK_EVERY_S, Housekeeping, sized
-from fedjob.node.daemon.offers import OfferHandler
+from fedjob.node.daemon.offers import MeasuredLine, OfferHandler
 from fedjob.node.daemon.searches import Published, SearchHandler
 from fedjob.node.daemon.sender_verification import Checked, Revocations, SenderVerification, without_proof
 from fedjob.node.daemon.session_liveness import SessionLiveness
@@ -71,7 +71,15 @@ from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
 from fedjob.repository.base import Repository
 
-Report = WorkerEvent | TransferEvent | Published | Checked | events.ReplyReceipted | events.ReplyGivenUp
+Report = (
+    WorkerEvent
+    | TransferEvent
+    | MeasuredLine
+    | Published
+    | Checked
+    | events.ReplyReceipted
+    | events.ReplyGivenUp
+)
 
 CONNECT_AGAIN_S = 2.0
 
@@ -133,7 +141,7 @@ class Daemon:
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         sums = SumHandler(self._context, identity, roster, federation)
         self._attempts = Attempts(self._context, self._report, self._hooks, sums)
-        self._offers = OfferHandler(self._context)
+        self._offers = OfferHandler(self._context, self._report)
         self._searches = SearchHandler(self._context, self._report)
         self._task_handler = TaskHandler(self._context, self._attempts, sums)
         self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
@@ -353,8 +361,8 @@ class Daemon:
                 self._forgettable.drop([id_])
                 self._liveness.close_question(id_, time.monotonic(), is_there=is_there)
                 turn.step(report)
-            case FetchedBytes():
-                self._offers.take_plan(turn, report)
+            case FetchedBytes() | MeasuredLine():
+                self._offers.take(turn, report)
             case Published():
                 self._searches.take(turn, report)
             case Checked():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedjob.common.errors import PlanError, SpecError
@@ -25,16 +26,42 @@ from fedjob.node.grants.question import MAX_PLAN_BYTES
 from fedjob.node.grants.waiting_offers import Waiting
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.allocation import Judgement, granted, judge, need_of
+from fedjob.repository.line_check import MAX_CHECK_BYTES, LineCheck, check_line
+
+log = logging.getLogger(__name__)
 
 MAX_WAITING, MAX_WAITING_OF_ONE = 200, 50
 """Offers that wait for the text of a plan: of all researchers, and of one."""
 
 
-class OfferHandler:
-    """Handles offers, files grants, announces decisions."""
+MAX_MEASURING = 4
+"""Offers for which this node times its line at the same time; more are answered without."""
 
-    def __init__(self, context: NodeContext) -> None:
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLine:
+    """The node's line was timed for an offer; `check` is None where that failed.
+
+    Args:
+        message: id of the offer.
+    """
+
+    message: str
+    check: LineCheck | None
+
+
+class OfferHandler:
+    """Handles offers, files grants, announces decisions.
+
+    Args:
+        report: takes a `MeasuredLine` from a thread.
+    """
+
+    def __init__(self, context: NodeContext, report: Callable[[MeasuredLine], None]) -> None:
         self._context = context
+        self._report = report
+        self._measuring: dict[str, Message] = {}  # by id
+        self._measured: dict[str, LineCheck | None] = {}  # by the id of the offer that is answered next
         self._waiting_for_plan: dict[
             str, tuple[Message, ...]
         ] = {}  # by the name of the stored plan that is being fetched
@@ -71,6 +98,8 @@ class OfferHandler:
             verdict = self._file(turn, message, offer, verdict, text)
         elif verdict.allowed and not offer.dry:
             turn.after.append(context.workers.warm_up)
+        if self._is_to_measure(message, offer, verdict):
+            return self._measure(turn, message, offer.line_bytes)
         return self._answer(turn, message, verdict, missing)
 
     def refuse(self, turn: Turn, message: Message, reason: str, detail: str) -> None:
@@ -116,6 +145,9 @@ class OfferHandler:
             reserve=offer.reserve and verdict.allowed and not offer.dry,
         )
         speed = self._context.permissions.speed_for(offer) if offer.dry and _may_run(verdict) else {}
+        if speed and (line := self._measured.get(answer.of)) is not None:
+            rates = {"down": line.size_bytes / line.down_s, "up": line.size_bytes / line.up_s}
+            speed |= {f"{way}_bytes_s": round(rate, 3) for way, rate in rates.items()}
         return replace(
             answer,
             speed=speed,
@@ -168,7 +200,14 @@ class OfferHandler:
         if not waiting:
             turn.after.append(lambda: self._context.transfers.fetch(plan, MAX_PLAN_BYTES))
 
-    def take_plan(self, turn: Turn, event: FetchedBytes) -> None:
+    def take(self, turn: Turn, report: FetchedBytes | MeasuredLine) -> None:
+        """Handle the offers that waited for what a thread reports."""
+        if isinstance(report, FetchedBytes):
+            self._take_plan(turn, report)
+        else:
+            self._take_line(turn, report)
+
+    def _take_plan(self, turn: Turn, event: FetchedBytes) -> None:
         """Handle the offers that waited for a plan's text."""
         turn.keep(self._waiting_for_plan)
         waiting = self._waiting_for_plan.pop(event.ref.stored_as, ())
@@ -180,6 +219,50 @@ class OfferHandler:
             else:
                 detail = event.detail or event.reason
                 self._answer(turn, message, Permission("unknown", reason="repository", detail=detail))
+
+    # --- lines that have to be timed ------------------------------------------------------------
+
+    def _is_to_measure(self, message: Message, offer: Offer, verdict: Permission) -> bool:
+        """Tell whether the line is to be timed for an offer: for one that may run, where the owner lets speeds be known."""
+        wanted = offer.dry and 0 < offer.line_bytes <= MAX_CHECK_BYTES and _may_run(verdict)
+        known = message.id in self._measured or message.id in self._measuring
+        return (
+            wanted
+            and not known
+            and len(self._measuring) < MAX_MEASURING
+            and self._context.permissions.lets_speeds_out(offer)
+        )
+
+    def _measure(self, turn: Turn, message: Message, size_bytes: int) -> None:
+        """Let an offer wait for what the line takes."""
+        turn.keep(self._measuring)
+        self._measuring[message.id] = message
+        context = self._context
+
+        def measure() -> None:
+            found = None
+            try:
+                found = check_line(context.transfers.repository, context.home.spool, (), size_bytes)
+            except Exception as error:  # nobody would notice an exception of this thread
+                log.warning("the line could not be timed: %s", type(error).__name__)
+            self._report(MeasuredLine(message.id, found))
+
+        turn.after.append(lambda: context.transfers.later(measure))
+
+    def _take_line(self, turn: Turn, event: MeasuredLine) -> None:
+        """Answer the offer that waited for the line, and note what it took."""
+        turn.keep(self._measuring)
+        message = self._measuring.pop(event.message, None)
+        if event.check is not None:
+            check = event.check
+            turn.rows.append(lambda: self._context.permissions.note_line(check))
+        if message is None or not isinstance(message.body, Offer):
+            return
+        self._measured[message.id] = event.check
+        try:
+            self.handle(turn, message, message.body)
+        finally:
+            del self._measured[message.id]
 
     # --- decisions ------------------------------------------------------------------------------
 

@@ -51,6 +51,10 @@ def is_same_decider(one: str, other: str) -> bool:
     return names_of(one).casefold().split() == names_of(other).casefold().split()
 
 
+MB = 1_000_000
+"""Bytes of a megabyte, as limits count them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantSubject:
     """The subject of a decision. In a standing agreement all but `use` are patterns.
@@ -104,6 +108,7 @@ class Grant:
     uses: int
     rows_spent: int
     inferences_spent: int
+    moved_bytes: int
 
     def to_plain(self) -> dict[str, Any]:
         """Return it flat, for lists and JSON."""
@@ -146,6 +151,7 @@ class Grant:
             "limits": self.limits.to_plain(),
             "uses": self.uses,
             "inferences": self.inferences_spent,
+            "moved_bytes": self.moved_bytes,
             "approvals": [dict(approval) for approval in self.approvals],
             "note": self.note,
             "requested": self.requested,
@@ -169,6 +175,8 @@ class Grant:
             return f"its {limits.rows} rows are used up"
         if limits.inferences and self.inferences_spent >= limits.inferences:
             return f"its {limits.inferences} inferences are used up"
+        if limits.moved_mb and self.moved_bytes >= limits.moved_mb * MB:
+            return f"its {limits.moved_mb} MB to and from the hub are used up"
         return ""
 
 

@@ -17,7 +17,8 @@ from fedjob.node.storage.database import Database
 MAX_NOTE_CHARS = 2000
 _SELECT = (
     "SELECT *, (SELECT count(*) FROM uses WHERE grant_id = grants.id) AS uses, "
-    "(SELECT coalesce(sum(made), 0) FROM inferences WHERE grant_id = grants.id) AS inferences_spent FROM grants"
+    "(SELECT coalesce(sum(made), 0) FROM inferences WHERE grant_id = grants.id) AS inferences_spent, "
+    "(SELECT coalesce(sum(bytes_in + bytes_out), 0) FROM costs WHERE grant_id = grants.id) AS moved_bytes FROM grants"
 )
 _UNAUDITED = ("model_args", "training_args", "props", "uses", "requested", "decided", "pool", "rounds")
 _SUBJECT = ("researcher", "key_hex", "plan", "entry", "dataset", "version", "use", "project", "question")
@@ -118,4 +119,5 @@ def _grant(row: Any) -> Grant:
         uses=row["uses"],
         rows_spent=row["rows_spent"],
         inferences_spent=row["inferences_spent"],
+        moved_bytes=row["moved_bytes"],
     )

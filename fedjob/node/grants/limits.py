@@ -17,7 +17,7 @@ from fedjob.privacy.protections import check_protections, demanded_by_both, in_w
 
 _AFTER = re.compile(r"\+?(\d+(?:\.\d+)?)(s|min|h|d|w)")
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_COUNTS = ("runs", "inferences", "rows", "min_rows")
+_COUNTS = ("runs", "inferences", "rows", "moved_mb", "min_rows")
 _MAX_COUNT = 2**53
 _LAST = datetime(9999, 1, 1).timestamp()
 
@@ -32,6 +32,7 @@ class GrantLimits:
         inferences: predictions that all of them may make together.
         predictions: `stay` has them stay here as files, and only their number leaves; empty: as the job asks.
         rows: examples that all their tasks may compute on together.
+        moved_mb: megabytes of objects that they may fetch and store here together; without a grant, each job's.
         min_rows: nothing computed on fewer rows leaves the node.
         logs: `none`, `stdout` or `all`: what of the log the researcher sees; empty: as the node is set.
         secrets: of the dataset that the plan may use, by name; empty for none.
@@ -45,6 +46,7 @@ class GrantLimits:
     runs: int = 0
     inferences: int = 0
     rows: int = 0
+    moved_mb: int = 0
     min_rows: int = 0
     logs: str = ""
     predictions: str = ""
@@ -114,6 +116,7 @@ def tighten(one: GrantLimits, other: GrantLimits) -> GrantLimits:
         runs=least(one.runs, other.runs),
         inferences=least(one.inferences, other.inferences),
         rows=least(one.rows, other.rows),
+        moved_mb=least(one.moved_mb, other.moved_mb),
         min_rows=max(one.min_rows, other.min_rows),
         logs=min(logs, key=LOGS.index) if logs else "",
         predictions=max(predictions, key=PREDICTIONS.index) if predictions else "",
@@ -130,6 +133,7 @@ def parse_limits(
     runs: int | None = None,
     inferences: int | None = None,
     rows: int | None = None,
+    moved_mb: int | None = None,
     min_rows: int | None = None,
     logs: str | None = None,
     predictions: str | None = None,
@@ -150,7 +154,13 @@ def parse_limits(
         SpecError: one of them can't be read, or is not built; says what was expected.
     """
     protections = check_protections(protections)
-    counts = {"runs": runs, "inferences": inferences, "rows": rows, "min_rows": min_rows}
+    counts = {
+        "runs": runs,
+        "inferences": inferences,
+        "rows": rows,
+        "moved_mb": moved_mb,
+        "min_rows": min_rows,
+    }
     for name, value in counts.items():
         if value is not None and not 1 <= value <= _MAX_COUNT:
             raise SpecError(f"--{name.replace('_', '-')} is 1 or more, at most {_MAX_COUNT}, not {value}")
@@ -207,6 +217,8 @@ def describe_limits(limits: GrantLimits) -> list[str]:
         lines.append(f"{limits.inferences} inferences")
     if limits.rows:
         lines.append(f"{limits.rows} rows in all")
+    if limits.moved_mb:
+        lines.append(f"{limits.moved_mb} MB to and from the hub")
     if limits.min_rows:
         lines.append(f"at least {limits.min_rows} rows each")
     if limits.logs:

@@ -19,7 +19,7 @@ from fedjob.node.data.models import OwnModels
 from fedjob.node.data.versions import Versions
 from fedjob.node.grants.contract import defaults_of
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant, Question
+from fedjob.node.grants.grant import MB, Grant, Question
 from fedjob.node.grants.limits import GrantLimits, tighten
 from fedjob.node.grants.policy import Permission, ask, judge, not_possible
 from fedjob.node.grants.question import question_of
@@ -37,6 +37,7 @@ from fedjob.privacy.protect import NodeDP, RecordDP, dp_of
 from fedjob.privacy.protections import lowered
 from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES, usage_of
+from fedjob.repository.line_check import LineCheck
 
 MAX_QUESTIONS = 64
 """Questions that are kept beside what raised them, so that a task that was judged and begins is not read again."""
@@ -228,9 +229,6 @@ class Permissions:
             return
         bound = self._grants.usage.bound(row.key)
         claimed = self._grants.get(bound).asked.claimed if bound else {}
-        came = [*task.params.values(), *task.blobs.values()]
-        if not self._costs.has_job(row.job):
-            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
         left = [
             ref for ref in (result.params, result.blob) if ref is not None and "secagg" not in task.protect
         ]
@@ -243,7 +241,7 @@ class Permissions:
             passes=passes_in(task.training_args),
             round=row.round,
             seconds=max(0.0, time.monotonic() - started),
-            bytes_in=sum(ref.size_bytes for ref in came),
+            bytes_in=self._named_bytes(row),
             bytes_out=sum(ref.size_bytes for ref in left),
             claimed=claimed.get("down", 0) + claimed.get("up", 0),
         )
@@ -257,9 +255,17 @@ class Permissions:
 
     def speed_for(self, offer: Offer) -> dict[str, float]:
         """Return how fast this node has been at an offered kind of work, see `messages.Answer`; only what the owner lets out."""
-        if self.config.publish_speed != "on" or dp_of(offer.protect) is not None:
+        if not self.lets_speeds_out(offer):
             return {}
         return self._speeds.of(_kind_of(offer), arguments_hash(offer.model_args)) | {"core": core_speed()}
+
+    def lets_speeds_out(self, offer: Offer) -> bool:
+        """Tell whether researchers may know how fast this node is at an offered kind of work."""
+        return self.config.publish_speed == "on" and dp_of(offer.protect) is None
+
+    def note_line(self, check: LineCheck) -> None:
+        """Note what a check of the line took; part of the caller's transaction."""
+        self._speeds.add_line(check.size_bytes, check.down_s, check.up_s)
 
     def inferences_left(self, row: TaskRow) -> int | None:
         """Return how many predictions a task may make; None for any number."""
@@ -268,10 +274,30 @@ class Permissions:
         return max(0, limit - self._grants.usage.used(self._payer(row)))
 
     def used_up(self, row: TaskRow) -> tuple[str, str] | None:
-        """Say why a task can't begin for which nothing is left of a limit."""
-        if self.inferences_left(row) != 0:
+        """Say why a task can't begin for which nothing is left of a limit.
+
+        Of the bytes of a task those count that it names: how large its answer will be, nobody knows yet.
+        """
+        if self.inferences_left(row) == 0:
+            return "limits_exceeded", "the predictions that the owner allows are used up"
+        if not (allowed_mb := self.limits_of(row).moved_mb) or row.parent:
             return None
-        return "limits_exceeded", "the predictions that the owner allows are used up"
+        moved = self._costs.moved_by(row.job, self._grants.usage.bound(row.key) or "")
+        wanted = moved + self._named_bytes(row)
+        if wanted <= allowed_mb * MB:
+            return None
+        return "limits_exceeded", (
+            f"with this task {wanted / MB:,.1f} MB would have gone to and from the hub, and the owner allows {allowed_mb} MB: send "
+            f"less, such as with `compress=`, or ask for a grant with more"
+        )
+
+    def _named_bytes(self, row: TaskRow) -> int:
+        """Return the bytes of the objects that a task names; what a job's tasks share counts with the first one."""
+        task = task_of(row)
+        came = [*task.params.values(), *task.blobs.values()]
+        if not self._costs.has_job(row.job):
+            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
+        return sum(ref.size_bytes for ref in came)
 
     def _payer(self, row: TaskRow) -> str:
         """Return what a task's predictions are counted for: its grant, else its project."""

@@ -14,7 +14,7 @@ from fedjob.common.types import rounds_text
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.contract import deviations
 from fedjob.node.grants.decisions import Grants, approved_before, burden_of
-from fedjob.node.grants.grant import SHA256_CHARS, Grant
+from fedjob.node.grants.grant import MB, SHA256_CHARS, Grant
 from fedjob.node.grants.limits import describe_limits
 from fedjob.node.grants.permissions import price_of
 from fedjob.node.grants.question_words import (
@@ -166,7 +166,7 @@ def _lines(grant: Grant, num_rows: int, org: str | None, question: str) -> Itera
         yield "limits", "; ".join(describe_limits(grant.limits))
         yield (
             "used by",
-            f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows{_predicted(grant)}",
+            f"{grant.uses} job{'' if grant.uses == 1 else 's'}, {grant.rows_spent} rows{_predicted(grant)}{_moved(grant)}",
         )
     if grant.rule:
         yield "agreement", grant.rule
@@ -212,6 +212,10 @@ def short_price(price: Quote | str | None) -> str:
 def _price_lines(price: Quote | str | None) -> Iterator[tuple[str, str]]:
     if price is not None:
         yield "costs", price if isinstance(price, str) else price.words
+
+
+def _moved(grant: Grant) -> str:
+    return f", {grant.moved_bytes / MB:,.1f} of {grant.limits.moved_mb} MB" if grant.limits.moved_mb else ""
 
 
 def _predicted(grant: Grant) -> str:

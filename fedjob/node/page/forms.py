@@ -71,6 +71,7 @@ def limits_of(form: Form) -> dict[str, Any]:
         "runs": whole_number(form, "runs"),
         "inferences": whole_number(form, "inferences"),
         "rows": whole_number(form, "rows"),
+        "moved_mb": whole_number(form, "moved_mb"),
         "min_rows": whole_number(form, "min_rows"),
         "predictions": given_text(form, "predictions"),
         "logs": given_text(form, "logs"),

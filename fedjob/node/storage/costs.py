@@ -166,6 +166,13 @@ class CostLedger:
             over=bool(row["over"]),
         )
 
+    def moved_by(self, job: str, grant: str) -> int:
+        """Return the bytes that all jobs under a grant have moved; without a grant, those that a job has."""
+        if not grant:
+            return self._moved(job, grant)
+        found = self.of_grant(grant)
+        return 0 if found is None else found.bytes_in + found.bytes_out
+
     def time_of(self, work: str, args: str, passes: float) -> MeasuredTime | None:
         """Return how long a round of a kind of work has taken here; None where none was measured.
 

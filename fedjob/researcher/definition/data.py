@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,7 +274,8 @@ def _at_nodes(
             ", ".join(f"{h} (tags: {', '.join(h.tags) or 'none'})" for h in offered[:10]) or "none at all"
         )
         raise NoDatasets(
-            f"no dataset matches data={data!r}; the nodes that answered offer {listed}{silence}{_clock_of(session)}"
+            f"no dataset matches data={data!r}{nearest_text(data, offered)}; the nodes that answered offer {listed}"
+            f"{silence}{_clock_of(session)}"
         )
     taken = [handle for handles in by_node.values() for handle in handles]
     if use == "mock" and not any(handle.has_mock for handle in taken):
@@ -284,6 +286,43 @@ def _at_nodes(
         for node, handles in sorted(by_node.items())
         for handle in handles
     }
+
+
+def nearest_text(data: Any, offered: Iterable[DatasetHandle]) -> str:
+    """Return which tag or dataset was probably meant by one that nothing has, for an error; empty where nothing is near.
+
+    Args:
+        data: what was asked for, in any of its forms.
+        offered: the datasets that there are.
+    """
+    handles = list(offered)
+    known = {
+        "tag": {tag for handle in handles for tag in handle.tags},
+        "dataset": {name for handle in handles for name in (handle.name, str(handle))},
+    }
+    near: dict[str, None] = {}
+    for kind, word in _words_of(data):
+        if word in known[kind]:
+            continue
+        node = next((handle.node for handle in handles if word.startswith(f"{handle.node}/")), "")
+        there = {one for one in known[kind] if one.startswith(f"{node}/")} if node else known[kind]
+        by_fold = {one.casefold(): one for one in sorted(there)}
+        for match in get_close_matches(word.casefold(), by_fold, 1):
+            near[f"the {kind} {by_fold[match]!r} for {word!r}"] = None
+    return f" (did you mean {', '.join(near)}?)" if near else ""
+
+
+def _words_of(data: Any) -> Iterable[tuple[str, str]]:
+    """Return the tags and names of datasets in what was asked for, each with its kind."""
+    if isinstance(data, (str, DatasetHandle)):
+        return [("dataset", str(data))]
+    if isinstance(data, (list, tuple)):
+        return [word for item in data for word in _words_of(item)]
+    if not isinstance(data, Mapping):
+        return []
+    tags = data.get("tags", ())
+    found = [("tag", str(tag)) for tag in ([tags] if isinstance(tags, str) else tags)]
+    return [*found, *([("dataset", str(data["name"]))] if "name" in data else [])]
 
 
 def _named_one_by_one(data: Any) -> set[str]:
@@ -333,8 +372,9 @@ def _named_by_node(names: Mapping[Any, Any], offered: list[DatasetHandle]) -> li
     found = {handle.node: handle for handle in offered if names.get(handle.node) == handle.name}
     if missing := [f"{node}/{name}" for node, name in names.items() if node not in found]:
         listed = ", ".join(map(str, offered)) or "none at all"
+        near = nearest_text(list(missing), offered)
         raise NoDatasets(
-            f"there is no dataset {' or '.join(missing)}; the nodes that answered offer {listed}"
+            f"there is no dataset {' or '.join(missing)}{near}; the nodes that answered offer {listed}"
         )
     return list(found.values())
 

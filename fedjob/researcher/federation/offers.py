@@ -122,7 +122,14 @@ def absence_text(answer: str) -> str:
 
 
 def ask_nodes(
-    session: Connection, spec: JobSpec, folder: JobFolder, *, dry: bool, timeout_s: float, epoch: int = 0
+    session: Connection,
+    spec: JobSpec,
+    folder: JobFolder,
+    *,
+    dry: bool,
+    timeout_s: float,
+    epoch: int = 0,
+    line_bytes: int = 0,
 ) -> Checks:
     """Make every node of a job an offer and return the answers.
 
@@ -130,6 +137,7 @@ def ask_nodes(
         dry: only look; otherwise a node that needs its owner's consent files a request with the owner.
         timeout_s: after which silence is an answer too.
         epoch: of the job's runner.
+        line_bytes: of an object with which nodes time their lines before they answer; 0 for not to.
     """
     if not spec.datasets:
         return Checks([])
@@ -143,7 +151,7 @@ def ask_nodes(
         code = publish_code(spec, folder, publish)
         proof, enclosed = session.prove(), enclosed_with(spec, folder)
         offers: dict[str, Offer] = {
-            node: offer_for(spec, node, code.get(node), enclosed, dry=dry, proof=proof)
+            node: offer_for(spec, node, code.get(node), enclosed, dry=dry, proof=proof, line_bytes=line_bytes)
             for node in spec.datasets
         }
         answers = session.ask_each(offers, timeout_s=timeout_s, job=spec.id, epoch=epoch)
@@ -314,6 +322,7 @@ def offer_for(
     reserve: bool = False,
     dry: bool = False,
     proof: str = "",
+    line_bytes: int = 0,
 ) -> Offer:
     """Return the offer of a job to one of its nodes.
 
@@ -323,6 +332,7 @@ def offer_for(
         reserve: hold resources for a short lease.
         dry: only look; no request is filed with the owner.
         proof: for the nodes' verifiers.
+        line_bytes: see `Offer`.
     """
     dataset = spec.datasets[node]
     return Offer(
@@ -354,4 +364,5 @@ def offer_for(
         reserve=reserve,
         dry=dry,
         proof=proof,
+        line_bytes=line_bytes,
     )

@@ -16,14 +16,14 @@ from fedjob.execution.work_speed import core_speed
 from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.privacy.protect import protect_of
 from fedjob.researcher.connection.catalogue import Listing
-from fedjob.researcher.federation.offers import NodeAnswer, offer_for
-from fedjob.researcher.runner.time_estimate import (
+from fedjob.researcher.estimates.time_estimate import (
     HERE,
     TimeEstimate,
     time_by_earlier_jobs,
     time_by_mocks,
     time_by_speeds,
 )
+from fedjob.researcher.federation.offers import NodeAnswer, offer_for
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate, estimate_traffic, unknown_traffic
 from fedjob.researcher.storage.deployment import Enclosed
 from fedjob.researcher.storage.folder import JobFolder
@@ -168,14 +168,16 @@ class Estimate(Listing[NodeEstimate]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trials:
-    """The trials by which the time of a job is measured where nothing like it has run.
+    """What is tried to find the time of a job: the lines, and where nothing like it has run, a part of its work.
 
     Args:
+        lines: times the lines of all parties; returns the nodes' answers.
         on_mocks: runs two rounds of the job on its nodes' mocks and deletes that job; returns the time of this one by them, or
             an unknown one that says why they could not run.
         here: times one batch of made-up rows here; returns node -> examples a second, and why where it is 0.
     """
 
+    lines: Callable[[], Iterable[NodeAnswer]]
     on_mocks: Callable[[], TimeEstimate]
     here: Callable[[], Mapping[str, tuple[float, str]]]
 
@@ -194,13 +196,16 @@ def estimate_job(
         home: of the researcher, whose earlier jobs were measured.
         ask: asks the nodes whether it may run, and leaves nothing there; called for differential privacy, and where no job
             like it was measured.
-        trials: that may be made for its time; None for none.
+        trials: that may be made for its time; None for none. The lines are timed in any case, the work where no job like it
+            was measured.
     """
     private = protect_of(spec.protect).dp is not None
     why = unknown_traffic(spec)
     traffic = None if why else estimate_traffic(spec, folder, local=spec.local)
-    time = time_by_earlier_jobs(spec, home)
-    answers = list(ask()) if not spec.local and (private or time.seconds is None) else []
+    answers = [] if trials is None else list(trials.lines())
+    time = time_by_earlier_jobs(spec, home, traffic)
+    if not (answers or spec.local) and (private or time.seconds is None):
+        answers = list(ask())
     if not private:
         nodes: Iterable[NodeEstimate] = (NodeEstimate(node=node) for node in sorted(spec.datasets))
     elif spec.local:

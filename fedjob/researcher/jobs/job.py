@@ -27,6 +27,7 @@ from fedjob.protocols.base import FederatedProtocol
 from fedjob.protocols.steps import Steps
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import ResearcherConfig
+from fedjob.researcher.connection.lines import LineLedger
 from fedjob.researcher.definition.arguments import LOCAL, JobArguments, check_hook
 from fedjob.researcher.definition.clone import NEW_PARAMS, define_clone
 from fedjob.researcher.definition.components import from_part
@@ -35,10 +36,12 @@ from fedjob.researcher.definition.draft import name_origin, write_draft
 from fedjob.researcher.definition.job_definition import Defined, define
 from fedjob.researcher.definition.job_file import open_definition
 from fedjob.researcher.definition.job_file_text import job_json
+from fedjob.researcher.estimates.line_checks import check_lines
 from fedjob.researcher.federation.offers import Checks, warn_of_no_workers
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.hooks.event_handlers import EventHandlersHook
+from fedjob.researcher.hooks.line_recording import LineRecording
 from fedjob.researcher.hooks.plan_coordination import coordinators
 from fedjob.researcher.hooks.publishing import Publishing
 from fedjob.researcher.hooks.traffic import Counting
@@ -368,8 +371,10 @@ class Job(ManualRounds, JobView):
 
         Args:
             timeout_s: after which a node counts as silent.
-            probe: where no job like it ran here, try it: two rounds on the nodes' mocks, where all have one that may be used;
-                else, and where no node has measured this plan, one batch of made-up rows on this machine.
+            probe: time the lines of all parties, as they are now, with an object of 256 KiB to 4 MiB that goes to the hub and
+                back; nodes have two minutes for it at least. Where no job like it ran here, try it: two rounds on the nodes'
+                mocks, where all have one that may be used; else, and where no node has measured this plan, one batch of
+                made-up rows on this machine.
 
         Returns:
             One estimate per node, and the sums.
@@ -385,6 +390,7 @@ class Job(ManualRounds, JobView):
             check_can_be_tried(self._spec)
             assert session is not None
             trials = Trials(
+                lines=lambda: check_lines(session, self._spec, self._folder, timeout_s),
                 on_mocks=lambda: time_on_mocks(self._spec, lambda changes: self.clone(**changes)),
                 here=lambda: time_plan_here(
                     self._spec, self._source, self._folder, self._data, self._nodes_asked, session
@@ -864,7 +870,7 @@ class Job(ManualRounds, JobView):
 
 
 def attendants(job: JobView, session: Connection | None, note: Callable[[str], object]) -> tuple[Hook, ...]:
-    """Return the hooks that call event handlers, count messages, and publish to watchers.
+    """Return the hooks that call event handlers, count messages, note how fast lines are, and publish to watchers.
 
     Args:
         session: None for a local job.
@@ -873,7 +879,8 @@ def attendants(job: JobView, session: Connection | None, note: Callable[[str], o
     telling = EventHandlersHook(job, note)
     if session is None:
         return (telling,)
+    recording = LineRecording(session.repository.meter, LineLedger(session.home))
     counting = Counting(session.endpoint.traffic)
     if not job.spec.watchers:
-        return telling, counting
-    return telling, counting, Publishing(session, job.spec)
+        return telling, counting, recording
+    return telling, counting, recording, Publishing(session, job.spec)

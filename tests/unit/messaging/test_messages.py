@@ -215,7 +215,7 @@ def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share()
         "artifacts", "compress", "config", "dataset", "entry", "files", "items", "launches", "model_args", "models", "owner", "plan",
         "preprocess", "project", "proof", "props", "protect", "protocol", "resources", "split", "training_args", "use",
     }  # fmt: skip
-    offer = {"cost", "dry", "job_name", "note", "reserve", "rounds"}
+    offer = {"cost", "dry", "job_name", "line_bytes", "note", "reserve", "rounds"}
     task = {
         "ahead", "attached", "blobs", "keep_states", "limit_s", "params", "round_args", "rounds", "seed", "state", "sum", "values",
     }  # fmt: skip

@@ -32,6 +32,7 @@ some_limits = st.builds(
     until=st.sampled_from([0.0, 10.0, 20.0]),
     runs=st.integers(0, 3),
     rows=st.integers(0, 3),
+    moved_mb=st.integers(0, 3),
     inferences=st.integers(0, 3),
     min_rows=st.integers(0, 3),
     logs=st.sampled_from(["", "none", "stdout", "all"]),

@@ -20,6 +20,7 @@ from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.permissions import MAX_QUESTIONS, Permissions
 from fedjob.node.queue.book import Book, TaskRow
+from fedjob.node.storage.costs import CostLedger, TaskCost
 from fedjob.node.storage.database import Database
 from fedjob.protocols.usage import INFERENCES
 
@@ -177,3 +178,59 @@ def test_a_question_goes_to_the_owner_as_it_is_for_everybody_who_asks_it(
     for number in range(3 * MAX_QUESTIONS):
         found = permissions.judge_for("ann", "ab" * 32, "j1", replace(TRAINED, seed=number))
         assert found.subject == asked[0]
+
+
+def moving(key: str, megabytes: float, *, job: str = "job", params: str = "cd") -> TaskRow:
+    """Return a task that names an object of this size."""
+    task = Task(
+        dataset="toy",
+        protocol="fedavg",
+        project="wide",
+        plan=Ref("ef" * 32, 500_000),
+        params={"params": Ref(params * 32, int(megabytes * 1e6))},
+    )
+    return replace(ROW, key=key, job=job, order=pack(to_plain(task)))
+
+
+def test_a_task_that_would_move_more_than_the_owner_allows_does_not_begin(
+    database: Database, permissions: Permissions
+) -> None:
+    Grants(database).projects.limit("wide", GrantLimits(moved_mb=10), "owner")
+    assert permissions.used_up(moving("k1", 9.5)) is None, "9.5 MB, and 0.5 MB of the plan"
+    reason, detail = permissions.used_up(moving("k1", 9.6))
+    assert reason == "limits_exceeded"
+    assert "with this task 10.1 MB would have gone to and from the hub, and the owner allows 10 MB" in detail
+    assert "`compress=`" in detail
+    done = Result(of="", key="k1", ok=True, params=Ref("12" * 32, 2_500_000))
+    with database.transaction():
+        permissions.charge(moving("k1", 4.0), done, {}, 0.0).count()
+    assert permissions.used_up(moving("k2", 3.0)) is None, "7 MB went, and the plan is here"
+    assert "10.1 MB" in permissions.used_up(moving("k2", 3.1))[1]
+    assert permissions.used_up(moving("k3", 9.5, job="another job")) is None, (
+        "without a grant each job has its own"
+    )
+    assert permissions.used_up(ROW) is None, "a project without that limit"
+
+
+def test_all_jobs_of_a_grant_share_the_bytes_that_it_allows(
+    database: Database, permissions: Permissions
+) -> None:
+    costs = CostLedger(database)
+    for job in ("one", "two"):
+        with database.transaction():
+            costs.add(
+                TaskCost(
+                    job=job,
+                    grant="g1",
+                    work="w",
+                    args="",
+                    passes=1.0,
+                    round=1,
+                    seconds=1.0,
+                    bytes_in=3,
+                    bytes_out=4,
+                )
+            )
+    assert costs.moved_by("three", "g1") == 14
+    assert costs.moved_by("one", "") == 0
+    assert costs.moved_by("three", "g2") == 0

@@ -33,6 +33,7 @@ def grant(id_: str, status: str, *, origin: str = "request", **changes: Any) -> 
         "uses": 0,
         "rows_spent": 0,
         "inferences_spent": 0,
+        "moved_bytes": 0,
         **changes,
     }
     return Grant(id=id_, origin=origin, status=status, **fields)
@@ -125,3 +126,10 @@ def test_a_standing_agreement_names_no_gpus_so_that_any_that_is_lent_may_serve()
     rule = grant("rule", "granted", origin="rule", subject=anything)
     found = judge(question, OnFile(rules=(rule,), known_org=""), None, NodeConfig(), 100.0)
     assert (found.status, found.gpus) == ("granted", None)
+
+
+def test_a_grant_whose_bytes_are_used_up_serves_no_further_task() -> None:
+    limits = GrantLimits(moved_mb=2)
+    assert grant("g1", "granted", limits=limits, moved_bytes=1_999_999).used_up(uses_it=True) == ""
+    spent = grant("g1", "granted", limits=limits, moved_bytes=2_000_000)
+    assert spent.used_up(uses_it=True) == "its 2 MB to and from the hub are used up"

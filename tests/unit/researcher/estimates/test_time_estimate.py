@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.types import ENDLESS, new_job_id
-from fedjob.researcher.runner.time_estimate import NODES, TimeEstimate, spread, time_by_speeds
+from fedjob.researcher.estimates.measured_jobs import spread
+from fedjob.researcher.estimates.time_estimate import NODES, TimeEstimate, time_by_speeds
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate
 from fedjob.researcher.storage.spec import Component, JobSpec
 

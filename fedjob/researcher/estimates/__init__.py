@@ -1,0 +1,1 @@
+"""The forecast of what a job will take, from what was measured."""
