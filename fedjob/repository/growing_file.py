@@ -62,7 +62,7 @@ class GrowingFile:
             while self._written < size_bytes and not self._given_up:
                 if not self._news.wait(self._stalled_s):
                     self._given_up = True
-            if self._written < size_bytes:
+            if self._given_up:
                 raise NeverFinished(
                     f"{self.path.name}: expected {self.size_bytes} bytes, and no more than {self._written} were written"
                 )
