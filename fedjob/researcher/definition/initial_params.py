@@ -30,7 +30,7 @@ _OTHER_FORMATS = {
 """Ending of a file -> what it is, for files that are often taken for parameters."""
 
 
-def first_params(init: Any, plan: TrainingPlan, frozen: Collection[str] = ()) -> Mapping[str, Any]:
+def first_params(init: Any, plan: Any, frozen: Collection[str] = ()) -> Mapping[str, Any]:
     """Return the parameters that a job starts from; they may be those of the plan's own model.
 
     Args:
