@@ -32,6 +32,11 @@ class Aggregator(ABC):
     arithmetic: ClassVar[bool] = True
     """True if the aggregator computes with the values, so that one NaN would spoil the total."""
 
+    elementwise: ClassVar[bool] = False
+    """True if each number of the total follows from the contributions' numbers at the same place and their weights
+    alone, so that named tensors may be aggregated a stretch at a time (`aggregation/stretches.py`). It counts for the
+    class that says so and for no subclass, whose rule may be another."""
+
     @property
     def min_nodes(self) -> int:
         """The least number of contributions with which the settings make sense."""

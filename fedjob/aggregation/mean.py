@@ -34,6 +34,7 @@ class WeightedMean(Aggregator):
     """
 
     name: ClassVar[str] = "weighted_mean"
+    elementwise: ClassVar[bool] = True
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return totalled(mean_of([c.value for c in contributions], shares_of(contributions)), contributions)
@@ -96,6 +97,7 @@ class BufferedMean(Aggregator):
     weighted: bool = False
 
     name: ClassVar[str] = "buffered_mean"
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_kinds(self)
@@ -120,6 +122,7 @@ class PlainMean(Aggregator):
     """`sum(value_k) / number of nodes`; the weights still add."""
 
     name: ClassVar[str] = "plain_mean"
+    elementwise: ClassVar[bool] = True
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         shares = [1 / len(contributions)] * len(contributions)

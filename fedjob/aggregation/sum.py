@@ -18,6 +18,7 @@ class Sum(Aggregator):
     """`sum(value_k)`, in the order of node ids."""
 
     name: ClassVar[str] = "sum"
+    elementwise: ClassVar[bool] = True
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return reduce(lambda a, b: a + b, contributions)

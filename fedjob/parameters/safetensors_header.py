@@ -47,21 +47,36 @@ _ORDER = ("BOOL", "U8", "I8", "I16", "F16", "BF16", "I32", "F32", "F64", "I64")
 """The dtypes in safetensors' own order: in a file the last one's tensors come first."""
 
 
+def names_in_order(schema: Schema) -> list[str]:
+    """Return the names of tensors in the order in which safetensors lays them into a file."""
+    return sorted(schema, key=lambda name: (-_ORDER.index(schema[name][0]), name))
+
+
+def header_of(schema: Schema, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return what a file of such tensors begins with, up to the first byte of the first tensor.
+
+    Args:
+        metadata: as `save_params` is given it; of several entries in any order, which safetensors does not keep.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata is not None else {}
+    at = 0
+    for name in names_in_order(schema):
+        dtype, shape = schema[name]
+        end = at + ITEM_BYTES[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 def file_size_of(schema: Schema, metadata: Mapping[str, str] | None = None) -> int:
     """Return the exact size, in bytes, of a file of such tensors, without making one.
 
     Args:
         metadata: as `save_params` is given it; of several entries in any order, which changes no size.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata is not None else {}
-    at = 0
-    for name in sorted(schema, key=lambda name: (-_ORDER.index(schema[name][0]), name)):
-        dtype, shape = schema[name]
-        end = at + ITEM_BYTES[dtype] * math.prod(shape)
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return 8 + -(-len(text) // 8) * 8 + at
+    return len(header_of(schema, metadata)) + num_bytes_of(schema)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -32,6 +33,7 @@ from fedjob.common.sealing.chunks import (
 )
 from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
+from fedjob.repository.growing_file import GrowingBlocks, GrowingFile, NeverFinished
 from fedjob.repository.job_secrets import JobSecrets
 from fedjob.repository.line_meter import LineMeter
 from fedjob.repository.parts import (
@@ -43,6 +45,7 @@ from fedjob.repository.parts import (
     SealedManifest,
     even_part_bytes,
 )
+from fedjob.repository.stored_parts import StoredParts
 
 NUM_FETCHES = 5
 """Number of times that an object is fetched before its bytes count as corrupt."""
@@ -97,6 +100,7 @@ class Repository(ABC):
         self._part_bytes = part_bytes
         self.meter = LineMeter()
         """How fast objects went and came."""
+        self._stored = StoredParts()
         self.secrets: JobSecrets | None = None
         self.encrypted = False
         """True if what is put is encrypted by `secrets`, and nothing plain is accepted; see `encrypt`."""
@@ -160,11 +164,12 @@ class Repository(ABC):
 
     # -- what everybody uses --------------------------------------------------
 
-    def put(self, source: Path | bytes, *, job: str, readers: Iterable[str] = ()) -> Ref:
+    def put(self, source: Path | bytes | GrowingFile, *, job: str, readers: Iterable[str] = ()) -> Ref:
         """Store a file or bytes; return the ref that names them.
 
         Parts of a large file that the repository has are not sent again, so that
-        a repeated call resumes an interrupted one.
+        a repeated call resumes an interrupted one. A file that is still being written is sent as it grows; where it is
+        given up, nothing of it stays.
 
         Args:
             job: the job that holds the object until `end_job`.
@@ -173,6 +178,7 @@ class Repository(ABC):
         Raises:
             SpecError: there is no such file, or the job's name is not valid.
             ConfigError: the job's secret in this home can't be read.
+            NeverFinished: the writer of a growing file has given it up.
             NoSpace: the repository is full.
             RepositoryUnreachable: it does not answer.
         """
@@ -181,21 +187,29 @@ class Repository(ABC):
         size_bytes = _size_of(source)
         secret = self._secret_of(job)
         if size_bytes <= self._part_bytes:
-            part = self._put_part(Blocks(source, 0, size_bytes), job, allowed, hold=False)
+            part = self._put_part(_blocks(source, 0, size_bytes), job, allowed)
             return Ref(part.sha256, size_bytes, cipher=part.cipher, key=part.key)
         even = even_part_bytes(size_bytes, self._part_bytes)
+        file, stored = object(), list[str]()
 
         def put_part(start: int) -> ObjectPart:
-            return self._put_part(
-                Blocks(source, start, min(even, size_bytes - start)), job, allowed, hold=True
-            )
+            blocks = _blocks(source, start, min(even, size_bytes - start))
+            part = self._put_part(blocks, job, allowed, file)
+            stored.append(part.stored_as)
+            return part
 
-        parts = _in_parallel(put_part, range(0, size_bytes, even))
+        try:
+            parts = _in_parallel(put_part, range(0, size_bytes, even))
+        except NeverFinished:
+            with suppress(RepositoryError):  # the job's end removes them too
+                self._stored.forget(file, stored, self.delete_object)
+            raise
         manifest = PartManifest(size_bytes, even, tuple(part.sha256 for part in parts)).encode()
-        ref, stored = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True), manifest
+        ref, content = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True), manifest
         if secret:
-            ref, stored = _sealed_manifest(ref, manifest, parts, secret)
-        self.store_object(ref.stored_as, Blocks(stored, 0, len(stored)), job=job, readers=allowed)
+            ref, content = _sealed_manifest(ref, manifest, parts, secret)
+        self._stored.name(file, ref.stored_as)
+        self.store_object(ref.stored_as, Blocks(content, 0, len(content)), job=job, readers=allowed)
         return ref
 
     def get(self, ref: Ref, path: Path) -> Path:
@@ -258,10 +272,10 @@ class Repository(ABC):
         return self.has_object(ref.stored_as)
 
     def delete(self, ref: Ref) -> None:
-        """Release an object and its parts; those that no job holds are removed. A missing one is no error."""
+        """Release an object, and its parts that no other file of this side has; what no job holds is removed."""
         if ref.parts and self.has_object(ref.stored_as):
-            for part in self._parts(ref):
-                self.delete_object(part.stored_as)
+            parts = [part.stored_as for part in self._parts(ref)]
+            self._stored.forget(ref.stored_as, parts, self.delete_object)
         self.delete_object(ref.stored_as)
 
     def encrypt(self, secrets: JobSecrets, *, encrypted: bool) -> None:
@@ -289,19 +303,23 @@ class Repository(ABC):
             raise NotEncrypted(f"{self!r} has to encrypt and has no secrets: see `encrypt`")
         return self.secrets.of(job)
 
-    def _put_part(self, plain: Blocks, job: str, readers: tuple[str, ...], *, hold: bool) -> ObjectPart:
+    def _put_part(self, plain: Blocks, job: str, readers: tuple[str, ...], file: object = None) -> ObjectPart:
         """Store a range of a file or of bytes as one object; return what names and opens it.
 
         What is encrypted has its name only once it is: it is encrypted and sent in one pass, unless its name is known,
         or has to be, because an earlier process may have stored it already.
 
         Args:
-            hold: look first whether it is stored already.
+            file: stands for the file that it is a part of: looks first whether the part is stored already.
         """
-        secret, before = self._secret_of(job), _signs_of_change(plain.source)
+        secret, before = self._secret_of(job), _signs_of_change(plain)
+        if not secret and isinstance(plain, GrowingBlocks):
+            plain.wait_for_first()  # no request is begun before there is something to send
+            name = self._store_unnamed(plain, job, readers, file)
+            return ObjectPart(name, plain.start, plain.size_bytes)
         sha256 = plain.sha256()
         if not secret or self.secrets is None:
-            if not (hold and self.hold_object(sha256, job=job, readers=readers)):
+            if not self._has_part(file, sha256, job, readers):
                 with self.meter.moving("up", plain.size_bytes):
                     self.store_object(sha256, plain, job=job, readers=readers)
             return ObjectPart(sha256, plain.start, plain.size_bytes)
@@ -311,16 +329,35 @@ class Repository(ABC):
         if not name and not self.secrets.is_fresh(job):
             name = blocks.sha256()
         if not name:
-            with self.meter.moving("up", plain.size_bytes):
-                name = self.store_unnamed(blocks, job=job, readers=readers)
-        elif not (hold and self.hold_object(name, job=job, readers=readers)):
+            name = self._store_unnamed(blocks, job, readers, file)
+        elif not self._has_part(file, name, job, readers):
             with self.meter.moving("up", plain.size_bytes):
                 self.store_object(name, blocks, job=job, readers=readers)
-        if _signs_of_change(plain.source) != before:
+        if _signs_of_change(plain) != before:
             self.delete_object(name)
             raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
         self.secrets.note_name(job, sha256, name)
         return ObjectPart(sha256, plain.start, plain.size_bytes, name, key.hex())
+
+    def _store_unnamed(self, blocks: Blocks, job: str, readers: tuple[str, ...], file: object) -> str:
+        before = self._stored.num_forgotten
+        # what still grows goes as fast as it is written: that says nothing of the line
+        with self.meter.moving("up", 0 if isinstance(blocks, GrowingBlocks) else blocks.size_bytes):
+            name = self.store_unnamed(blocks, job=job, readers=readers)
+        if file is not None:
+            self._stored.note(file, name)
+            if self._stored.num_forgotten != before and not self.hold_object(name, job=job, readers=readers):
+                self.store_object(
+                    name, blocks, job=job, readers=readers
+                )  # it went with a file that had it as well
+        return name
+
+    def _has_part(self, file: object, name: str, job: str, readers: tuple[str, ...]) -> bool:
+        """Hold a part of a file that is stored already; return whether it is."""
+        if file is None:
+            return False
+        self._stored.note(file, name)
+        return self.hold_object(name, job=job, readers=readers)
 
     def _parts(self, ref: Ref) -> list[ObjectPart]:
         """Return the objects that make up a ref's content."""
@@ -408,11 +445,20 @@ class Repository(ABC):
         raise _corrupt(ref, part.sha256)
 
 
-def _signs_of_change(source: Path | bytes) -> tuple[int, ...]:
-    """Return what of a file changes with its bytes: its number, size, and time of change; empty for bytes."""
-    if isinstance(source, bytes):
+def _blocks(source: Path | bytes | GrowingFile, start: int, size_bytes: int) -> Blocks:
+    if isinstance(source, GrowingFile):
+        return GrowingBlocks(source.path, start, size_bytes, source)
+    return Blocks(source, start, size_bytes)
+
+
+def _signs_of_change(plain: Blocks) -> tuple[int, ...]:
+    """Return what of a file changes with its bytes: its number, size, and time of change.
+
+    Empty for bytes, and for a file that grows: what of it is there stays.
+    """
+    if isinstance(plain.source, bytes) or isinstance(plain, GrowingBlocks):
         return ()
-    found = source.stat()
+    found = plain.source.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
@@ -442,9 +488,11 @@ def _matches(descriptor: int, part: ObjectPart) -> bool:
     return hasher.hexdigest() == part.sha256
 
 
-def _size_of(source: Path | bytes) -> int:
+def _size_of(source: Path | bytes | GrowingFile) -> int:
     if isinstance(source, bytes):
         return len(source)
+    if isinstance(source, GrowingFile):
+        return source.size_bytes
     try:
         if not source.is_file():
             raise SpecError(f"expected a file to put into the repository, found none at {source}")

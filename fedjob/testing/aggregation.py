@@ -72,6 +72,17 @@ class AggregatorContract:
         total = aggregator.aggregate(given, _origin())
         assert hash_params(aggregator.aggregate(mapped, _origin()).value) == hash_params(total.value)
 
+    def test_one_that_is_elementwise_gives_each_stretch_the_bytes_that_it_has_in_the_whole(
+        self, aggregator: Aggregator, given: list[Contribution]
+    ) -> None:
+        whole = aggregator.aggregate(given, _origin()).value["w"]
+        found = []
+        for part in (slice(0, 5), slice(5, CHUNK), slice(CHUNK, None)):
+            cut = [Contribution({"w": c.value["w"][part]}, c.weight, staleness=c.staleness) for c in given]
+            found.append(aggregator.aggregate(cut).value["w"])
+        says_so = vars(type(aggregator)).get("elementwise", False)
+        assert torch.equal(torch.cat(found), whole) or not says_so
+
     def test_the_order_of_contributions_does_not_matter(
         self, aggregator: Aggregator, given: list[Contribution]
     ) -> None:

@@ -14,6 +14,7 @@ from fedjob.common.errors import DecodeError, ObjectCorrupt, ObjectMissing, Obje
 from fedjob.common.files import Blocks
 from fedjob.common.types import Ref
 from fedjob.repository.base import Repository
+from fedjob.repository.growing_file import GrowingFile, NeverFinished
 from fedjob.repository.parts import PartManifest
 
 PART_BYTES = 64 << 10
@@ -169,6 +170,51 @@ class RepositoryContract:
         assert not repository.exists(ref)
         assert not repository.exists(part)
         repository.delete(ref)
+
+    def test_a_part_of_two_files_stays_until_both_are_deleted(self, repository: Repository) -> None:
+        shared, one, other = (os.urandom(PART_BYTES) for _ in range(3))
+        first, second = (repository.put(shared + own, job="job_1") for own in (one, other))
+        repository.delete(first)
+        assert repository.get_bytes(second, limit_bytes=second.size_bytes) == shared + other
+        again = repository.put(shared + one, job="job_1")
+        repository.delete(second)
+        assert repository.get_bytes(again, limit_bytes=again.size_bytes) == shared + one
+        repository.delete(again)
+        assert not repository.has_object(hashlib.sha256(shared).hexdigest())
+
+    @pytest.mark.parametrize("size", [1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7])
+    def test_a_file_is_stored_while_it_is_written(
+        self, repository: Repository, tmp_path: Path, size: int
+    ) -> None:
+        content = os.urandom(size)
+        file = GrowingFile(tmp_path / "growing", size, stalled_s=60)
+        with ThreadPoolExecutor(1) as pool:
+            stored = pool.submit(repository.put, file, job="job_1", readers=["node-a"])
+            with file.path.open("wb", buffering=0) as growing:
+                for start in range(0, size, 10_000):
+                    growing.write(content[start : start + 10_000])
+                    file.grew(growing.tell())
+            ref = stored.result(60)
+        assert repository.put(content, job="job_1") == ref
+        assert repository.get_bytes(ref, limit_bytes=size) == content
+
+    @pytest.mark.parametrize("written", [0, 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES + 7])
+    def test_nothing_stays_of_a_file_that_is_given_up(
+        self, repository: Repository, tmp_path: Path, written: int
+    ) -> None:
+        content = os.urandom(4 * PART_BYTES)
+        file = GrowingFile(tmp_path / "growing", len(content), stalled_s=60)
+        with ThreadPoolExecutor(1) as pool:
+            stored = pool.submit(repository.put, file, job="job_1")
+            file.path.write_bytes(content[:written])
+            file.grew(written)
+            file.give_up()
+            with pytest.raises(NeverFinished, match=f"expected {len(content)} bytes"):
+                stored.result(60)
+        for start in range(0, len(content), PART_BYTES):
+            name = hashlib.sha256(content[start : start + PART_BYTES]).hexdigest()
+            assert not repository.has_object(name)
+        assert repository.get_bytes(repository.put(content, job="job_1"), limit_bytes=1 << 20) == content
 
     def test_several_threads_get_what_they_asked_for(self, repository: Repository, tmp_path: Path) -> None:
         contents = [os.urandom(PART_BYTES // 4 * (1 + i % 9)) for i in range(12)]

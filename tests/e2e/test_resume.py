@@ -127,6 +127,31 @@ def test_cut_at_every_step_of_a_round_and_resumed_again_and_again(rough: Federat
     assert len(set(rounds_at_cuts)) >= 6
 
 
+CUTS_OF_A_TOTAL = [
+    ["fedjob.parameters.params_writer:ParamsWriter.write", "return", 2],  # a stretch of it is on its way
+    ["fedjob.researcher.federation.remote:RemoteFederation.attach_growing", "return", 1],  # it is at the hub
+]
+
+
+def test_cut_while_a_large_total_is_added_and_sent_it_goes_on_to_the_same_bytes(rough: Federation) -> None:
+    order = first_order()
+    order["job"] |= {"rounds": 4, "model_args": {"width": 60_000}}
+    whole = ended(rough.research(order))
+    researcher = rough.research(
+        {**order, "kill": ["fedjob.researcher.storage.breakpoints:save_breakpoint", "return", 1]}
+    )
+    folder = folder_of(rough, researcher)
+    assert not ended(researcher)
+    for cut in CUTS_OF_A_TOTAL:
+        last = newest_valid(folder / "breakpoints")
+        assert last is not None
+        assert not ended(rough.research({"resume": str(last), "kill": cut})), f"{cut} was never reached"
+    last = newest_valid(folder / "breakpoints")
+    assert last is not None
+    assert last.name == "round_0001"
+    assert ended(rough.research({"resume": str(last)})) == whole
+
+
 def test_killed_at_random_while_workers_die_at_random_too(rough: Federation, golden: str) -> None:
     rng = random.Random(4)
     order = first_order()

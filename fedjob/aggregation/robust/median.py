@@ -31,6 +31,7 @@ class Median(Aggregator):
     """The median of every number; weights and metrics add."""
 
     name: ClassVar[str] = "median"
+    elementwise: ClassVar[bool] = True
 
     def aggregate(self, contributions: Sequence[Contribution], origin: Origin | None = None) -> Contribution:
         return totalled(aggregate_places([c.value for c in contributions], median_of_rows), contributions)

@@ -38,6 +38,7 @@ class TrimmedMean(Aggregator):
 
     num_trimmed: int = 1
     name: ClassVar[str] = "trimmed_mean"
+    elementwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_kinds(self)

@@ -97,12 +97,19 @@ class TrainingProtocol(FederatedProtocol):
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         """Train the plan, which holds the instruction's parameters, and return the node's contribution."""
-        return self.train_with(local)
+        return self.train_with(local, copy=False)
 
-    def train_with(self, local: Local, adjust: Adjust | None = None) -> Contribution:
-        """Train, with gradients corrected by `adjust`; return the parameters, number of examples and metrics."""
+    def train_with(self, local: Local, adjust: Adjust | None = None, *, copy: bool = True) -> Contribution:
+        """Train, with gradients corrected by `adjust`; return the parameters, number of examples and metrics.
+
+        Args:
+            copy: False where the plan is not trained again before the contribution is saved, which may then have the
+                tensors of the plan's own model.
+        """
         outcome = local.plan.train_locally(adjust)
-        return Contribution(local.plan.get_params(), float(outcome.num_examples), {"train": outcome.metrics})
+        return Contribution(
+            local.plan.get_params(copy=copy), float(outcome.num_examples), {"train": outcome.metrics}
+        )
 
     def finish(self, state: State, gathered: Gathered) -> State:
         if gathered.total.value is None:  # a round that only validated

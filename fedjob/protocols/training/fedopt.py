@@ -79,7 +79,9 @@ class FedOpt(TrainingProtocol):
         return replace(ask, sends_total=False) if isinstance(ask, Ask) else ask
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
-        return self.train_with(local, pull_towards(instruction["params"], self.mu, begins_there=True))
+        return self.train_with(
+            local, pull_towards(instruction["params"], self.mu, begins_there=True), copy=False
+        )
 
     def finish(self, state: State, gathered: Gathered) -> State:
         after = TrainingProtocol.finish(self, state, gathered)

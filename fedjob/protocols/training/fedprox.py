@@ -54,4 +54,6 @@ class FedProx(TrainingProtocol):
             check_gradients(plan, f"FedProx(mu={self.mu})")
 
     def train(self, instruction: Instruction, local: Local) -> Contribution:
-        return self.train_with(local, pull_towards(instruction["params"], self.mu, begins_there=True))
+        return self.train_with(
+            local, pull_towards(instruction["params"], self.mu, begins_there=True), copy=False
+        )

@@ -30,8 +30,8 @@ _OTHER_FORMATS = {
 """Ending of a file -> what it is, for files that are often taken for parameters."""
 
 
-def first_params(init: Any, plan: TrainingPlan, frozen: Collection[str] = ()) -> Mapping[str, Any]:
-    """Return the parameters that a job starts from.
+def first_params(init: Any, plan: Any, frozen: Collection[str] = ()) -> Mapping[str, Any]:
+    """Return the parameters that a job starts from; they may be those of the plan's own model.
 
     Args:
         frozen: names of those that the plan has by now, and does not share.
@@ -39,7 +39,11 @@ def first_params(init: Any, plan: TrainingPlan, frozen: Collection[str] = ()) ->
     Raises:
         SpecError: `init` is of no known form, or does not fit the plan's model.
     """
+    from fedjob.training_plans.base import TrainingPlan
+
     if init is None:
+        if isinstance(plan, TrainingPlan):
+            return plan.get_params(copy=False)
         return {} if plan is None else plan.get_params()
     given = _given(init)
     if frozen and isinstance(given, Mapping):

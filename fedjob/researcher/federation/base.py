@@ -21,6 +21,9 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.replies import Arrival
 
+Write = Callable[[Callable[[int], object]], None]
+"""Write a file from its beginning to its end; call what is given with the number of bytes that are there by now."""
+
 MAX_PARAMS_BYTES = 64 << 30
 MAX_VALUE_BYTES = 64 << 20
 
@@ -166,6 +169,21 @@ class Federation(ABC):
             path: where it stays until it is forgotten, or `moved`.
         """
         return self.publish(path, node)
+
+    def attach_growing(self, path: Path, size_bytes: int, write: Write) -> Ref:
+        """Have a new file of parameters go to all nodes, as `attach` does, perhaps while it is being written.
+
+        Nothing of it stays published where the writing fails. No node is told of it before this returns.
+
+        Args:
+            size_bytes: that it will have.
+            write: writes it from its first byte to its last, and calls back with how many bytes are there.
+
+        Raises:
+            Exception: that of `write`.
+        """
+        write(lambda written: None)
+        return self.attach(path)
 
     def is_published(self, ref: Ref) -> bool:
         """Return whether what `attach` returned is the name of a published object."""

@@ -13,6 +13,7 @@ from fedjob.common.types import Address, Ref, party_of
 from fedjob.messaging.attachments import Attachments
 from fedjob.messaging.messages import Event, Message, Offer, Pong, Result, Task
 from fedjob.messaging.traffic import OBJECT, Direction
+from fedjob.repository.growing_file import GrowingFile
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import ResearcherConfig
 from fedjob.researcher.federation.audit_evidence import AuditEvidence
@@ -103,15 +104,19 @@ class Channel:
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Put bytes into the repository for all nodes of the job, or for one alone; an outage is waited for."""
-        readers = sorted({party_of(each) for each in (self.spec.datasets if node is None else (node,))})
         ref = through_outages(
-            lambda: self.connection.repository.put(source, job=self.spec.id, readers=readers),
+            lambda: self.put(source, node),
             lambda: hub_answers(self.connection),
             check=self.check,
             tell=lambda text: self.events.add("note", text=text),
         )
         self.count("out", ref)
         return ref
+
+    def put(self, source: Path | bytes | GrowingFile, node: str | None = None) -> Ref:
+        """Put bytes into the repository, in a single try; may be called from another thread."""
+        readers = sorted({party_of(each) for each in (self.spec.datasets if node is None else (node,))})
+        return self.connection.repository.put(source, job=self.spec.id, readers=readers)
 
     def with_attached(self, task: Task) -> Task:
         """Return a task with the bytes of its small files; where it has no room for them they are published."""

@@ -6,15 +6,17 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fedjob.common.errors import RepositoryError
+from fedjob.common.errors import FedjobError, RepositoryError
 from fedjob.common.quorum import Quorum
 from fedjob.common.types import Ref, party_of
+from fedjob.messaging.attachments import is_attachable
 from fedjob.messaging.messages import End, Result, Task
 from fedjob.protocols.base import Buffered
+from fedjob.repository.growing_file import GrowingFile
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import EndMessage, release
 from fedjob.researcher.federation.admission import Admission
-from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, Write
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
 from fedjob.researcher.storage.breakpoints import states_at
@@ -73,6 +75,26 @@ class RemoteFederation(Federation):
         copies = len(self._nodes) if node is None else 1
         ref = self._channel.attachments.add(path, node, copies)
         return self.publish(path, node) if ref is None else ref
+
+    def attach_growing(self, path: Path, size_bytes: int, write: Write) -> Ref:
+        if is_attachable(size_bytes, len(self._nodes)):
+            return super().attach_growing(path, size_bytes, write)
+        file = GrowingFile(path, size_bytes)
+        sender = ThreadPoolExecutor(1, thread_name_prefix="fedjob-publish")
+        try:
+            sent = sender.submit(self._channel.put, file)
+            write(file.grew)
+        except BaseException:
+            file.give_up()
+            raise
+        finally:
+            sender.shutdown(wait=False)
+        try:
+            ref = sent.result()
+        except FedjobError:  # it is whole by now: sent as any other file is, through outages
+            return self.publish(path)
+        self._channel.count("out", ref)
+        return ref
 
     def is_published(self, ref: Ref) -> bool:
         return ref not in self._channel.attachments

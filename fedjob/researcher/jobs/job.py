@@ -119,6 +119,9 @@ __all__ = ["LOCAL", "Job", "RoundInfo"]
 
 _log = logging.getLogger("fedjob")
 
+MAX_HELD_BYTES = 32 << 20
+"""Of parameters whose plan a job holds in memory from its definition on; a larger one is built anew when it is asked for."""
+
 
 @checked_methods
 class Job(ManualRounds, JobView):
@@ -273,6 +276,8 @@ class Job(ManualRounds, JobView):
         )
         self._built = self._build(defined.models, defined.frozen)
         self._spec = write_draft(folder, defined, lambda: self._plan, origin, same_params=same_params)
+        if folder.initial_params.stat().st_size > MAX_HELD_BYTES:
+            del self._built
 
     def _take(
         self,

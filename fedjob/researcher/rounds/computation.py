@@ -18,6 +18,7 @@ from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard, check_decoded, not_finite
 from fedjob.aggregation.mean import BufferedMean, PlainMean, WeightedMean
 from fedjob.aggregation.shares import capped, out_of_proportion
+from fedjob.aggregation.stretches import stretched
 from fedjob.aggregation.sum import Sum
 from fedjob.common.errors import (
     DecodeError,
@@ -41,7 +42,10 @@ Finish = Callable[[Gathered], State]
 """The protocol's state after an ask, from its outcome."""
 
 Spool = Callable[[Contribution], tuple[Contribution, str]]
-"""Return a total as it goes on, and its hash."""
+"""Return a total as it goes on, and its hash; of a `StretchedTotal` it computes the tensors."""
+
+TakeBack = Callable[[Contribution], None]
+"""Remove what `Spool` stored of a total that does not count after all."""
 
 BLAMELESS = (SpecError, DecodeError, EncodeError, NodeFailure)
 """Errors of fedjob's own that somebody's contribution may cause; all others, such as a full disk, are passed on."""
@@ -65,6 +69,7 @@ class AskComputation:
         num_nodes: of the job.
         finish: returns the protocol's next state; None where no protocol waits for the outcome.
         spool: stores the total.
+        take_back: removes what was stored of a total with which nothing can be begun.
     """
 
     ask: Ask
@@ -77,6 +82,7 @@ class AskComputation:
     num_nodes: int
     finish: Finish | None
     spool: Spool
+    take_back: TakeBack
 
     def outcome(self, collected: Collected) -> tuple[Collected, Gathered, str, State | None]:
         """Return the contributions that count, their outcome, the hash of the total and the protocol's next state.
@@ -89,7 +95,7 @@ class AskComputation:
         while True:
             counted = self._within_shares(collected)
             try:
-                return (counted, *self._computed(counted, self.spool))
+                return (counted, *self._stored(counted))
             except BLAMELESS as error:
                 failure: Exception = error
             except FedjobError:
@@ -114,9 +120,21 @@ class AskComputation:
         }
         return replace(collected, arrivals=arrivals)
 
-    def _computed(self, collected: Collected, spool: Spool) -> tuple[Gathered, str, State | None]:
-        total = self._total(collected.arrivals)
-        total, output_hash = spool(total)
+    def _stored(self, collected: Collected) -> tuple[Gathered, str, State | None]:
+        """Return the outcome of contributions, its total stored; where it can't be computed nothing is left of that."""
+        stretched = self._stretched(collected.arrivals)
+        total, output_hash = self.spool(self._total(collected.arrivals) if stretched is None else stretched)
+        try:
+            if stretched is not None:
+                self._check_finite(total)
+            return self._outcome_of(total, output_hash, collected)
+        except BaseException:
+            self.take_back(total)
+            raise
+
+    def _outcome_of(
+        self, total: Contribution, output_hash: str, collected: Collected
+    ) -> tuple[Gathered, str, State | None]:
         gathered = Gathered(
             total=total,
             replies={node: reply_of(arrival, self.place) for node, arrival in collected.arrivals.items()},
@@ -130,6 +148,12 @@ class AskComputation:
             if params is not None and is_params(params) and (problem := not_finite(params)):
                 raise _TotalNotFinite(f"after the round {problem.partition(': ')[2]}")
         return gathered, output_hash, state
+
+    def _stretched(self, arrivals: Mapping[str, Arrival]) -> Contribution | None:
+        """Return a total that is computed while it is stored; None where it has to be there as a whole."""
+        if not self.ask.sends_total:  # its protocol reads it from memory
+            return None
+        return stretched(self.rule, [contribution_of(arrival, self.place) for arrival in arrivals.values()])
 
     def _total(self, arrivals: Mapping[str, Arrival]) -> Contribution:
         contributions = [contribution_of(arrival, self.place) for arrival in arrivals.values()]
@@ -210,9 +234,8 @@ class AskComputation:
         if len(arrivals) < self.rule.min_nodes:
             return False
         try:
-            self._computed(
-                self._within_shares(replace(collected, arrivals=arrivals)), lambda total: (total, "")
-            )
+            within = self._within_shares(replace(collected, arrivals=arrivals))
+            self._outcome_of(self._total(within.arrivals), "", within)
         except Exception:  # whatever it is, it does not work
             return False
         return True

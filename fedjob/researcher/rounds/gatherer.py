@@ -14,6 +14,7 @@ from fedjob.aggregation.base import check_nodes
 from fedjob.aggregation.by_function import FunctionAggregator
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.guard import Guard
+from fedjob.aggregation.stretches import StretchedTotal
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import QuorumNotReached
 from fedjob.common.quorum import Quorum
@@ -189,6 +190,7 @@ class Gatherer:
             num_nodes=len(self.federation.num_rows),
             finish=finish,
             spool=lambda total: self._spool_total(total, place, chosen.ask),
+            take_back=self._take_back,
         )
         counted, gathered, output_hash, state = computation.outcome(collected)
         for node in sorted(counted.left_out.keys() - collected.left_out.keys()):
@@ -300,8 +302,15 @@ class Gatherer:
     def _spool_total(self, total: Contribution, place: AskContext, ask: Ask) -> tuple[Contribution, str]:
         """Return a total and its hash; tensors that go on as they are lie in a file that is linked and sent.
 
-        A total that the protocol makes something else of stays in memory, as auxiliary variables do.
+        A total that the protocol makes something else of stays in memory, as auxiliary variables do. What the next round
+        begins with is published at once, so that it is hashed only once: nobody is told of it before the round counts.
         """
+        path = place.spool / f"total_{place.step}.safetensors"
+        publishes = ask.commit and place.round < self.spec.rounds and self.tasks.compression is None
+        if isinstance(total.value, StretchedTotal):
+            path.unlink(missing_ok=True)
+            value = self.tasks.computed(total.value, path, publishes=publishes)
+            return replace(total, value=value), (value.ref or ref_of(path)).sha256
         if is_params(total.value):
             params, aux = split(total.value)
             total = replace(total, value=params or None, aux=aux)
@@ -311,14 +320,17 @@ class Gatherer:
             return total, hashlib.sha256(pack(to_plain(total.value))).hexdigest()
         if not ask.sends_total:
             return total, self._hash_again(total.value)
-        path = place.spool / f"total_{place.step}.safetensors"
         path.unlink(missing_ok=True)  # of an earlier try at this round; a breakpoint may still link its bytes
         save_params(total.value, path, durable=False)  # what links it for good makes it durable
         value = FileParams(path)
-        # what the next round begins with is published at once, so that it is hashed only once
-        if ask.commit and place.round < self.spec.rounds and self.tasks.compression is None:
+        if publishes:
             value.ref = self.tasks.attach(path)
         return replace(total, value=value), (value.ref or ref_of(path)).sha256
+
+    def _take_back(self, total: Contribution) -> None:
+        """Remove a published total that does not count."""
+        if isinstance(total.value, FileParams) and total.value.ref is not None:
+            self.tasks.take_back(total.value.ref)
 
     def _hash_again(self, tensors: Mapping[str, Any]) -> str:
         """Return the hash with which `verify` compares an aggregation; none if the job keeps no replies."""

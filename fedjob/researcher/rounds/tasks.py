@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.aggregation.stretches import StretchedTotal
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.parameters.files import FileParams, is_params, save_params
+from fedjob.parameters.params_writer import ParamsWriter
+from fedjob.parameters.safetensors_header import file_size_of
 from fedjob.protocols.base import Ask
 from fedjob.researcher.federation.base import Federation
 from fedjob.researcher.rounds.compression import PARAMS, Compression, Sent, compression_for
@@ -50,6 +53,8 @@ class TaskBuilder:
     unfinished: UnfinishedTasks = field(init=False)
     compression: Compression | None = field(init=False)
     _published: list[Ref] = field(default_factory=list)
+    _newest: Ref | None = None
+    """What was published last; None if it was there before."""
 
     def __post_init__(self) -> None:
         self.unfinished = UnfinishedTasks(self.folder, self.federation, self.publish, self.attach)
@@ -98,16 +103,38 @@ class TaskBuilder:
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Make bytes available to all nodes, or to one, until the round after next is complete."""
         ref = self.federation.publish(source, node)
-        self._published.append(ref)
-        self.unfinished.sources[ref] = source
+        self._note(ref, source)
         return ref
 
     def attach(self, path: Path, node: str | None = None) -> Ref:
         """Have a file of parameters go along with the tasks that name it, until the round after next is complete."""
         ref = self.federation.attach(path, node)
-        self._published.append(ref)
-        self.unfinished.sources[ref] = path
+        self._note(ref, path)
         return ref
+
+    def computed(self, total: StretchedTotal, path: Path, *, publishes: bool) -> FileParams:
+        """Compute a total into a new file, which is published while it is written where nodes are to have it."""
+
+        def write(grown: Callable[[int], object]) -> None:
+            with ParamsWriter(path, total.schema, grown) as writer:
+                for stretch in total:
+                    writer.write(stretch)
+
+        if not publishes:
+            write(lambda size_bytes: None)
+            return FileParams(path)
+        ref = self.federation.attach_growing(path, file_size_of(total.schema), write)
+        self._note(ref, path)
+        return FileParams(path, ref)
+
+    def take_back(self, ref: Ref) -> None:
+        """Remove what was published last, which nobody has been told of; what was published before, too, stays."""
+        if ref != self._newest:
+            return
+        self._newest = None
+        self._published.remove(ref)
+        self.unfinished.sources.pop(ref, None)
+        self.federation.forget([ref])
 
     def stored(self, params: FileParams) -> Ref:
         """Return the name of parameters in the repository, which takes them now where it has not before."""
@@ -119,6 +146,12 @@ class TaskBuilder:
         """Return what was published since the last call."""
         taken, self._published = self._published, []
         return taken
+
+    def _note(self, ref: Ref, source: Path | bytes) -> None:
+        is_known = ref in self._published or self.unfinished.names(ref)
+        self._newest = None if is_known else ref
+        self._published.append(ref)
+        self.unfinished.sources[ref] = source
 
     def _fresh(
         self,

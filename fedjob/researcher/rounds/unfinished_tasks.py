@@ -37,6 +37,10 @@ class UnfinishedTasks:
     _at_hub: dict[Ref, Ref] = field(default_factory=dict)
     """Of what tasks under way are computed from: content -> as it was published."""
 
+    def names(self, ref: Ref) -> bool:
+        """Tell whether a task of this ask, or one under way, was computed from an object."""
+        return ref in self.sources or ref in self._at_hub or ref in self._at_hub.values()
+
     def waited_for(self, ask: Ask, position: Position) -> dict[str, UnfinishedTask]:
         """Return node -> the work of earlier rounds that an ask waits for; its files are all here."""
         self.sources = {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedjob.aggregation.contribution import Contribution
@@ -182,8 +183,17 @@ def _bound(spec: JobSpec, *, whole: bool) -> str:
 
 
 def _zeros(schema: Schema) -> dict[str, torch.Tensor]:
-    """Return tensors of these dtypes and shapes; zeros are pages that the system does not fill before they are written."""
-    return {name: torch.zeros(shape, dtype=dtype_of(kind)) for name, (kind, shape) in schema.items()}
+    """Return tensors of these dtypes and shapes, of pages that the system does not fill before they are written.
+
+    They are numpy's: torch writes its zeros, so that a large model would be in memory for nothing.
+    """
+    return {name: _zero(dtype_of(kind), shape) for name, (kind, shape) in schema.items()}
+
+
+def _zero(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    if not math.prod(shape):
+        return torch.zeros(shape, dtype=dtype)
+    return torch.from_numpy(np.zeros(dtype.itemsize * math.prod(shape), np.uint8)).view(dtype).view(shape)
 
 
 def _played(

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fedjob.common.errors import (
 from fedjob.common.files import Blocks
 from fedjob.common.sealing.chunks import CHUNK_BYTES, TAG_BYTES, sealed_size
 from fedjob.common.types import Ref
+from fedjob.repository.growing_file import GrowingFile
 from fedjob.repository.job_secrets import MAX_NAMES, JobSecrets
 from fedjob.repository.memory import MemoryRepository
 from fedjob.repository.parts import MAX_OBJECT_BYTES, PART_BYTES, SealedManifest, ref_of
@@ -354,3 +356,26 @@ def test_a_damaged_secret_is_named(tmp_path: Path) -> None:
     (tmp_path / OTHER).mkdir()
     with pytest.raises(ConfigError, match="can't be used"):
         JobSecrets(tmp_path).of(OTHER)
+
+
+@pytest.mark.parametrize("size", [1, PART, PART + 1, len(CONTENT)])
+def test_a_file_that_is_encrypted_while_it_is_written_has_the_ref_of_a_whole_one(
+    size: int, repository: Counting, tmp_path: Path
+) -> None:
+    file = GrowingFile(tmp_path / "growing", size, stalled_s=60)
+    with ThreadPoolExecutor(1) as pool:
+        stored = pool.submit(repository.put, file, job=JOB)
+        with file.path.open("wb", buffering=0) as growing:
+            for start in range(0, size, CHUNK_BYTES // 3):
+                growing.write(CONTENT[:size][start : start + CHUNK_BYTES // 3])
+                file.grew(growing.tell())
+        ref = stored.result(60)
+    assert ref == repository.put(CONTENT[:size], job=JOB)
+    assert repository.get_bytes(ref, limit_bytes=size) == CONTENT[:size]
+
+
+def test_a_part_of_two_encrypted_files_stays_until_both_are_deleted(repository: Counting) -> None:
+    other = CONTENT[:PART] + os.urandom(PART)
+    first, second = (repository.put(content, job=JOB) for content in (CONTENT, other))
+    repository.delete(first)
+    assert repository.get_bytes(second, limit_bytes=len(other)) == other

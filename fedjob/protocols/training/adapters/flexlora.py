@@ -47,7 +47,7 @@ class FlexLoRA(OwnRanks):
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         plan = local.plan
         plan.set_state({name: kept for name, kept in plan.get_state().items() if name != "optimizer"})
-        return self.train_with(local)
+        return self.train_with(local, copy=False)
 
     def finish(self, state: State, gathered: Gathered) -> State:
         after = TrainingProtocol.finish(self, state, gathered)

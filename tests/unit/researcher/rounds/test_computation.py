@@ -71,6 +71,7 @@ def computation(
         num_nodes=5,
         finish=finish,
         spool=lambda total: (total, "hash"),
+        take_back=lambda total: None,
     )
 
 

@@ -27,7 +27,8 @@ from fedjob.metrics.states import mean_state
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import LOSS, Ask, Buffered
 from fedjob.repository.parts import ref_of
-from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Write
+from fedjob.researcher.rounds.computation import Finish
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.selection.all_nodes import AllNodes
@@ -102,11 +103,13 @@ def gather(
     aggregator: Aggregator | None = None,
     selector: Selector | None = None,
     federation: type[Canned] | None = None,
+    finish: Finish | None = None,
+    size: int = 3,
 ) -> tuple[Any, Position, Canned]:
     nodes = (federation or Canned)(answers)
     job = JobFolder(folder / new_job_id())
     job.create()
-    save_params({"w": torch.zeros(3)}, job.initial_params)
+    save_params({"w": torch.zeros(size)}, job.initial_params)
     spec = JobSpec(
         id=job.path.name,
         protocol=Component(name="fedavg"),
@@ -135,7 +138,7 @@ def gather(
     params = FileParams(job.initial_params)
     position = Position(state={"params": params, "round": 0}, node_states=dict(states or {}))
     try:
-        gathered, after = gatherer(ask or Ask(shared={"params": params}), position)
+        gathered, after = gatherer(ask or Ask(shared={"params": params}), position, finish)
     finally:
         events.close()
     return gathered, after, nodes
@@ -151,6 +154,86 @@ def test_a_round_aggregates_what_counts_and_records_it(tmp_path: Path) -> None:
     assert record.output_hash == ref_of(gathered.total.value.path).sha256
     assert federation.tasks["a"].keep_states == ["kept"]
     assert federation.tasks["b"].keep_states == []
+
+
+class Publishing(Canned):
+    """Nodes that know what is published, and by whom it was written while it grew."""
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        super().__init__(answers)
+        self.published: list[Ref] = []
+        self.grown: list[list[int]] = []
+
+    def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
+        self.published.append(ref_of(source))
+        return self.published[-1]
+
+    def attach_growing(self, path: Path, size_bytes: int, write: Write) -> Ref:
+        self.grown.append([])
+        write(self.grown[-1].append)
+        assert self.grown[-1][-1] == path.stat().st_size == size_bytes
+        return self.attach(path)
+
+    def forget(self, refs: Any) -> None:
+        for ref in refs:
+            self.published.remove(ref)
+
+
+LARGE = (1 << 18) + 1
+"""Numbers of a model whose total is computed in stretches."""
+
+
+def large(value: float, **changes: Any) -> tuple[Result, dict[str, torch.Tensor]]:
+    return answer(**changes)[0], {"w": torch.full((LARGE,), value)}
+
+
+def test_a_large_total_is_published_while_it_is_computed(tmp_path: Path) -> None:
+    answers = {node: large(value) for node, value in zip(NODES, (1.0, 4.0, 1.0), strict=True)}
+    gathered, _, nodes = gather(tmp_path, answers, federation=Publishing, size=LARGE)
+    assert isinstance(nodes, Publishing)
+    total = gathered.total.value
+    assert torch.equal(total["w"], torch.full((LARGE,), 2.0))
+    assert total.ref == ref_of(total.path)
+    assert nodes.published.count(total.ref) == 1
+    assert len(nodes.grown[0]) == 3, "the header, and two stretches"
+
+
+def test_what_a_round_published_of_a_total_that_does_not_count_is_removed(tmp_path: Path) -> None:
+    def no_fours(gathered: Any) -> dict[str, Any]:
+        if float(gathered.total.value["w"][0]) != 1.0:
+            raise SpecError("nothing can be begun with this")
+        return {"params": gathered.total.value}
+
+    answers = {node: large(value) for node, value in zip(NODES, (1.0, 4.0, 1.0), strict=True)}
+    gathered, after, nodes = gather(
+        tmp_path, answers, federation=Publishing, finish=no_fours, size=LARGE, ask=None
+    )
+    assert isinstance(nodes, Publishing)
+    assert list(gathered.left_out) == ["b"]
+    kept = after.state["params"].ref
+    began_with = nodes.tasks["a"].params["params"]
+    assert sorted(nodes.published, key=str) == sorted((began_with, kept), key=str)
+    assert len(nodes.grown) == 2
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_the_parameters_of_the_round_stay_published_where_its_total_is_the_same(
+    size: int, tmp_path: Path
+) -> None:
+    def fails(gathered: Any) -> dict[str, Any]:
+        raise SpecError("nothing can be begun with this")
+
+    zeros = {node: (answer()[0], {"w": torch.zeros(size)}) for node in NODES}
+    held: list[Publishing] = []
+
+    class Held(Publishing):
+        def __init__(self, answers: Mapping[str, Any]) -> None:
+            super().__init__(answers)
+            held.append(self)
+
+    with pytest.raises(SpecError, match="nothing can be begun"):
+        gather(tmp_path, zeros, federation=Held, finish=fails, size=size)
+    assert held[0].tasks["a"].params["params"] in held[0].published
 
 
 NAN, INF = float("nan"), float("inf")
