@@ -66,6 +66,7 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
@@ -108,7 +109,7 @@ class Daemon:
         home.create()
         config = settings.config
         self._database = Database(home.database)
-        self._store = DatabaseStore(self._database)
+        self._store = DatabaseStore(self._database, AttachedParams(self._database))
         self.roster = roster
         self._endpoint = Endpoint(
             *(identity, federation, roster, transport, self._store, "node"),

@@ -128,6 +128,7 @@ class Workers:
         identity: WorkerIdentity,
         *,
         resources: Mapping[str, Any] | None = None,
+        takes_small: bool = False,
     ) -> None:
         """Give an order to an idle worker of its identity, which is forked if there is none; `WorkerBegan` follows.
 
@@ -135,6 +136,7 @@ class Workers:
             order: its paths are those of the node; what the attempt's folder has in `inbox` is moved to the worker.
             number: tells this attempt from earlier ones at the same task; events carry it.
             resources: what the job asked for; its launcher's hints are among it.
+            takes_small: a small output is reported as it is, and no files are made of it; see `take_small`.
         """
         with self._lock:
             idle = [w for w in self._workers.values() if not w.key]
@@ -146,6 +148,7 @@ class Workers:
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             worker.folder = Path(order.output_path)
             worker.place, worker.record = worker.folder.name, order.releases_path
+            worker.takes_small = takes_small
             worker.asked = worker.launched_bytes = 0
             pid = worker.pid if worker.is_up else None
         worker.pipes.lead_to(order.key)
