@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
+from fedjob.messaging.outbox import Outgoing
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
 from fedjob.node.daemon.commit import log_fields
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
-from fedjob.node.daemon.turn import Turn
+from fedjob.node.daemon.turn import Reports, Turn
 from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.execution.inputs import TaskInputs, is_at_hand
 from fedjob.node.execution.outputs import StoredResult, concealed, store_small, withheld
@@ -112,16 +113,16 @@ class Attempts:
     """The attempts that are under way at this node.
 
     Args:
-        report: takes an event as if a thread had reported it.
+        reports: take a `Stage` as if a thread had reported it.
         hooks: receive the events that tasks emit.
         sums: adds the node's keys to answers whose contributions are to be summed.
     """
 
     def __init__(
-        self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls, sums: SumHandler
+        self, context: NodeContext, reports: Reports[Any], hooks: HookCalls, sums: SumHandler
     ) -> None:
         self._context = context
-        self._report = report
+        self._report, self._report_soon = reports.put, reports.put_soon
         self._hooks = hooks
         self._sums = sums
         self._attempts: dict[str, TaskAttempt] = {}
@@ -266,7 +267,7 @@ class Attempts:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
                     # what one node measures on the way is its contribution's part, and stays with it
                     if not task_of(row).protect and attempt.events.take(time.monotonic()):
-                        self._pass_on(turn, row, event)
+                        turn.outgoing.append(_event(self._context, row, event.type, event.data))
             case Prepared(order=order):
                 attempt.moved["fetch"] = time.monotonic() - attempt.started
                 text = order.plan_text.encode()
@@ -313,12 +314,6 @@ class Attempts:
         turn.after.append(lambda: self._end(key, attempt))
         turn.step(events.Finished(key, False, b"", reason, detail))
 
-    def _pass_on(self, turn: Turn, row: TaskRow, emitted: WorkerEmitted) -> None:
-        event = Event(type=emitted.type, data=emitted.data)
-        turn.outgoing.append(
-            self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
-        )
-
     def report_logs(self, turn: Turn) -> None:
         """Send to researchers, every `LOGS_EVERY_S` at most, what their running tasks wrote and they may see."""
         now = time.monotonic()
@@ -330,10 +325,8 @@ class Attempts:
                     self._report_log(turn, row, attempt)
 
     def _report_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
-        to = parse_address(row.reply_to)
         for data in _log_reports(self._context, attempt, final=final):
-            event = Event(type="log", data=data)
-            turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
+            turn.outgoing.append(_event(self._context, row, "log", data))
 
     def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
@@ -344,9 +337,11 @@ class Attempts:
                 identity = _identity_of(self._context, row, attempt, order)
                 # a secure sum, a charge and a parent ask after the output of their tasks
                 takes_small = not (task_of(row).protect or row.parent)
-                self._context.workers.run(
+                began = self._context.workers.run(
                     *(order, attempt.number, identity), resources=row.resources, takes_small=takes_small
                 )
+                if began is not None:
+                    (self._report_soon if takes_small else self._report)(began)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started", extra=log_fields(row))
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
@@ -528,6 +523,13 @@ def _state_refusal(context: NodeContext, row: TaskRow) -> tuple[str, str] | None
     return "not_permitted", (
         f"the node state {task.state[:64]!r} is of {made_of}, and this task is of {origin_of(task)}: a state goes to tasks of "
         "the same data under the same protection alone"
+    )
+
+
+def _event(context: NodeContext, row: TaskRow, type_: str, data: dict[str, Any]) -> Outgoing:
+    """Encode an event about a task for who asked for it."""
+    return context.endpoint.prepare(
+        parse_address(row.reply_to), Event(type=type_, data=data), **header_of(row)
     )
 
 

@@ -129,14 +129,17 @@ class Workers:
         *,
         resources: Mapping[str, Any] | None = None,
         takes_small: bool = False,
-    ) -> None:
-        """Give an order to an idle worker of its identity, which is forked if there is none; `WorkerBegan` follows.
+    ) -> WorkerBegan | None:
+        """Give an order to an idle worker of its identity, which is forked if there is none.
 
         Args:
             order: its paths are those of the node; what the attempt's folder has in `inbox` is moved to the worker.
             number: tells this attempt from earlier ones at the same task; events carry it.
             resources: what the job asked for; its launcher's hints are among it.
             takes_small: a small output is reported as it is, and no files are made of it; see `take_small`.
+
+        Returns:
+            That it began; None where that is reported once the worker is up.
         """
         with self._lock:
             idle = [w for w in self._workers.values() if not w.key]
@@ -165,9 +168,8 @@ class Workers:
             worker.link.send(to_plain(order))
         except (OSError, FedjobError) as error:
             self._lost(worker, f"the worker took no order: {error}")
-        else:
-            if pid is not None:
-                self._notify(WorkerBegan(order.key, number, pid))
+            return None
+        return None if pid is None else WorkerBegan(order.key, number, pid)
 
     def kill(self, key: str) -> bool:
         """End the worker that works on this task; of the task nothing but `WorkerGone` follows.
