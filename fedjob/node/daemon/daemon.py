@@ -145,15 +145,11 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
-        self._forgettable, self._liveness, self._state_reports = (
-            Forgettable(),
-            SessionLiveness(),
-            StateReports(),
-        )
+        self._forgettable = Forgettable()
+        self._liveness, self._state_reports = SessionLiveness(), StateReports()
         self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
         self._housekeeping = self._open_housekeeping(settings, reload)
-        self._stopping = threading.Event()
-        self.ready = threading.Event()
+        self._stopping, self.ready = threading.Event(), threading.Event()
 
     def _open_housekeeping(self, settings: InForce, reload: Callable[[], InForce] | None) -> Housekeeping:
         return Housekeeping(

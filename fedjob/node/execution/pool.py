@@ -230,8 +230,9 @@ class Workers:
         with self._lock:
             busy = {w.pid: (w.key, w.run) for w in self._workers.values() if w.pid and w.key}
         limit = self.config.worker_memory_bytes
-        for pid, held in memory_of(busy).items():
-            if held > limit + limit // 4:  # a process alone may come close to it
+        most = limit + limit // 4  # a process alone may come close to it
+        for pid, held in memory_of(busy, over=most).items():
+            if held > most:
                 detail = (
                     f"its processes held {held >> 20} MB together; a worker may have {limit >> 20} MB here"
                 )
