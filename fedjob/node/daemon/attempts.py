@@ -185,7 +185,8 @@ class Attempts:
         if released or forgotten:
             wanted = self.wanted.hashes
             self._context.attached.keep(wanted)
-            self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
+            if self._context.spool.has_kept(released, wanted):
+                self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
     def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:

@@ -208,6 +208,13 @@ class Spool:
             self.release(key)
         self.keep_objects(wanted)
 
+    def has_kept(self, released: Iterable[str], wanted: Collection[str]) -> bool:
+        """Tell whether there is anything for `tidy` to remove: of small work nothing is."""
+        with self._lock:
+            if not self._fetched <= set(wanted):
+                return True
+        return any(os.path.lexists(f"{self._home.results}/{key}") for key in released)
+
     def keep_files(self, key: str, folder: Path, *, limit_bytes: int) -> None:
         """Move the files of a result that stay here to where the owner finds them.
 

@@ -106,6 +106,22 @@ def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome)
     assert not path.exists()
 
 
+def test_a_release_with_nothing_to_remove_is_known_as_one(home: NodeHome) -> None:
+    repository = MemoryRepository()
+    spool = Spool(home, repository)
+    assert not spool.has_kept([AA], set())
+    ref = repository.put(b"parameters", job="job", readers=[])
+    spool.fetch(ref)
+    assert not spool.has_kept([AA], {ref.sha256})
+    assert spool.has_kept([], set())
+    folder = spool.begin(AA)
+    write(folder, AA)
+    spool.finish(AA, folder)
+    assert spool.has_kept([BB, AA], {ref.sha256})
+    spool.tidy([AA], set())
+    assert not spool.has_kept([AA, BB], set())
+
+
 def test_parameters_are_a_regular_file_of_bounded_size(home: NodeHome, spool: Spool, tmp_path: Path) -> None:
     folder = spool.begin(AA)
     write(folder, AA)
