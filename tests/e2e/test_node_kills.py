@@ -45,6 +45,13 @@ STEPS = (
 )
 
 
+BY_FILES = ("kept", "stored")
+"""Steps of a result that is kept in files; a small one has none: it is `done` with the commit that has it."""
+
+KEEPS_STATE = ADD_ONE.replace("= batch", '= batch\n        self.ctx.state["seen"] = 1')
+"""A plan whose results are kept in files, since something of them stays at the node."""
+
+
 @dataclass
 class Real:
     """A hub, a broker and a repository in processes of their own; what `Researcher` asks of a federation."""
@@ -161,6 +168,16 @@ class KilledNode:
     def trainings(self) -> int:
         return _printed(self.home, "the data are loaded")
 
+    def lose_unsynced(self, fate: str) -> None:
+        """Do to the spool what a power cut may do to files that nobody synced: they are `gone`, `empty` or `torn`."""
+        for path in [*self.home.tasks.rglob("*.mpk"), *self.home.objects.iterdir()]:
+            size = path.stat().st_size
+            if fate == "gone":
+                path.unlink()
+            else:
+                os.truncate(path, 0 if fate == "empty" else size // 2)
+                os.truncate(path, 0 if fate == "empty" else size)  # what was not written reads as zeros
+
 
 @pytest.fixture(scope="module")
 def killed(shared: tuple[Processes, Path], hub_url: str) -> KilledNode:
@@ -177,7 +194,8 @@ def test_killed_at_any_step_it_trains_once_and_answers(
     process = node.running()
     trainings = node.trainings()
     ann.job = new_job_id()
-    first = ann.attached(ann.task(ADD_ONE, "AddOne"))  # nobody could give its parameters once more
+    plan = KEEPS_STATE if step in BY_FILES else ADD_ONE
+    first = ann.attached(ann.task(plan, "AddOne"))  # nobody could give its parameters once more
     if step == "released":
         sent = ann.train(node.name, first)
         ann.take(lambda received: [m for m in received if getattr(m.body, "of", "") == sent], timeout_s=120)
@@ -196,6 +214,38 @@ def test_killed_at_any_step_it_trains_once_and_answers(
     before = {"accepted": 0, "started": 0, "receipted": 0, "fetched": 0, "released": 1}
     assert node.trainings() - trainings == before.get(step, 0) + 1
     assert len([m for m in ann.received if getattr(m.body, "of", "") == sent]) == 1
+
+
+@pytest.mark.parametrize(
+    ("step", "fate", "trained"),
+    [("returned", "torn", 2), ("returned", "empty", 2), ("done", "gone", 1), ("replied", "torn", 1)],
+)
+def test_after_a_power_cut_the_database_alone_has_a_small_result(
+    killed: KilledNode, ann: Researcher, step: str, fate: str, trained: int
+) -> None:
+    """Before its commit it is computed again, and nothing of it has left; after that nothing else is needed."""
+    node = killed
+    process = node.running()
+    ann.job = new_job_id()
+    first = ann.attached(ann.task(ADD_ONE, "AddOne"))
+    undisturbed = ann.result(node.name, first, 120)
+    ann.end(node.name)
+    trainings, results = node.trainings(), {*node.home.results.iterdir()}
+    ann.job = new_job_id()
+    node.arm(step, ann.job)
+    sent = ann.train(node.name, first)
+    ann.take(lambda received: not process.alive, timeout_s=120)
+    assert node.marker.read_text() == f"{step} {ann.job}"
+    answered = lambda received: [m for m in received if getattr(m.body, "of", "") == sent]  # noqa: E731
+    assert not answered(ann.received) or step == "replied"
+    assert {*node.home.results.iterdir()} == results, "a small result lies in no folder of the spool"
+    node.lose_unsynced(fate)
+    node.running()
+    (answer,) = ann.take(answered, timeout_s=120)
+    assert answer.body.ok, (answer.body.reason, answer.body.detail)
+    assert answer.body.params == undisturbed.params, "whatever was lost, it ends in the same bytes"
+    assert [*answer.body.attached] == [answer.body.params.sha256]
+    assert node.trainings() - trainings == trained
 
 
 @pytest.mark.parametrize("step", ["charged", "fetched", "returned", "stored", "done"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event
+from fedjob.messaging.outbox import Outgoing
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
 from fedjob.node.daemon.commit import log_fields
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
-from fedjob.node.daemon.turn import Turn
+from fedjob.node.daemon.turn import Reports, Turn
 from fedjob.node.data.datasets import RegisteredDataset
 from fedjob.node.execution.inputs import TaskInputs, is_at_hand
-from fedjob.node.execution.outputs import StoredResult, concealed, withheld
+from fedjob.node.execution.outputs import StoredResult, concealed, store_small, withheld
 from fedjob.node.execution.transfers import RETRY_AFTER_S, Prepared, Unprepared, Unstored
 from fedjob.node.execution.worker_events import (
     ChildAwaited,
@@ -50,9 +51,11 @@ from fedjob.node.queue.task import (
     origin_of,
     packed_result,
     task_of,
+    unpacked_result,
 )
 from fedjob.node.sandbox.support import REFUSED
 from fedjob.node.storage.logs import Forwarding, add_trace, close_log, has_log
+from fedjob.node.storage.spool import SmallOutput
 from fedjob.protocols.inference import LEFT
 
 START_WITHIN_S = 300.0
@@ -110,16 +113,16 @@ class Attempts:
     """The attempts that are under way at this node.
 
     Args:
-        report: takes an event as if a thread had reported it.
+        reports: take a `Stage` as if a thread had reported it.
         hooks: receive the events that tasks emit.
         sums: adds the node's keys to answers whose contributions are to be summed.
     """
 
     def __init__(
-        self, context: NodeContext, report: Callable[[Stage], None], hooks: HookCalls, sums: SumHandler
+        self, context: NodeContext, reports: Reports[Any], hooks: HookCalls, sums: SumHandler
     ) -> None:
         self._context = context
-        self._report = report
+        self._report, self._report_soon = reports.put, reports.put_soon
         self._hooks = hooks
         self._sums = sums
         self._attempts: dict[str, TaskAttempt] = {}
@@ -138,6 +141,8 @@ class Attempts:
         """Note what the tasks of the last daemon need."""
         for key, row in book.tasks.items():
             self.wanted.add(key, row.job, task_of(row))
+            if row.state == State.COMPLETED:
+                self.wanted.answer(key, unpacked_result(row).attached)
         jobs = {row.job for row in book.tasks.values()}
         self._context.transfers.brought.recover(jobs)
         self._context.job_secrets.keep(jobs)
@@ -180,7 +185,8 @@ class Attempts:
         if released or forgotten:
             wanted = self.wanted.hashes
             self._context.attached.keep(wanted)
-            self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
+            if self._context.spool.has_kept(released, wanted):
+                self._context.transfers.later(lambda: self._context.spool.tidy(released, wanted))
             self._context.point("released")
 
     def _start(self, row: TaskRow, root: TaskRow, gpus: tuple[int, ...]) -> None:
@@ -192,6 +198,10 @@ class Attempts:
         if context.spool.has_result(key):
             permissions.accounts.note_leaving(key)
             self._store(row, attempt)
+            return
+        if left := context.spool.take_left(key):
+            attempt.folder, small = left
+            self._report(WorkerReturned(key, attempt.number, small.result, small))
             return
         task = task_of(row)
         dataset = context.datasets.find(task.dataset) if task.dataset else None
@@ -258,7 +268,7 @@ class Attempts:
                     turn.after.append(lambda: self._hooks.event(row, event.type, event.data))
                     # what one node measures on the way is its contribution's part, and stays with it
                     if not task_of(row).protect and attempt.events.take(time.monotonic()):
-                        self._pass_on(turn, row, event)
+                        turn.outgoing.append(_event(self._context, row, event.type, event.data))
             case Prepared(order=order):
                 attempt.moved["fetch"] = time.monotonic() - attempt.started
                 text = order.plan_text.encode()
@@ -275,11 +285,8 @@ class Attempts:
                 attempt.ends_at = time.monotonic() + attempt.limit_s
                 _note_begun(self._context, turn, row)
                 turn.step(events.Began(key, pid))
-            case WorkerReturned():
-                self._context.point("returned")
-                self._context.permissions.accounts.note_leaving(key)
-                attempt.ends_at, attempt.returned = None, time.monotonic()
-                turn.after.append(lambda: self._store(row, attempt))
+            case WorkerReturned(small=small):
+                self._returned(turn, row, attempt, small)
             case ChildRequested(order=wanted):
                 try:
                     self._child_tasks.launch(turn, row, attempt.children, wanted)
@@ -308,12 +315,6 @@ class Attempts:
         turn.after.append(lambda: self._end(key, attempt))
         turn.step(events.Finished(key, False, b"", reason, detail))
 
-    def _pass_on(self, turn: Turn, row: TaskRow, emitted: WorkerEmitted) -> None:
-        event = Event(type=emitted.type, data=emitted.data)
-        turn.outgoing.append(
-            self._context.endpoint.prepare(parse_address(row.reply_to), event, **header_of(row))
-        )
-
     def report_logs(self, turn: Turn) -> None:
         """Send to researchers, every `LOGS_EVERY_S` at most, what their running tasks wrote and they may see."""
         now = time.monotonic()
@@ -325,17 +326,8 @@ class Attempts:
                     self._report_log(turn, row, attempt)
 
     def _report_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
-        if attempt.log is None:
-            return
-        reports = list(attempt.log.events(final=final))
-        if final and attempt.log.withholds():
-            reports.append({"withheld": True, "contact": contacts_text(self._context.config.contacts)})
-        if final:
-            attempt.log = None
-        to = parse_address(row.reply_to)
-        for data in reports:
-            event = Event(type="log", data=data)
-            turn.outgoing.append(self._context.endpoint.prepare(to, event, **header_of(row)))
+        for data in _log_reports(self._context, attempt, final=final):
+            turn.outgoing.append(_event(self._context, row, "log", data))
 
     def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
         if self._attempts.get(order.key) is attempt:
@@ -344,7 +336,13 @@ class Attempts:
             attempt.timing["fetch"] = time.monotonic() - attempt.started
             try:
                 identity = _identity_of(self._context, row, attempt, order)
-                self._context.workers.run(order, attempt.number, identity, resources=row.resources)
+                # a secure sum, a charge and a parent ask after the output of their tasks
+                takes_small = not (task_of(row).protect or row.parent)
+                began = self._context.workers.run(
+                    *(order, attempt.number, identity), resources=row.resources, takes_small=takes_small
+                )
+                if began is not None:
+                    (self._report_soon if takes_small else self._report)(began)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started", extra=log_fields(row))
                 self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
@@ -353,6 +351,21 @@ class Attempts:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
         min_rows = self._context.permissions.limits_of(row).min_rows
         self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
+
+    def _returned(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, small: SmallOutput | None) -> None:
+        """Store what a worker gave; what fits into the answer is durable with the commit that ends the task."""
+        context, folder, key = self._context, attempt.folder, row.key
+        context.point("returned")
+        attempt.ends_at, attempt.returned = None, time.monotonic()
+        if small is None:
+            context.permissions.accounts.note_leaving(key)
+            turn.after.append(lambda: self._store(row, attempt))
+            return
+        min_rows = context.permissions.limits_of(row).min_rows
+        turn.after.append(lambda: self._forget(key, attempt))
+        if folder is not None:
+            turn.after.append(lambda: context.spool.discard_small(folder))
+        self._finish(turn, row, store_small(row, attempt.number, small, min_rows, context.config), attempt)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
         charge = self._context.permissions.charge(
@@ -366,16 +379,7 @@ class Attempts:
             result = self._sums.with_keys(turn, row, result)
         if not (result.ok or stored.left):
             turn.rows.append(lambda: self._context.permissions.accounts.settle(row.key, left=False))
-        if stored.trace or stored.message:
-            # the plan's own words stay in the task's log: they may hold values, and this log may be sent away
-            what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
-            extra = log_fields(row, result.reason)
-            log.warning(
-                "%s, failed: %s; see fedjob node logs %s", what, result.reason, row.key[:12], extra=extra
-            )
-            add_trace(self._context.home, row.key, stored.trace or stored.message)
-        if stored.report:
-            add_trace(self._context.home, row.key, stored.report)
+        _log_words(self._context, row, stored, result.reason)
         self._report_log(turn, row, attempt, final=True)
         if has_log(self._context.home, row.key):
             self._context.transfers.later(lambda: close_log(self._context.home, row.key))
@@ -387,6 +391,9 @@ class Attempts:
             turn.rows.append(lambda: self._context.ledger.note(task_of(row), items))
         if not result.ok:  # the row says it all; what lies in the spool would stand in a retry's way
             turn.after.append(lambda: self._context.transfers.release(row.key))
+        elif stored.attached:
+            self.wanted.answer(row.key, stored.attached)
+            turn.rows.append(lambda: self._context.attached.add(stored.attached))
         packed = packed_result(result)
         turn.step(events.Finished(row.key, result.ok, packed, result.reason, result.detail))
 
@@ -518,6 +525,37 @@ def _state_refusal(context: NodeContext, row: TaskRow) -> tuple[str, str] | None
         f"the node state {task.state[:64]!r} is of {made_of}, and this task is of {origin_of(task)}: a state goes to tasks of "
         "the same data under the same protection alone"
     )
+
+
+def _event(context: NodeContext, row: TaskRow, type_: str, data: dict[str, Any]) -> Outgoing:
+    """Encode an event about a task for who asked for it."""
+    return context.endpoint.prepare(
+        parse_address(row.reply_to), Event(type=type_, data=data), **header_of(row)
+    )
+
+
+def _log_reports(context: NodeContext, attempt: TaskAttempt, *, final: bool) -> list[dict[str, Any]]:
+    """Return what is to be reported of a task's output; with `final`, for the last time."""
+    if attempt.log is None:
+        return []
+    reports = list(attempt.log.events(final=final))
+    if final and attempt.log.withholds():
+        reports.append({"withheld": True, "contact": contacts_text(context.config.contacts)})
+    if final:
+        attempt.log = None
+    return reports
+
+
+def _log_words(context: NodeContext, row: TaskRow, stored: StoredResult, reason: str) -> None:
+    """Write into the task's log why it failed, and which items did; into the node's, that it failed."""
+    if stored.trace or stored.message:
+        # the plan's own words stay in the task's log: they may hold values, and this log may be sent away
+        what = f"task {row.key[:12]} of job {row.job}, round {row.round}"
+        extra = log_fields(row, reason)
+        log.warning("%s, failed: %s; see fedjob node logs %s", what, reason, row.key[:12], extra=extra)
+        add_trace(context.home, row.key, stored.trace or stored.message)
+    if stored.report:
+        add_trace(context.home, row.key, stored.report)
 
 
 def _answered(context: NodeContext, row: TaskRow, reason: str, detail: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.queue.task import header_of, refused, unpacked_result
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.outbox import Forgettable
 from fedjob.node.storage.spool import Spool
 
@@ -81,7 +83,8 @@ def reply_ids(commands: Iterable[events.Command]) -> set[str]:
 def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> list[Outgoing]:
     """Encode the answers to tasks; of several to one message the last counts.
 
-    Those that name no sandbox get the kind that is in force; the parameters that are attached to them are read from the spool.
+    Those that name no sandbox get the kind that is in force; the parameters that are attached to them are read from the
+    database.
     """
     endpoint = context.endpoint
     last: dict[str, Outgoing] = {}
@@ -108,7 +111,7 @@ def encode_replies(context: NodeContext, commands: Iterable[events.Command]) -> 
 
 def _reply(context: NodeContext, row: TaskRow, reply: str) -> Outgoing:
     to, header, endpoint = parse_address(row.reply_to), header_of(row), context.endpoint
-    result = with_attached(unpacked_result(row), row.key, context.spool)
+    result = with_attached(unpacked_result(row), context.attached)
     sandbox = result.sandbox or context.workers.sandbox
     try:
         return endpoint.prepare(to, replace(result, sandbox=sandbox), **header, id=reply)
@@ -117,14 +120,16 @@ def _reply(context: NodeContext, row: TaskRow, reply: str) -> Outgoing:
         return endpoint.prepare(to, short, **header, id=reply)
 
 
-def with_attached(result: Result, key: str, spool: Spool) -> Result:
+def with_attached(result: Result, attached: AttachedParams) -> Result:
     """Return a result with the bytes of what is attached to it, which a row only names.
 
-    What was lost is left out: the researcher does not find it in the repository either, and says so.
+    What was lost or is damaged is left out: the researcher does not find it in the repository either, and says so.
     """
-    refs = named_params(result)
-    found = {name: spool.content_of(key, refs[name]) for name in result.attached if name in refs}
-    return replace(result, attached={name: content for name, content in found.items() if content is not None})
+    if not result.attached:
+        return result
+    found = attached.of(named_params(result).keys() & result.attached.keys())
+    whole = {name: each for name, each in found.items() if hashlib.sha256(each).hexdigest() == name}
+    return replace(result, attached=whole)
 
 
 def encode_states(endpoint: Endpoint, rows: Iterable[TaskRow]) -> list[Outgoing]:

@@ -157,7 +157,7 @@ def open_context(
         ),
         roster=roster,
         job_secrets=JobSecrets(home.keys / FOLDER_NAME),
-        attached=AttachedParams(database),
+        attached=store.attached,
         point=point,
     )
     context.follow_encryption()

@@ -10,7 +10,6 @@ kill at any point is mended by the next start, see `queue.task_machine`.
 from __future__ import annotations
 
 import logging
-import queue
 import sqlite3
 import threading
 import time
@@ -51,7 +50,7 @@ from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.status import pong
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.tasks import TaskHandler
-from fedjob.node.daemon.turn import Turn
+from fedjob.node.daemon.turn import Reports, Turn
 from fedjob.node.execution.transfers import (
     ContributionRead,
     Ensured,
@@ -66,6 +65,7 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.state_reports import StateReports
 from fedjob.node.sandbox.support import TRIED
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore, Forgettable
@@ -116,7 +116,7 @@ class Daemon:
         home.create()
         config = settings.config
         self._database = Database(home.database)
-        self._store = DatabaseStore(self._database)
+        self._store = DatabaseStore(self._database, AttachedParams(self._database))
         self.roster = roster
         self._endpoint = Endpoint(
             *(identity, federation, roster, transport, self._store, "node"),
@@ -124,6 +124,7 @@ class Daemon:
             on_give_up=lambda id_: self._taken.append(events.ReplyGivenUp(id_)),
             audit_head=HeadSigner(identity, federation, Audit(self._database).head),
         )
+        self._reports: Reports[Report] = Reports(self._endpoint.wake)
         self._context = open_context(
             home=home,
             config=config,
@@ -133,31 +134,30 @@ class Daemon:
             database=self._database,
             store=self._store,
             endpoint=self._endpoint,
-            report=self._report,
+            report=self._reports.put,
             sandboxes=sandboxes,
             point=crash_at or (lambda name: None),
         )
         self.pulse = self._context.pulse
         self._hooks = HookCalls(identity.party, home.hooks, config, self._count)
         sums = SumHandler(self._context, identity, roster, federation)
-        self._attempts = Attempts(self._context, self._report, self._hooks, sums)
-        self._offers = OfferHandler(self._context, self._report)
-        self._searches = SearchHandler(self._context, self._report)
+        self._attempts = Attempts(self._context, self._reports, self._hooks, sums)
+        self._offers = OfferHandler(self._context, self._reports.put)
+        self._searches = SearchHandler(self._context, self._reports.put)
         self._task_handler = TaskHandler(self._context, self._attempts, sums)
-        self._verification = SenderVerification(config, roster, self._context.transfers.later, self._report)
+        self._verification = SenderVerification(
+            config, roster, self._context.transfers.later, self._reports.put
+        )
         self._notices = Notices(identity.party, config, self._count)
         self._book = Book()
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
         self._forgettable = Forgettable()
-        self._liveness = SessionLiveness()
-        self._state_reports = StateReports()
+        self._liveness, self._state_reports = SessionLiveness(), StateReports()
         self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
         self._housekeeping = self._open_housekeeping(settings, reload)
-        self._stopping = threading.Event()
-        self.ready = threading.Event()
+        self._stopping, self.ready = threading.Event(), threading.Event()
 
     def _open_housekeeping(self, settings: InForce, reload: Callable[[], InForce] | None) -> Housekeeping:
         return Housekeeping(
@@ -253,21 +253,16 @@ class Daemon:
         )
         self._attempts.recover(self._book)
 
-    def _report(self, event: Report) -> None:
-        """Take an event from another thread."""
-        self._reports.put(event)
-        self._endpoint.wake()
-
     def _patience(self) -> float:
-        dues = [due for due in (self._attempts.next_due(), self._state_reports.next_due()) if due is not None]
+        sources = (self._attempts, self._state_reports, self._reports)
+        dues = [due for each in sources if (due := each.next_due()) is not None]
         return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
 
     # --- a turn ------------------------------------------------------------------------------
 
     def _turn(self) -> bool:
         """Act on everything that is there, in one commit; tell whether that worked."""
-        while not self._reports.empty():
-            self._taken.append(self._reports.get_nowait())
+        self._taken += self._reports.take()
         turn = Turn(self._book)
         reports, messages = list(self._taken), self._backlog
         try:

@@ -1,10 +1,12 @@
-"""One turn of the daemon's loop: the changes that it commits, and the actions after the commit."""
+"""One turn of the daemon's loop: the changes that it commits, and the actions after the commit; the reports that are taken."""
 
 from __future__ import annotations
 
+import queue
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from fedjob.messaging.messages import Message
 from fedjob.messaging.outbox import Outgoing
@@ -13,6 +15,52 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.task_machine import step
 from fedjob.privacy.secagg.node_session import NodeSession
+
+SOON_S = 0.05
+"""How long a report that is put `soon` waits for a turn that something else begins."""
+
+R = TypeVar("R")
+
+
+class Reports(Generic[R]):
+    """What threads, workers and handlers report to the daemon's loop.
+
+    Args:
+        wake: begins a turn; called from any thread.
+        clock: seconds.
+    """
+
+    def __init__(self, wake: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._wake = wake
+        self._clock = clock
+        self._reports: queue.SimpleQueue[R] = queue.SimpleQueue()
+        self._soon: list[R] = []
+        self._due: float | None = None
+
+    def put(self, report: R) -> None:
+        """Report something from any thread, which begins a turn."""
+        self._reports.put(report)
+        self._wake()
+
+    def put_soon(self, report: R) -> None:
+        """Report something, from the loop, that is taken with the next turn and begins one only where none comes shortly.
+
+        In a round of milliseconds a worker's beginning is taken with what it returns: one turn instead of two.
+        """
+        self._soon.append(report)
+        if self._due is None:
+            self._due = self._clock() + SOON_S
+
+    def take(self) -> list[R]:
+        """Return all that was reported and not taken, what was put `soon` first."""
+        taken, self._soon, self._due = self._soon, [], None
+        while not self._reports.empty():
+            taken.append(self._reports.get_nowait())
+        return taken
+
+    def next_due(self) -> float | None:
+        """Return when a turn has to begin for what was put `soon`; None where there is none."""
+        return self._due
 
 
 @dataclass

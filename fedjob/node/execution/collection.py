@@ -7,10 +7,11 @@ devices in their places, or name others. What is taken is a copy, in a folder th
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from fedjob.common.errors import DecodeError, NoSpace, ObjectTooLarge
 from fedjob.common.files import FULL, EarlyWriteback, fsync_dir
 from fedjob.data.item_choice import ITEMS_NAME
 from fedjob.execution.orders import KEPT_NAME, WorkResult
+from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.node.data.item_ledger import MAX_ITEMS_BYTES
-from fedjob.node.storage.spool import PARAMS_NAME, RESULT_NAME, STATE_NAME
+from fedjob.node.execution.outputs import fits_in_answer
+from fedjob.node.storage.spool import PARAMS_NAME, RESULT_NAME, STATE_NAME, SmallOutput, write_small
 from fedjob.protocols.usage import INFERENCES
 
 MAX_KEPT_FILES = 10_000
@@ -66,14 +69,7 @@ def take_output(result: WorkResult, source: int, folder: Path, *, limit_bytes: i
         ObjectTooLarge: they are larger than the limit.
         NoSpace: the node's disk is full.
     """
-    _check_numbers(result)
-    taken = replace(
-        result,
-        timing={name: took for name, took in result.timing.items() if math.isfinite(took) and took >= 0},
-        params_path=PARAMS_NAME if result.params_path else "",
-        state_path=STATE_NAME if result.state_path else "",
-        items_path=ITEMS_NAME if result.items_path else "",
-    )
+    taken = _checked(result)
     left = limit_bytes
     for path in (taken.params_path, taken.state_path):
         if path:
@@ -82,6 +78,67 @@ def take_output(result: WorkResult, source: int, folder: Path, *, limit_bytes: i
         copy_file(source, ITEMS_NAME, folder / ITEMS_NAME, limit_bytes=MAX_ITEMS_BYTES)
     _take_kept(source, folder / KEPT_NAME, limit_bytes=left)
     return name_result(taken, folder)
+
+
+def take_small(result: WorkResult, source: int, folder: Path, *, limit_bytes: int) -> SmallOutput | None:
+    """Take what a worker gave where all of it fits into the answer; it lies in the folder of its attempt then, in one file.
+
+    The daemon's next commit makes it durable; the file is against kills in the milliseconds before that.
+
+    Args:
+        source: descriptor of the task's output folder.
+        folder: of the attempt.
+        limit_bytes: of its parameters.
+
+    Returns:
+        What was read; None where it is larger, or leaves anything at the node.
+
+    Raises:
+        DecodeError: a file is missing, or is no regular file of its own; or a number is none that can be.
+        NoSpace: the node's disk is full.
+    """
+    if result.state_path or result.items_path or _has(source, KEPT_NAME):
+        return None
+    taken, params = _checked(result), None
+    if taken.params_path:
+        most = min(limit_bytes, MAX_ATTACHED_BYTES)
+        with _opened(source, PARAMS_NAME) as (reads, size_bytes):
+            if size_bytes > most:
+                return None
+            params = reads.read(most + 1)
+        if len(params) > most:
+            return None
+    if not fits_in_answer(taken, None if params is None else len(params)):
+        return None
+    small = SmallOutput(taken, params)
+    with _full_disk_is_named():
+        write_small(small, folder)
+    return small
+
+
+def _has(source: int, name: str) -> bool:
+    """Tell whether anything of that name is in a folder."""
+    try:
+        os.stat(name, dir_fd=source, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _checked(result: WorkResult) -> WorkResult:
+    """Return a result with no other file names than fedjob's, and without seconds that can't be.
+
+    Raises:
+        DecodeError: a count is below 0 or beyond any dataset.
+    """
+    _check_numbers(result)
+    return replace(
+        result,
+        timing={name: took for name, took in result.timing.items() if math.isfinite(took) and took >= 0},
+        params_path=PARAMS_NAME if result.params_path else "",
+        state_path=STATE_NAME if result.state_path else "",
+        items_path=ITEMS_NAME if result.items_path else "",
+    )
 
 
 def _check_numbers(result: WorkResult) -> None:
@@ -127,18 +184,9 @@ def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable
         ObjectTooLarge: it has more bytes than the limit, be it by growing while it is read.
         NoSpace: the node's disk is full.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    try:
-        descriptor = os.open(name, flags, dir_fd=source)
-    except OSError as error:
-        raise DecodeError(f"the worker's file {name[:80]} is not there, or is no file") from error
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        os.close(descriptor)
-        raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
-    with open(descriptor, "rb", buffering=0) as reads:
-        if found.st_size > limit_bytes:
-            raise _too_large(found.st_size, limit_bytes)
+    with _opened(source, name) as (reads, found_bytes):
+        if found_bytes > limit_bytes:
+            raise _too_large(found_bytes, limit_bytes)
         size = 0
         with _full_disk_is_named(), open(target, "wb", opener=_private, buffering=0) as writes:
             writeback = EarlyWriteback(writes.fileno())
@@ -154,6 +202,25 @@ def copy_file(source: int, name: str, target: Path, *, limit_bytes: int, durable
             if durable:
                 os.fsync(writes.fileno())
     return size
+
+
+@contextmanager
+def _opened(source: int, name: str) -> Iterator[tuple[io.FileIO, int]]:
+    """Open a file in a worker's folder, and yield it and how many bytes it has.
+
+    Raises:
+        DecodeError: it is missing, a link, or no regular file with this one name.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        descriptor = os.open(name, flags, dir_fd=source)
+    except OSError as error:
+        raise DecodeError(f"the worker's file {name[:80]} is not there, or is no file") from error
+    with io.FileIO(descriptor, "rb") as reads:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
+        yield reads, found.st_size
 
 
 def _take_kept(source: int, target: Path, *, limit_bytes: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjob.common.codec import MAX_ELEMENTS, unpack
 from fedjob.common.errors import DecodeError, NodeFailure
-from fedjob.common.files import link_or_copy
+from fedjob.common.files import link_or_copy, private
 from fedjob.common.types import Ref
 from fedjob.data.item_choice import Known, save_known
 from fedjob.execution.orders import WorkOrder, work_order_of
@@ -108,7 +108,7 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
         node=sources.node,
         plan_text="" if plan is None else plan.decode(),
         dataset=_data(row, task, dataset, sources),
-        path_of=lambda ref: _placed(sources.spool.fetch(ref, wanted.attached.get(ref.sha256)), inbox),
+        path_of=lambda ref: _path_of(ref, wanted.attached.get(ref.sha256), inbox, sources),
         value_of=lambda name, ref: _blob(name, ref, sources),
         state_path=state_path,
         output_path=str(wanted.folder),
@@ -128,6 +128,16 @@ def order_of(wanted: TaskInputs, sources: Sources) -> WorkOrder:
     if wanted.known is not None:
         save_known(wanted.known, inbox / KNOWN_NAME)
     return order
+
+
+def _path_of(ref: Ref, attached: bytes | None, inbox: Path, sources: Sources) -> Path:
+    """Put an object among a task's inputs: one that is fetched by a second name, one that came with the task as it is."""
+    if attached is None:
+        return _placed(sources.spool.fetch(ref), inbox)
+    path = inbox / ref.sha256
+    with open(path, "wb", opener=private, buffering=0) as file:
+        file.write(attached)
+    return path
 
 
 def _placed(path: Path, inbox: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from fedjob.node.config.home import NodeHome
 from fedjob.node.data.item_ledger import read_items
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task import failure, task_of
-from fedjob.node.storage.spool import Spool
+from fedjob.node.storage.spool import SmallOutput, Spool
 from fedjob.privacy.protect import dp_of, is_noised
 from fedjob.privacy.secagg.steps import HeldContribution, held_contribution
 from fedjob.protocols.usage import INFERENCES, Usage, capped
@@ -51,6 +51,7 @@ class StoredResult:
         trace, report: for the node's log.
         items: that it worked on, for the ledger; None where they are not remembered.
         left: something of it may have left the node.
+        attached: sha256 -> bytes, of the parameters that are attached to the answer.
     """
 
     key: str
@@ -62,6 +63,7 @@ class StoredResult:
     report: str = ""
     items: dict[str, list[list[Any]]] | None = None
     left: bool = True
+    attached: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +94,8 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
         EncodeError: its metrics take too much.
         ObjectTooLarge: it is larger than the owner allows.
     """
-    if not found.ok and not found.overrun:
-        return _failed(row, run, found, to.config)
-    if found.num_examples < min_rows:
-        detail = f"computed on fewer rows than the owner's minimum of {min_rows}{_ask(to.config)}"
-        failed = failure(row.key, *withheld(row, "min_rows", detail))
-        return StoredResult(row.key, run, failed, message=detail, left=_is_private(row))
+    if refused := _refused(row, run, found, min_rows, to.config):
+        return refused
     if min_rows > 1:
         found = replace(found, metrics=_about_enough(found.metrics, min_rows))
     kept = to.home.outputs_of(row.job, row.dataset, row.round)
@@ -113,12 +111,62 @@ def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destinat
     if found.state_path:
         state = row.key[:32]  # the same work proposes the same state
         to.spool.keep_state(row.key, row.job, state)
+    attached: dict[str, bytes] = {}
     if is_held:
         result = _held_back(row, found, state, to)
     else:
-        result = _with_params(_result(row, found, blob, state), row, found, to)
+        result, attached = _with_params(_result(row, found, blob, state), row, found, to)
     items = read_items(to.home.result_of(row.key)) if found.items_path else None
-    return StoredResult(row.key, run, result, state, report=found.report[-MAX_LOGGED_CHARS:], items=items)
+    report = found.report[-MAX_LOGGED_CHARS:]
+    return StoredResult(row.key, run, result, state, report=report, items=items, attached=attached)
+
+
+def store_small(
+    row: TaskRow, run: int, small: SmallOutput, min_rows: int, config: NodeConfig
+) -> StoredResult:
+    """Return what to answer of a finished result that fits into its answer: nothing is fetched, written or waited for.
+
+    Args:
+        run: tells this attempt from earlier ones at the same task.
+        min_rows: a result that was computed from fewer examples never leaves, nor does a metric that was.
+    """
+    found = small.result
+    if refused := _refused(row, run, found, min_rows, config):
+        return refused
+    if min_rows > 1:
+        found = replace(found, metrics=_about_enough(found.metrics, min_rows))
+    result = _result(row, found, None, "")
+    attached: dict[str, bytes] = {}
+    if small.params is not None:
+        result, attached = _attached_to(result, small.params)
+    return StoredResult(row.key, run, result, report=found.report[-MAX_LOGGED_CHARS:], attached=attached)
+
+
+def fits_in_answer(found: WorkResult, params_bytes: int | None) -> bool:
+    """Tell whether all of a result fits into the message that answers its task.
+
+    Args:
+        params_bytes: size of its parameters; None where it has none.
+    """
+    if not found.ok and not found.overrun:  # nothing of it leaves but words, which have limits
+        return params_bytes is None and len(pack(to_plain(found))) <= MAX_INLINE_BYTES
+    if len(pack({"value": found.value, "metrics": found.metrics})) > MAX_INLINE_BYTES:
+        return False
+    params = None if params_bytes is None else Ref("0" * 64, params_bytes)
+    return may_attach(result_of(found, params=params, state=None))
+
+
+def _refused(
+    row: TaskRow, run: int, found: WorkResult, min_rows: int, config: NodeConfig
+) -> StoredResult | None:
+    """Return what to answer where nothing of a result may leave; None where it may."""
+    if not found.ok and not found.overrun:
+        return _failed(row, run, found, config)
+    if found.num_examples < min_rows:
+        detail = f"computed on fewer rows than the owner's minimum of {min_rows}{_ask(config)}"
+        failed = failure(row.key, *withheld(row, "min_rows", detail))
+        return StoredResult(row.key, run, failed, message=detail, left=_is_private(row))
+    return None
 
 
 def held_of(row: TaskRow, min_rows: int, spool: Spool, config: NodeConfig) -> HeldContribution:
@@ -243,16 +291,28 @@ def _failed(row: TaskRow, run: int, found: WorkResult, config: NodeConfig) -> St
     return StoredResult(row.key, run, failed, message=found.message, trace=found.trace, left=is_private)
 
 
-def _with_params(result: Result, row: TaskRow, found: WorkResult, to: Destination) -> Result:
-    """Return a result with its parameters: few are attached to the answer when it is sent, others are put into the repository."""
+def _with_params(
+    result: Result, row: TaskRow, found: WorkResult, to: Destination
+) -> tuple[Result, dict[str, bytes]]:
+    """Return a result with its parameters: few are attached to the answer when it is sent, others are put into the repository.
+
+    Returns:
+        The result, and the bytes that are attached to it, by their sha256.
+    """
     if not found.params_path:
-        return result
+        return result, {}
     path = to.spool.params_of(row.key, limit_bytes=to.config.result_mb << 20)
-    if path.stat().st_size <= MAX_ATTACHED_BYTES:
-        small = replace(result, params=ref_of(path))
-        if may_attach(small):
-            return replace(small, attached=dict.fromkeys(named_params(small), b""))
-    return replace(result, params=_put_params(path, row, to))
+    size_bytes = path.stat().st_size
+    if size_bytes <= MAX_ATTACHED_BYTES and may_attach(replace(result, params=Ref("0" * 64, size_bytes))):
+        return _attached_to(result, path.read_bytes())
+    return replace(result, params=_put_params(path, row, to)), {}
+
+
+def _attached_to(result: Result, params: bytes) -> tuple[Result, dict[str, bytes]]:
+    """Return a result with parameters that will be attached to it, and their bytes by sha256."""
+    named = replace(result, params=ref_of(params))
+    attached = dict.fromkeys(named_params(named), params)
+    return replace(named, attached=dict.fromkeys(attached, b"")), attached
 
 
 def _put_params(path: Path, row: TaskRow, to: Destination) -> Ref:

@@ -128,13 +128,18 @@ class Workers:
         identity: WorkerIdentity,
         *,
         resources: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Give an order to an idle worker of its identity, which is forked if there is none; `WorkerBegan` follows.
+        takes_small: bool = False,
+    ) -> WorkerBegan | None:
+        """Give an order to an idle worker of its identity, which is forked if there is none.
 
         Args:
             order: its paths are those of the node; what the attempt's folder has in `inbox` is moved to the worker.
             number: tells this attempt from earlier ones at the same task; events carry it.
             resources: what the job asked for; its launcher's hints are among it.
+            takes_small: a small output is reported as it is, and no files are made of it; see `take_small`.
+
+        Returns:
+            That it began; None where that is reported once the worker is up.
         """
         with self._lock:
             idle = [w for w in self._workers.values() if not w.key]
@@ -146,6 +151,7 @@ class Workers:
             worker.key, worker.run, worker.used = order.key, number, time.monotonic()
             worker.folder = Path(order.output_path)
             worker.place, worker.record = worker.folder.name, order.releases_path
+            worker.takes_small = takes_small
             worker.asked = worker.launched_bytes = 0
             pid = worker.pid if worker.is_up else None
         worker.pipes.lead_to(order.key)
@@ -162,9 +168,8 @@ class Workers:
             worker.link.send(to_plain(order))
         except (OSError, FedjobError) as error:
             self._lost(worker, f"the worker took no order: {error}")
-        else:
-            if pid is not None:
-                self._notify(WorkerBegan(order.key, number, pid))
+            return None
+        return None if pid is None else WorkerBegan(order.key, number, pid)
 
     def kill(self, key: str) -> bool:
         """End the worker that works on this task; of the task nothing but `WorkerGone` follows.
@@ -225,8 +230,9 @@ class Workers:
         with self._lock:
             busy = {w.pid: (w.key, w.run) for w in self._workers.values() if w.pid and w.key}
         limit = self.config.worker_memory_bytes
-        for pid, held in memory_of(busy).items():
-            if held > limit + limit // 4:  # a process alone may come close to it
+        most = limit + limit // 4  # a process alone may come close to it
+        for pid, held in memory_of(busy, over=most).items():
+            if held > most:
                 detail = (
                     f"its processes held {held >> 20} MB together; a worker may have {limit >> 20} MB here"
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob.execution.orders import WorkResult
+from fedjob.node.storage.spool import SmallOutput
 from fedjob.training_plans.child_tasks import ChildOrder
 
 
@@ -30,11 +31,16 @@ class WorkerEmitted:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReturned:
-    """The worker is through, and what it gave was taken into the folder of the attempt."""
+    """The worker is through, and what it gave was taken into the folder of the attempt.
+
+    Args:
+        small: all of it, where that is small.
+    """
 
     key: str
     run: int
     result: WorkResult
+    small: SmallOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from fedjob.common.errors import DecodeError, FedjobError
 from fedjob.common.files import remove_folder
 from fedjob.execution.orders import WorkResult
 from fedjob.messaging.token_bucket import TokenBucket
-from fedjob.node.execution.collection import name_result, output_folder, take_output
+from fedjob.node.execution.collection import name_result, output_folder, take_output, take_small
 from fedjob.node.execution.fork_client import ForkServer
 from fedjob.node.execution.link import Link
 from fedjob.node.execution.output_pipes import OutputPipes
@@ -51,6 +51,7 @@ class WorkerHandle:
         self.folder = Path()  # of the attempt, where the daemon puts what it takes
         self.place = ""  # of the task, among the worker's own folders
         self.record = ""  # of what was released about the dataset
+        self.takes_small = False  # whether nobody at this node asks after the task's output
         self.is_up = False
         self.used = time.monotonic()
         self.doomed = False  # killed, or about to be: its messages are ignored from here on
@@ -108,11 +109,17 @@ def take_returned(
     if not worker.key or result.key != worker.key or worker.output is None:
         raise DecodeError("a result of another task")
     worker.pipes.lead_to("")  # what is written between two tasks belongs to none
+    small = None
     try:
         with output_folder(worker.output, worker.place) as given:
             if worker.record:
                 desk.commit(worker.record, worker.name, given)
-            taken = take_output(result, given, worker.folder, limit_bytes=limit_bytes)
+            if worker.takes_small:
+                small = take_small(result, given, worker.folder, limit_bytes=limit_bytes)
+            if small is None:
+                taken = take_output(result, given, worker.folder, limit_bytes=limit_bytes)
+            else:
+                taken = small.result
     except FedjobError as error:
         failed = WorkResult(key=result.key, ok=False, reason=error.reason, detail=str(error)[:1000])
         taken = name_result(failed, worker.folder)
@@ -120,7 +127,7 @@ def take_returned(
     with suppress(OSError, FedjobError):
         worker.link.send(["taken", f"{worker.enclosure.work}/{OUTPUT_NAME}/{worker.place}"])
     remove_folder(Path(worker.enclosure.folder, INBOX_NAME, worker.place))
-    return WorkerReturned(worker.key, worker.run, taken)
+    return WorkerReturned(worker.key, worker.run, taken, small)
 
 
 def kill_group(pid: int) -> None:

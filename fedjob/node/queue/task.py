@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -108,6 +109,10 @@ class WantedObjects:
         if task.artifacts:
             along = {ref.sha256 for ref in task.artifacts.values()}
             self._of_jobs.setdefault(job, set()).update(along)
+
+    def answer(self, key: str, attached: Iterable[str]) -> None:
+        """Keep what is attached to a task's answer as long as what it was computed from."""
+        self._of_tasks.setdefault(key, set()).update(attached)
 
     def release(self, key: str) -> None:
         """Keep what a task is computed from no longer, beside that of its job."""

@@ -1,4 +1,7 @@
-"""The parameters that came attached to tasks, in the node's SQLite file: nobody sends them again once a task is confirmed."""
+"""The parameters that are attached to tasks and to their answers, in the node's SQLite file.
+
+Nobody sends those of a task again once it is confirmed, and nobody could compute those of an answer again.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ from fedjob.node.storage.database import Database
 
 
 class AttachedParams:
-    """The attached parameters of the node's tasks; used by the daemon's loop alone."""
+    """The attached parameters of the node's tasks and answers; used by the daemon's loop alone."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unwanted: set[str] = set()
+        self._read: dict[str, bytes] = {}  # what was asked for last
 
     def add(self, attached: Mapping[str, bytes]) -> None:
-        """Keep what came with a task; called inside the transaction that takes the task."""
+        """Keep what came with a task, or leaves with its answer; called inside the transaction that says that it is so."""
         self.flush()
         for sha256, content in attached.items():
             self._database.execute("INSERT OR IGNORE INTO attached VALUES (?, ?)", (sha256, content))
@@ -27,7 +31,19 @@ class AttachedParams:
             row = self._database.row("SELECT content FROM attached WHERE sha256 = ?", (sha256,))
             if row is not None:
                 found[sha256] = bytes(row["content"])
+        self._read = found
         return found
+
+    def cut_out_of(self, payload: bytes) -> tuple[bytes, int, str] | None:
+        """Cut parameters that were asked for last out of the message that was made with them.
+
+        Returns:
+            What is left, where they were, and their sha256; None where they are not in it as they are.
+        """
+        for sha256, content in self._read.items():
+            if content and (at := payload.find(content)) >= 0:
+                return payload[:at] + payload[at + len(content) :], at, sha256
+        return None
 
     def keep(self, wanted: Collection[str]) -> None:
         """Let go of what no task needs any more; it is deleted with the next commit that there is."""

@@ -6,11 +6,13 @@ reply that carries it and the mark on the message that asked for it are one comm
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 
 from fedjob.common.types import Address
 from fedjob.messaging.outbox import MAX_SEEN, CourierStore, Outgoing
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.database import Database
 
 _CLEAN_EVERY = 256
@@ -40,27 +42,39 @@ class Forgettable:
 
 
 class DatabaseStore(CourierStore):
-    """A `CourierStore` that survives a kill."""
+    """A `CourierStore` that survives a kill.
 
-    def __init__(self, database: Database) -> None:
+    The parameters that are attached to an answer lie in the database once: they are cut out of its message, which is
+    forgotten when they are, since the task is released then and nobody waits for its answer.
+
+    Args:
+        attached: those that the database has.
+    """
+
+    def __init__(self, database: Database, attached: AttachedParams) -> None:
         self._database = database
+        self.attached = attached
         self._marks = 0
         self._dropped: set[str] = set()
 
     def add(self, outgoing: Outgoing) -> None:
         if not outgoing.reliable:
             return
-        to = outgoing.to
+        to, payload, cut_at, cut = outgoing.to, outgoing.payload, 0, ""
+        if outgoing.attached_bytes and (found := self.attached.cut_out_of(payload)):
+            payload, cut_at, cut = found
         with self._database.transaction():
             self.flush()
             self._database.execute(
-                "INSERT OR IGNORE INTO outbox (id, party, session, payload, expires, job, task) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO outbox (id, party, session, payload, cut_at, cut, expires, job, task) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     outgoing.id,
                     None if to is None else to.party,
                     None if to is None else to.session,
-                    outgoing.payload,
+                    payload,
+                    cut_at,
+                    cut,
                     outgoing.expires,
                     outgoing.job,
                     outgoing.task,
@@ -72,14 +86,22 @@ class DatabaseStore(CourierStore):
             Outgoing(
                 id=row["id"],
                 to=None if row["party"] is None else Address(row["party"], row["session"]),
-                payload=row["payload"],
+                payload=payload,
                 expires=row["expires"],
                 job=row["job"],
                 task=row["task"],
             )
             for row in self._database.rows("SELECT * FROM outbox ORDER BY seq")
-            if row["id"] not in self._dropped
+            if row["id"] not in self._dropped and (payload := self._payload_of(row)) is not None
         ]
+
+    def _payload_of(self, row: sqlite3.Row) -> bytes | None:
+        """Return a message as it was added; None where what was cut out of it is not kept any more."""
+        payload, cut_at, cut = bytes(row["payload"]), row["cut_at"], row["cut"]
+        if not cut:
+            return payload
+        content = self.attached.of([cut]).get(cut)
+        return None if content is None else payload[:cut_at] + content + payload[cut_at:]
 
     def drop(self, ids: Iterable[str]) -> None:
         # Written with the next commit: losing it means one resend, which the other side knows.

@@ -1,6 +1,6 @@
 """The tables of a node's database."""
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 
 SCHEMA = """
 CREATE TABLE datasets (
@@ -332,6 +332,8 @@ CREATE TABLE outbox (
     party TEXT,
     session TEXT,
     payload BLOB NOT NULL,
+    cut_at INTEGER NOT NULL,
+    cut TEXT NOT NULL,
     expires REAL NOT NULL,
     job TEXT NOT NULL,
     task TEXT NOT NULL

@@ -5,6 +5,9 @@ A worker writes into a folder of its own, `tasks/<key>.<run>`, and its last act 
 task's; until then a kill loses nothing but the rename, which `recover` makes up for.
 A power cut before that may cost the computation, one after it costs nothing: the
 parameters are fsynced by then, and what else the answer says is in the database.
+
+A small result has no folder in `results`: all of it is in the database. Until that commit it lies in `small.mpk`, the
+one file of the attempt's folder, which is not synced and says itself whether it is whole: a kill costs nothing.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import stat
 import threading
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from fedjob.common.codec import from_plain, unpack
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, FedjobError, ObjectTooLarge
 from fedjob.common.files import fsync_dir, is_own_name, make_folder, private, remove_folder
 from fedjob.common.types import Ref
@@ -28,13 +32,51 @@ from fedjob.node.config.home import NodeHome
 from fedjob.repository.base import Repository
 
 RESULT_NAME = "result.mpk"
+SMALL_NAME = "small.mpk"
 PARAMS_NAME = "params.safetensors"
 STATE_NAME = "state.safetensors"
 VECTOR_NAME = "masked"
 """Of a masked vector in a result's folder, until it is stored; a dot and 8 hex digits follow."""
 
+_DIGEST_BYTES = 32
+
 _OBJECT = re.compile(r"\.?[0-9a-f]{64}(\..*)?")
 """The name of an object, or of one that is being fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallOutput:
+    """What a worker gave, all of it: no file is kept of it, and its parameters leave attached to the answer.
+
+    Args:
+        params: the bytes of its safetensors file; None where it has none.
+    """
+
+    result: WorkResult
+    params: bytes | None = None
+
+
+def write_small(small: SmallOutput, folder: Path) -> None:
+    """Write a small output into the folder of its attempt, so that a kill does not cost the computation; not synced.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    packed = pack({"result": to_plain(small.result), "params": small.params})
+    with open(folder / SMALL_NAME, "wb", opener=private, buffering=0) as file:
+        file.write(hashlib.sha256(packed).digest() + packed)
+
+
+def read_small(folder: Path) -> SmallOutput | None:
+    """Return the small output in the folder of an attempt; None where there is none, or not all of it."""
+    try:
+        data = (folder / SMALL_NAME).read_bytes()
+        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+            return None
+        plain = unpack(data[_DIGEST_BYTES:])
+        return SmallOutput(from_plain(WorkResult, plain["result"]), plain["params"])
+    except (OSError, FedjobError, LookupError, TypeError):
+        return None
 
 
 class Spool:
@@ -46,6 +88,7 @@ class Spool:
         self._lock = threading.Lock()
         self._fetching: dict[str, threading.Lock] = {}
         self._fetched: set[str] = set()
+        self._left: dict[str, Path] = {}  # by key, where the last daemon left a small output
 
     # --- what is fetched --------------------------------------------------------------------
 
@@ -107,6 +150,20 @@ class Spool:
         """Remove what a worker left unfinished."""
         remove_folder(folder)
 
+    def discard_small(self, folder: Path) -> None:
+        """Remove the folder of an attempt whose small output is in the database."""
+        try:
+            os.unlink(folder / SMALL_NAME)
+            os.rmdir(folder)
+        except OSError:  # something else is in it
+            remove_folder(folder)
+
+    def take_left(self, key: str) -> tuple[Path, SmallOutput] | None:
+        """Return a task's small output that the last daemon could not commit, and its folder; None where there is none."""
+        folder = self._left.pop(key, None)
+        small = None if folder is None else read_small(folder)
+        return None if folder is None or small is None else (folder, small)
+
     def has_result(self, key: str) -> bool:
         """Tell whether the task's result is there."""
         return (self._home.result_of(key) / RESULT_NAME).exists()
@@ -141,14 +198,6 @@ class Spool:
             raise ObjectTooLarge(f"the result has {found.st_size} bytes, this node allows {limit_bytes}")
         return path
 
-    def content_of(self, key: str, ref: Ref) -> bytes | None:
-        """Return the parameters in a result; None where they are not there, or not those that the ref names."""
-        try:
-            content = self.params_of(key, limit_bytes=ref.size_bytes).read_bytes()
-        except (OSError, FedjobError):
-            return None
-        return content if hashlib.sha256(content).hexdigest() == ref.sha256 else None
-
     def release(self, key: str) -> None:
         """Remove a task's result."""
         remove_folder(self._home.result_of(key))
@@ -158,6 +207,13 @@ class Spool:
         for key in released:
             self.release(key)
         self.keep_objects(wanted)
+
+    def has_kept(self, released: Iterable[str], wanted: Collection[str]) -> bool:
+        """Tell whether there is anything for `tidy` to remove: of small work nothing is."""
+        with self._lock:
+            if not self._fetched <= set(wanted):
+                return True
+        return any(os.path.lexists(f"{self._home.results}/{key}") for key in released)
 
     def keep_files(self, key: str, folder: Path, *, limit_bytes: int) -> None:
         """Move the files of a result that stay here to where the owner finds them.
@@ -215,7 +271,11 @@ class Spool:
         """
         for folder in _own_folders(self._home.tasks):
             key = folder.name.partition(".")[0]
-            if key in keys and not self.has_result(key) and _is_complete(folder):
+            if key not in keys or key in done or self.has_result(key) or key in self._left:
+                self.discard(folder)
+            elif read_small(folder) is not None:
+                self._left[key] = folder
+            elif _is_complete(folder):
                 self.finish(key, folder)
             else:
                 self.discard(folder)

@@ -15,9 +15,16 @@ from fedjob.execution.orders import WorkResult
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
-from fedjob.node.execution.outputs import MAX_METRICS_BYTES, UNTOLD, Destination, store
+from fedjob.node.execution.outputs import (
+    MAX_METRICS_BYTES,
+    UNTOLD,
+    Destination,
+    fits_in_answer,
+    store,
+    store_small,
+)
 from fedjob.node.queue.book import TaskRow
-from fedjob.node.storage.spool import Spool
+from fedjob.node.storage.spool import SmallOutput, Spool
 from fedjob.privacy.protect import NodeDP, Protect, RecordDP
 from fedjob.repository.memory import MemoryRepository
 
@@ -153,3 +160,35 @@ def test_the_value_of_a_child_stays_at_the_node(tmp_path: Path) -> None:
 def test_metrics_have_a_limit(tmp_path: Path) -> None:
     with pytest.raises(EncodeError, match="metrics take at most"):
         store(row(), 1, result(metrics={"train": {"x": "y" * MAX_METRICS_BYTES}}), 0, destination(tmp_path))
+
+
+@pytest.mark.parametrize("min_rows", [0, 10, 30])
+@pytest.mark.parametrize("params", [None, b"numbers"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"value": {"loss": 1.5}, "metrics": {"train": {"n": 5}}, "timing": {"total": 0.1}, "threads": 2},
+        {"ok": False, "reason": "exception", "message": "no", "trace": "at line 1"},
+        {"ok": False, "reason": "limits_exceeded", "used": {"inferences": 9}, "overrun": 2, "value": [1]},
+        {"report": "one item failed", "items": {"processed": 3}, "weight": 2.0},
+    ],
+    ids=str,
+)
+def test_a_small_output_is_answered_as_one_that_lies_in_files(
+    tmp_path: Path, fields: dict[str, Any], params: bytes | None, min_rows: int
+) -> None:
+    to = destination(tmp_path)
+    found = result(**fields, params_path="params.safetensors" if params else "")
+    folder = to.spool.begin(found.key)
+    if params:
+        (folder / "params.safetensors").write_bytes(params)
+    (folder / "result.mpk").write_bytes(pack(to_plain(found)))
+    to.spool.finish(found.key, folder)
+    small = store_small(row(), 1, SmallOutput(found, params), min_rows, to.config)
+    assert small == store(row(), 1, found, min_rows, to)
+    if params and small.result.params:
+        assert small.attached == {small.result.params.sha256: params}
+        assert small.result.attached == {small.result.params.sha256: b""}
+    assert fits_in_answer(found, None if params is None else len(params)) == (
+        found.ok or bool(found.overrun) or params is None
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fedjob.common.errors import ConfigError
 from fedjob.common.types import Address
 from fedjob.messaging.outbox import Outgoing
+from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
 
@@ -70,7 +72,7 @@ def test_a_newer_schema_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -
 
 def test_outbox_and_seen_ids_are_there_after_a_restart(tmp_path: Path) -> None:
     database = Database(tmp_path / "node.sqlite")
-    store = DatabaseStore(database)
+    store = DatabaseStore(database, AttachedParams(database))
     letters = [
         Outgoing("b" * 32, Address("ann", "s1"), b"1", 10.0, job="job", task="t"),
         Outgoing("a" * 32, None, b"2", 11.0),
@@ -81,7 +83,8 @@ def test_outbox_and_seen_ids_are_there_after_a_restart(tmp_path: Path) -> None:
     store.mark_seen({"ann/1": 5.0})
     database.close()
 
-    store = DatabaseStore(Database(tmp_path / "node.sqlite"))
+    database = Database(tmp_path / "node.sqlite")
+    store = DatabaseStore(database, AttachedParams(database))
     assert store.outgoing() == letters
     assert store.seen("ann/1")
     assert not store.seen("bob/1")
@@ -89,9 +92,41 @@ def test_outbox_and_seen_ids_are_there_after_a_restart(tmp_path: Path) -> None:
     assert store.outgoing() == letters[1:]
 
 
+def test_parameters_that_are_attached_to_an_answer_are_in_the_database_once(tmp_path: Path) -> None:
+    database = Database(tmp_path / "node.sqlite")
+    attached = AttachedParams(database)
+    store = DatabaseStore(database, attached)
+    content, other = bytes(range(256)) * 160, b"other" * 100
+    answer = Outgoing(
+        "a" * 32, Address("ann", "s1"), b"head" + content + b"tail", 10.0, attached_bytes=len(content)
+    )
+    apart = replace(answer, id="b" * 32, payload=b"head" + content[1:] + b"tail")
+    plain = replace(answer, id="c" * 32, attached_bytes=0)
+    with database.transaction():
+        attached.add({"1" * 64: content, "2" * 64: other})
+        assert attached.of(["2" * 64, "1" * 64]) == {"1" * 64: content, "2" * 64: other}
+        for outgoing in (answer, apart, plain):
+            store.add(outgoing)
+    rows = database.rows("SELECT length(payload) AS n FROM outbox ORDER BY seq")
+    assert [row["n"] for row in rows] == [8, len(apart.payload), len(plain.payload)]
+    database.close()
+    database = Database(tmp_path / "node.sqlite")
+    attached = AttachedParams(database)
+    store = DatabaseStore(database, attached)
+    assert [outgoing.payload for outgoing in store.outgoing()] == [
+        answer.payload,
+        apart.payload,
+        plain.payload,
+    ]
+    attached.keep({"2" * 64})
+    with database.transaction():
+        attached.flush()
+    assert [outgoing.id for outgoing in store.outgoing()] == [apart.id, plain.id], "its task was released"
+
+
 def test_expired_seen_ids_go_in_time(tmp_path: Path) -> None:
     database = Database(tmp_path / "node.sqlite")
-    store = DatabaseStore(database)
+    store = DatabaseStore(database, AttachedParams(database))
     store.mark_seen({f"ann/{n}": 1.0 for n in range(400)})
     store.mark_seen({"ann/new": 9e9})
     assert database.row("SELECT count(*) FROM seen")["count(*)"] < 300  # type: ignore[index]

@@ -8,7 +8,7 @@ from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import DecodeError, ObjectTooLarge
 from fedjob.execution.orders import WorkResult
 from fedjob.node.config.home import NodeHome
-from fedjob.node.storage.spool import PARAMS_NAME, Spool
+from fedjob.node.storage.spool import PARAMS_NAME, SMALL_NAME, SmallOutput, Spool, write_small
 from fedjob.repository.memory import MemoryRepository
 
 AA, BB, CC, DD = (letters * 32 for letters in ("aa", "bb", "cc", "dd"))
@@ -43,6 +43,28 @@ def test_a_complete_output_that_a_kill_left_becomes_the_result(home: NodeHome, s
     assert [path.name for path in home.results.iterdir()] == [AA]
     assert list(home.tasks.iterdir()) == []
     assert spool.result(AA).num_examples == 3
+
+
+def test_a_small_output_that_a_kill_left_is_taken_once_where_its_task_is_not_done(
+    home: NodeHome, spool: Spool
+) -> None:
+    small = SmallOutput(WorkResult(key=AA, ok=True, num_examples=3), b"numbers")
+    for key in (AA, AA, BB, CC, DD):
+        write_small(small, spool.begin(key))
+    (torn,) = home.tasks.glob(f"{DD}.*")
+    (torn / SMALL_NAME).write_bytes((torn / SMALL_NAME).read_bytes()[:-1])
+    spool.recover({AA, BB, DD}, {BB}, set())
+    (left,) = home.tasks.iterdir()
+    assert [*home.results.iterdir()] == []
+    assert spool.take_left(AA) == (left, small)
+    assert [spool.take_left(key) for key in (AA, BB, CC, DD)] == [None] * 4
+    spool.discard_small(left)
+    assert [*home.tasks.iterdir()] == []
+    folder = spool.begin(BB)
+    write_small(small, folder)
+    (folder / "inbox").mkdir()
+    spool.discard_small(folder)
+    assert [*home.tasks.iterdir()] == [], "whatever else is in it"
 
 
 def test_results_without_a_task_go_and_finished_ones_stay(home: NodeHome, spool: Spool) -> None:
@@ -82,6 +104,22 @@ def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome)
     assert path.exists()
     spool.keep_objects(set())
     assert not path.exists()
+
+
+def test_a_release_with_nothing_to_remove_is_known_as_one(home: NodeHome) -> None:
+    repository = MemoryRepository()
+    spool = Spool(home, repository)
+    assert not spool.has_kept([AA], set())
+    ref = repository.put(b"parameters", job="job", readers=[])
+    spool.fetch(ref)
+    assert not spool.has_kept([AA], {ref.sha256})
+    assert spool.has_kept([], set())
+    folder = spool.begin(AA)
+    write(folder, AA)
+    spool.finish(AA, folder)
+    assert spool.has_kept([BB, AA], {ref.sha256})
+    spool.tidy([AA], set())
+    assert not spool.has_kept([AA, BB], set())
 
 
 def test_parameters_are_a_regular_file_of_bounded_size(home: NodeHome, spool: Spool, tmp_path: Path) -> None:
