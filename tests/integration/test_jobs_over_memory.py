@@ -31,7 +31,7 @@ from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame import decode_frame
-from fedjob.messaging.messages import Ping, Result, Task, decode_payload
+from fedjob.messaging.messages import Ping, Receipt, Result, Task, decode_payload
 from fedjob.messaging.outbox import MemoryStore
 from fedjob.node.config.config import NodeConfig
 from fedjob.protocols.base import Ask
@@ -47,6 +47,7 @@ from fedjob.training_plans.source.extraction import extract
 from tests.foreign import accept
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.processes import wait_until
 
 NAMES = ("node1", "node2", "node3")
@@ -188,6 +189,30 @@ def test_nothing_is_sent_before_a_job_is_submitted(session: Session, federation:
         federation.broker.fate = None
     assert session.party not in sent
     assert told[0] == "draft"
+
+
+def test_no_node_gets_a_receipt_before_its_answer_and_the_head_of_its_audit_log_are_on_the_disk(
+    session: Session, federation: Federation, tmp_path: Path
+) -> None:
+    need_a_disk_that_waits(tmp_path)
+    held: list[tuple[str, bool]] = []
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        message = decode_payload(decode_frame(data).payload, sender)
+        confirms = message.receipts or isinstance(message.body, Receipt)
+        if sender == session.party and confirms:
+            files = [*job.folder.glob("audit_heads.jsonl"), *job.folder.glob("spool/*/journal")]
+            held.extend((file.name, in_memory_alone(file)) for file in files if file.stat().st_size)
+        return 1
+
+    job = make_job(session, rounds=3)
+    federation.broker.fate = look
+    try:
+        job.run(progress=False)
+    finally:
+        federation.broker.fate = None
+    assert {name for name, _ in held} == {"audit_heads.jsonl", "journal"}
+    assert not any(waits for _, waits in held)
 
 
 @pytest.mark.feature("TB-54")

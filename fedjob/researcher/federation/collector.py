@@ -83,6 +83,7 @@ class Collector:
         self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
         self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
+        self._journal: Journal | None = None
         self._keys = {
             node: work_key(
                 job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
@@ -101,19 +102,22 @@ class Collector:
     def run(self) -> Collected:
         journal_path = self._place.spool / "journal"
         recovered = self._recover(journal_path)
-        self._journal = Journal(journal_path)
         self._channel.awaited = frozenset(self._keys.values())
         self._channel.nodes_of = {key: node for node, key in self._keys.items()}
         try:
             for node, task in self._tasks.items():
                 if node not in recovered:
                     self._sent[self._send(node, task)] = node
+            self._journal = Journal(journal_path)  # its name goes to the disk while the nodes are at work
+            if recovered:
+                self._journal.sync(self._channel.sync)
             while isinstance(outcome := collection_machine.outcome(self._state), collection_machine.Open):
                 self._turn()
         finally:
             self._over.set()
             self._endpoint.withdraw(self._sent)
-            self._journal.close()
+            if self._journal is not None:
+                self._journal.close()
             self._channel.awaited = frozenset()
             for message in self._completions.values():  # completed, but it does not count
                 self._channel.record(message)
@@ -134,7 +138,7 @@ class Collector:
             came = {**self._arrivals, **self._parts}
             raise too_few(self._state.quorum, self._place.round, outcome.included, left_out, came)
         # receipting a late reply ends its resending; a node that goes on is asked again, and answers again
-        self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
+        self._channel.settle([self._replies[message] for message in self._state.collecting.values()])
         return Collected(
             arrivals={node: self._arrivals[node] for node in outcome.included},
             left_out=left_out,
@@ -158,7 +162,7 @@ class Collector:
         for message in self._channel.receive(timeout_s):
             if message.job != self._place.job:
                 if isinstance(message.body, Result):
-                    self._endpoint.settle([message])
+                    self._channel.settle([message])
             elif isinstance(message.body, Result):
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
@@ -176,8 +180,8 @@ class Collector:
             if item.own:
                 raise NoSpace(item.own)
         good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
-        if good:
-            self._journal.append([_to_record(arrival) for arrival in good])
+        if good and self._journal is not None:
+            self._journal.append([_to_record(arrival) for arrival in good], self._channel.sync)
         for item in fetched:
             node = self._node_of(item.message, self._key_of(item.message))
             if item.arrival is None or item.problem:
@@ -186,7 +190,7 @@ class Collector:
                 self._arrivals[node] = item.arrival
                 self._step(collection_machine.ContributionKept(self._channel.now(), node))
                 self._record_completion(node, item.arrival.result)
-        self._endpoint.settle([item.message for item in fetched])
+        self._channel.settle([item.message for item in fetched])
         self._step(collection_machine.CollectionTick(self._channel.now()))
 
     def _take_signs(self) -> None:
@@ -256,7 +260,7 @@ class Collector:
                 self._events.add(
                     "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
                 )
-        self._endpoint.settle([message])
+        self._channel.settle([message])
 
     def _take_part(self, node: str, result: Result) -> None:
         """Keep the part of a task that the node's owner allowed, though it does not count."""

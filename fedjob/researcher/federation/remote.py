@@ -113,7 +113,7 @@ class RemoteFederation(Federation):
     def rest(self, seconds: float) -> None:
         with self._connection.lock:
             late = [m for m in self._channel.receive(seconds) if isinstance(m.body, Result)]
-            self._connection.endpoint.settle(late)
+            self._channel.settle(late)
 
     # -- after the last ---------------------------------------------------------
 
