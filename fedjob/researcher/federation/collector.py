@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,7 +52,11 @@ class _Download:
 
 
 class Collector:
-    """One ask under way: sends its tasks, downloads the contributions, and makes them durable."""
+    """One ask under way: sends its tasks, downloads the contributions, and makes them durable.
+
+    Attributes:
+        meanwhile: called once the tasks are sent.
+    """
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Collector:
         self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
         self._journal: Journal | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
         self._keys = {
             node: work_key(
                 job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
@@ -111,6 +116,7 @@ class Collector:
             self._journal = Journal(journal_path)  # its name goes to the disk while the nodes are at work
             if recovered:
                 self._journal.sync(self._channel.sync)
+            self.meanwhile()
             while isinstance(outcome := collection_machine.outcome(self._state), collection_machine.Open):
                 self._turn()
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class RemoteFederation(Federation):
         self._nodes = tuple(sorted(spec.datasets))
         self._round = 0, 0.0
         self._away: frozenset[str] = frozenset()
+        self._postponed: list[Callable[[], None]] = []
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
     # -- before the first round -----------------------------------------------
@@ -106,11 +107,20 @@ class RemoteFederation(Federation):
             collector = Collector(
                 self._channel, tasks, place, quorum, until, accept, self._pool, ends_at, self._away
             )
+            collector.meanwhile = self._do_postponed
             collected = collector.run()
         self._away = (self._away - tasks.keys()) | collected.away
         return collected
 
+    def when_asked(self, work: Callable[[], None]) -> None:
+        self._postponed.append(work)
+
+    def _do_postponed(self) -> None:
+        while self._postponed:
+            self._postponed.pop(0)()
+
     def rest(self, seconds: float) -> None:
+        self._do_postponed()
         with self._connection.lock:
             late = [m for m in self._channel.receive(seconds) if isinstance(m.body, Result)]
             self._channel.settle(late)
@@ -118,6 +128,7 @@ class RemoteFederation(Federation):
     # -- after the last ---------------------------------------------------------
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        self._do_postponed()
         self._pool.shutdown(wait=False, cancel_futures=True)
         release(
             self._connection,

@@ -249,8 +249,12 @@ class Runner:
             self.events.add("result", round_=position.round + 1, node=node, gathered=time.time(), **report)
         return gathered, after
 
-    def commit(self, position: Position, gathered: Gathered) -> Position:
-        """Call the hooks with a completed round and make it durable."""
+    def commit(self, position: Position, gathered: Gathered, *, tidy_now: bool = False) -> Position:
+        """Call the hooks with a completed round and make it durable.
+
+        Args:
+            tidy_now: remove at once what only earlier rounds needed; else while nodes are at work on the next one.
+        """
         folder, now = self._attempt.folder, time.monotonic()
         so_far = self.gatherer.so_far
         answered, left_out = (
@@ -293,7 +297,11 @@ class Runner:
         if (took_part, rows, sandboxes, privacy) != known:
             self._attempt.update(participants=took_part, rows=rows, sandboxes=sandboxes, privacy=privacy)
         self.position = position
-        self.persistence.tidy(position, self.gatherer.tasks.take_published())
+        tidy = partial(self.persistence.tidy, position, self.gatherer.tasks.take_published())
+        if tidy_now:
+            tidy()
+        else:
+            self._federation.when_asked(tidy)
         return position
 
 
