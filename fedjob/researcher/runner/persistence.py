@@ -114,7 +114,9 @@ class Persistence:
 
     def named_states(self) -> dict[str, set[str]]:
         """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
-        paths = list_breakpoints(self._folder.breakpoints)[-self._spec.keep_breakpoints :]  # others are about to go
+        paths = list_breakpoints(self._folder.breakpoints)[
+            -self._spec.keep_breakpoints :
+        ]  # others are about to go
         paths += saved_elsewhere(self._folder)
         for path in paths:
             if path not in self._states_of:  # of a run before this one

@@ -41,6 +41,7 @@ from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.deployment import deployment, model_files, publish_code
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import newest_rows
 from fedjob.researcher.storage.position import Position, first_position
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.spec import JobSpec
@@ -262,11 +263,12 @@ class Runner:
             if so_far.round == position.round
             else (list(gathered.replies), gathered.left_out)  # parameters that were given by hand
         )
+        newest = newest_rows(position.rows, position.round)
         report = RoundReport(
             round=position.round,
             rounds=self.spec.rounds,
             position=position,
-            rows=tuple(row for row in position.rows if row.round == position.round),
+            rows=tuple(row for row in position.rows[newest:] if row.round == position.round),
             left_out=left_out,
             seconds=now - self._round_began,
         )

@@ -95,8 +95,9 @@ class AuditHeads:
 
     def sync(self, *descriptors: int) -> None:
         """Make what was written durable, and other open files along with it."""
-        fsync_together(self._unsynced, *descriptors)
-        self._unsynced = ()
+        if self._unsynced or descriptors:
+            fsync_together(self._unsynced, *descriptors)
+            self._unsynced = ()
 
     def _compare(self, head: HeldHead) -> str:
         """Take a head into account; return what it contradicts, in words."""

@@ -12,9 +12,27 @@ from fedjob.common.errors import SpecError
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.hooks.best_round import KeepBest
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
-from fedjob.researcher.storage.measurements import Measurement, series, to_frame
+from fedjob.researcher.storage.measurements import Measurement, newest_rows, series, to_frame
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Journal, read_journal
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=12))
+def test_the_newest_rows_of_a_job_are_found_from_the_end(steps: list[tuple[int, int]]) -> None:
+    # a row is of the round that is under way, or of the one before it
+    rounds, under_way = [], 1
+    for further, before in steps:
+        under_way += further
+        rounds.append(under_way - before)
+    rows = tuple(
+        Measurement(round=round_, phase="after", metric="loss", node="all", value=0.0, num_examples=1)
+        for round_ in rounds
+    )
+    newest = newest_rows(rows, under_way)
+    assert [row for row in rows if row.round == under_way] == [
+        row for row in rows[newest:] if row.round == under_way
+    ]
+    assert all(row.round >= under_way - 1 for row in rows[newest:])
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers(-5, 5), max_size=3), max_size=6), st.data())
