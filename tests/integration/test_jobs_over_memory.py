@@ -215,6 +215,38 @@ def test_no_node_gets_a_receipt_before_its_answer_and_the_head_of_its_audit_log_
     assert not any(waits for _, waits in held)
 
 
+def test_what_only_earlier_rounds_needed_is_removed_once_the_next_tasks_are_sent(
+    session: Session, federation: Federation
+) -> None:
+    def there(kind: str) -> list[str]:
+        return sorted(path.name for path in job.folder.glob(f"{kind}/round_*"))
+
+    at_sending: dict[int, tuple[list[str], int]] = {}
+    at_the_end_of: dict[int, tuple[list[str], list[str]]] = {}
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        message = decode_payload(decode_frame(data).payload, sender)
+        if isinstance(message.body, Task) and message.round not in at_sending:
+            at_sending[message.round] = there("breakpoints"), len(message.body.keep_states)
+        return 1
+
+    hook = AtRound(
+        lambda report: at_the_end_of.update({report.round: (there("breakpoints"), there("spool"))})
+    )
+    job = make_job(session, rounds=4, keep_breakpoints=1, hooks=[hook])
+    federation.broker.fate = look
+    try:
+        job.run(progress=False)
+    finally:
+        federation.broker.fate = None
+    # nodes keep only what the breakpoint names that stays
+    assert at_sending[3] == (["round_0001", "round_0002"], 1)
+    assert at_sending[4] == (["round_0002", "round_0003"], 1)
+    assert at_the_end_of[3] == (["round_0002"], ["round_0002", "round_0003"])
+    assert at_the_end_of[4] == (["round_0003"], ["round_0003", "round_0004"])
+    assert (there("breakpoints"), there("spool")) == (["round_0004"], ["round_0004"])
+
+
 @pytest.mark.feature("TB-54")
 def test_raw_replies_are_what_each_node_sent_in_each_round(session: Session, federation: Federation) -> None:
     sent: dict[tuple[int, str, str], list[Any]] = {}
