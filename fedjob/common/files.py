@@ -193,8 +193,8 @@ def _fsync_all(descriptors: list[int]) -> None:
             os.fsync(each)
     finally:
         wait(waiting)
-    for each in waiting:
-        each.result()
+    for done in waiting:
+        done.result()
 
 
 class EarlyWriteback:

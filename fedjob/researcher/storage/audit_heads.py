@@ -64,7 +64,7 @@ class AuditHeads:
             self._compare(head)
             self._chains[head.node].num_lines += 1
         # a process that was killed may have left heads that no disk has, and they are not written again
-        self._unsynced = (path, path.parent) if self._chains else ()
+        self._unsynced: tuple[Path, ...] = (path, path.parent) if self._chains else ()
 
     def newest(self, node: str) -> int:
         """Return the number of the newest record of a node's chain that is known; 0 where none is."""
@@ -96,8 +96,12 @@ class AuditHeads:
     def sync(self, *descriptors: int) -> None:
         """Make what was written durable, and other open files along with it."""
         if self._unsynced or descriptors:
-            fsync_together(self._unsynced, *descriptors)
-            self._unsynced = ()
+            paths, self._unsynced = self._unsynced, ()  # what is written meanwhile waits for the next sync
+            try:
+                fsync_together(paths, *descriptors)
+            except OSError:
+                self._unsynced = (*paths, *self._unsynced)
+                raise
 
     def _compare(self, head: HeldHead) -> str:
         """Take a head into account; return what it contradicts, in words."""

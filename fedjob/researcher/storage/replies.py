@@ -133,21 +133,20 @@ class Journal:
         else:
             os.ftruncate(self._descriptor, sum(8 + len(raw) for raw in _records(path)))
 
-    def append(self, records: Sequence[Any], sync: Callable[[int], None] = os.fsync) -> None:
-        """Write records and return when they are durable: one fsync for all.
-
-        Args:
-            sync: makes an open file durable; other files may go to the disk along with it.
-        """
+    def append(self, records: Sequence[Any]) -> None:
+        """Write records; they are durable after the next `sync`."""
         data = b"".join(
             len(raw).to_bytes(4, "little") + zlib.crc32(raw).to_bytes(4, "little") + raw
             for raw in map(pack, records)
         )
         os.write(self._descriptor, data)
-        sync(self._descriptor)
 
     def sync(self, sync: Callable[[int], None] = os.fsync) -> None:
-        """Make durable what a process that was killed may have left in memory alone."""
+        """Make all records durable, those of a process that was killed among them: one fsync for all.
+
+        Args:
+            sync: makes an open file durable; other files may go to the disk along with it.
+        """
         sync(self._descriptor)
 
     def close(self) -> None:

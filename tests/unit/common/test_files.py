@@ -88,5 +88,6 @@ def test_a_file_that_can_not_be_synced_is_an_error_and_no_descriptor_is_left_ope
     inlet, outlet = os.pipe()
     with pytest.raises(OSError, match="Invalid argument"):
         fsync_together(files, outlet)
-    os.close(inlet), os.close(outlet)
+    os.close(inlet)
+    os.close(outlet)
     assert os.listdir("/proc/self/fd") == before

@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
+from fedjob.common.files import fsync_together
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.hooks.best_round import KeepBest
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
 from fedjob.researcher.storage.measurements import Measurement, newest_rows, series, to_frame
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Journal, read_journal
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=12))
@@ -53,6 +55,22 @@ def test_any_prefix_of_a_journal_reads_as_its_whole_records(
     again.append([{"new": 1}])
     again.close()
     assert read_journal(path) == [*found, {"new": 1}]
+
+
+def test_what_a_journal_has_is_on_the_disk_after_a_sync_that_takes_other_files_along(tmp_path: Path) -> None:
+    need_a_disk_that_waits(tmp_path)
+    journal, other = Journal(tmp_path / "j"), tmp_path / "other"
+    other.write_bytes(b"1")
+    journal.append([{"a": 1}])
+    assert in_memory_alone(tmp_path / "j")
+    assert read_journal(tmp_path / "j") == [{"a": 1}]
+    journal.sync(lambda descriptor: fsync_together([other], descriptor))
+    assert not in_memory_alone(tmp_path / "j")
+    assert not in_memory_alone(other)
+    journal.append([{"b": 2}])
+    journal.sync()
+    journal.close()
+    assert read_journal(tmp_path / "j") == [{"a": 1}, {"b": 2}]
 
 
 def test_a_flipped_byte_ends_a_journal_there(tmp_path: Path) -> None:
