@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +25,9 @@ MAX_HEADER_BYTES = 1024 * 1024
 MAX_TENSORS = 100_000
 MAX_AXES = 64
 """Of a tensor; torch has no more."""
+_KEPT_BYTES = 64 << 10
+"""The longest header that is not checked again where another file has the same."""
+
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
 ITEM_BYTES = {
     "F64": 8,
@@ -97,22 +102,39 @@ def read_schema(path: Path) -> Schema:
     return MappingProxyType({name: (span.dtype, span.shape) for name, span in read_spans(path).items()})
 
 
-def read_spans(path: Path) -> dict[str, Span]:
+def read_spans(path: Path) -> Mapping[str, Span]:
     """Read and check the header of a safetensors file; return where its tensors lie, names sorted.
 
     Raises:
         DecodeError: the file is malformed; the message says how.
     """
     try:
-        raw = _raw_header(path, MAX_HEADER_BYTES)
-        header = json.loads(raw, object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError) as error:
+        raw, body_bytes = _raw_header(path, MAX_HEADER_BYTES)
+        return _spans(raw, body_bytes) if len(raw) <= _KEPT_BYTES else _spans.__wrapped__(raw, body_bytes)
+    except DecodeError as error:
+        raise DecodeError(f"{path.name}: {error}") from error
+    except OSError as error:
         raise DecodeError(f"{path.name}: no readable safetensors header: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _spans(raw: bytes, body_bytes: int) -> Mapping[str, Span]:
+    """Check a header; in a round those of all nodes have the same bytes, and are checked once.
+
+    Raises:
+        DecodeError: how it is malformed.
+    """
+    try:
+        header = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"no readable safetensors header: {error}") from error
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
-        raise DecodeError(f"{path.name}: expected a header map of at most {MAX_TENSORS} tensors")
+        raise DecodeError(f"expected a header map of at most {MAX_TENSORS} tensors")
     body = 8 + len(raw)
-    schema = _check_header(header, path.stat().st_size - body, path)
-    return {name: Span(*schema[name], body + header[name]["data_offsets"][0]) for name in sorted(schema)}
+    schema = _check_header(header, body_bytes)
+    return MappingProxyType(
+        {name: Span(*schema[name], body + header[name]["data_offsets"][0]) for name in sorted(schema)}
+    )
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,54 +147,54 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file that this side wrote (no size limit)."""
-    header = json.loads(_raw_header(path, limit_bytes=1 << 31))
+    header = json.loads(_raw_header(path, limit_bytes=1 << 31)[0])
     return dict(header.get("__metadata__") or {})
 
 
-def _raw_header(path: Path, limit_bytes: int) -> bytes:
+def _raw_header(path: Path, limit_bytes: int) -> tuple[bytes, int]:
+    """Return a file's header, and how many bytes come after it."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= limit_bytes:
-            raise DecodeError(f"{path.name}: expected a header of 2 to {limit_bytes} bytes, found {length}")
+            raise DecodeError(f"expected a header of 2 to {limit_bytes} bytes, found {length}")
         raw = file.read(length)
+        size = os.fstat(file.fileno()).st_size
     if len(raw) != length:
-        raise DecodeError(f"{path.name}: cut short inside its header")
-    return raw
+        raise DecodeError("cut short inside its header")
+    return raw, size - 8 - length
 
 
-def _check_header(
-    header: dict[str, Any], body_bytes: int, path: Path
-) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _check_header(header: dict[str, Any], body_bytes: int) -> dict[str, tuple[str, tuple[int, ...]]]:
     schema: dict[str, tuple[str, tuple[int, ...]]] = {}
     spans: list[tuple[int, int]] = []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         if not NAME.fullmatch(name):
-            raise DecodeError(f"{path.name}: a tensor may not be named {name[:80]!r}")
+            raise DecodeError(f"a tensor may not be named {name[:80]!r}")
         try:
             dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
             item_bytes = ITEM_BYTES[dtype]
         except (KeyError, TypeError, ValueError) as error:
-            raise DecodeError(f"{path.name}: tensor {name}: not a known dtype, shape and span") from error
+            raise DecodeError(f"tensor {name}: not a known dtype, shape and span") from error
         if len(shape) > MAX_AXES or not all(
             type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)
         ):
             raise DecodeError(
-                f"{path.name}: tensor {name}: shape and span must be whole numbers of 0 or more, at most {MAX_AXES}"
+                f"tensor {name}: shape and span must be whole numbers of 0 or more, at most {MAX_AXES}"
             )
         size = item_bytes
         for length in shape:
             size *= length
         if end - start != size or end > body_bytes:
-            raise DecodeError(f"{path.name}: tensor {name}: its span does not hold {dtype} {list(shape)}")
+            raise DecodeError(f"tensor {name}: its span does not hold {dtype} {list(shape)}")
         schema[name] = (dtype, shape)
         spans.append((start, end))
     covered = 0
     for start, end in sorted(spans):
         if start != covered:
-            raise DecodeError(f"{path.name}: tensors overlap or leave gaps")
+            raise DecodeError("tensors overlap or leave gaps")
         covered = end
     if covered != body_bytes:
-        raise DecodeError(f"{path.name}: {body_bytes - covered} bytes belong to no tensor")
+        raise DecodeError(f"{body_bytes - covered} bytes belong to no tensor")
     return schema

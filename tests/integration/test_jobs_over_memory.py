@@ -31,7 +31,7 @@ from fedjob.identity.keys import Identity
 from fedjob.identity.roster import Roster
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame import decode_frame
-from fedjob.messaging.messages import Ping, Result, Task, decode_payload
+from fedjob.messaging.messages import Ping, Receipt, Result, Task, decode_payload
 from fedjob.messaging.outbox import MemoryStore
 from fedjob.node.config.config import NodeConfig
 from fedjob.protocols.base import Ask
@@ -47,6 +47,7 @@ from fedjob.training_plans.source.extraction import extract
 from tests.foreign import accept
 from tests.integration.nodes import Federation, Node
 from tests.integration.scripted import open_session
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.processes import wait_until
 
 NAMES = ("node1", "node2", "node3")
@@ -188,6 +189,62 @@ def test_nothing_is_sent_before_a_job_is_submitted(session: Session, federation:
         federation.broker.fate = None
     assert session.party not in sent
     assert told[0] == "draft"
+
+
+def test_no_node_gets_a_receipt_before_its_answer_and_the_head_of_its_audit_log_are_on_the_disk(
+    session: Session, federation: Federation, tmp_path: Path
+) -> None:
+    need_a_disk_that_waits(tmp_path)
+    held: list[tuple[str, bool]] = []
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        message = decode_payload(decode_frame(data).payload, sender)
+        confirms = message.receipts or isinstance(message.body, Receipt)
+        if sender == session.party and confirms:
+            files = [*job.folder.glob("audit_heads.jsonl"), *job.folder.glob("spool/*/journal")]
+            held.extend((file.name, in_memory_alone(file)) for file in files if file.stat().st_size)
+        return 1
+
+    job = make_job(session, rounds=3)
+    federation.broker.fate = look
+    try:
+        job.run(progress=False)
+    finally:
+        federation.broker.fate = None
+    assert {name for name, _ in held} == {"audit_heads.jsonl", "journal"}
+    assert not any(waits for _, waits in held)
+
+
+def test_what_only_earlier_rounds_needed_is_removed_once_the_next_tasks_are_sent(
+    session: Session, federation: Federation
+) -> None:
+    def there(kind: str) -> list[str]:
+        return sorted(path.name for path in job.folder.glob(f"{kind}/round_*"))
+
+    at_sending: dict[int, tuple[list[str], int]] = {}
+    at_the_end_of: dict[int, tuple[list[str], list[str]]] = {}
+
+    def look(sender: str, to: Address | None, data: bytes) -> int:
+        message = decode_payload(decode_frame(data).payload, sender)
+        if isinstance(message.body, Task) and message.round not in at_sending:
+            at_sending[message.round] = there("breakpoints"), len(message.body.keep_states)
+        return 1
+
+    hook = AtRound(
+        lambda report: at_the_end_of.update({report.round: (there("breakpoints"), there("spool"))})
+    )
+    job = make_job(session, rounds=4, keep_breakpoints=1, hooks=[hook])
+    federation.broker.fate = look
+    try:
+        job.run(progress=False)
+    finally:
+        federation.broker.fate = None
+    # nodes keep only what the breakpoint names that stays
+    assert at_sending[3] == (["round_0001", "round_0002"], 1)
+    assert at_sending[4] == (["round_0002", "round_0003"], 1)
+    assert at_the_end_of[3] == (["round_0002"], ["round_0002", "round_0003"])
+    assert at_the_end_of[4] == (["round_0003"], ["round_0003", "round_0004"])
+    assert (there("breakpoints"), there("spool")) == (["round_0004"], ["round_0004"])
 
 
 @pytest.mark.feature("TB-54")

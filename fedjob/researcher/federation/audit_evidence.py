@@ -48,7 +48,10 @@ class AuditEvidence:
             del self._known_when_asked[next(iter(self._known_when_asked))]
 
     def take(self, messages: Iterable[Message]) -> None:
-        """Keep the heads that replies to the job's offers and tasks carry, durably, and say what contradicts them."""
+        """Keep the heads that replies to the job's offers and tasks carry, and say what contradicts them.
+
+        They have to be durable, see `sync`, before any of these messages is confirmed.
+        """
         heads, rounds = [], {}
         for message in messages:
             body = message.body
@@ -74,6 +77,10 @@ class AuditEvidence:
         for node, problems in self._heads.keep(heads).items():
             for problem in problems:
                 self._say(node, problem, rounds[node])
+
+    def sync(self, *descriptors: int) -> None:
+        """Make the heads that were taken durable, and other open files along with them."""
+        self._heads.sync(*descriptors)
 
     def _say(self, node: str, problem: str, round_: int) -> None:
         self._noted[node] += 1

@@ -212,6 +212,13 @@ class Federation(ABC):
             QuorumNotReached: too few nodes are left.
         """
 
+    def when_asked(self, work: Callable[[], None]) -> None:
+        """Do work that nobody waits for: at once, or when the next tasks are with nodes that compute elsewhere.
+
+        What waits is done by the next `rest` or `end` at the latest.
+        """
+        work()
+
     def rest(self, seconds: float) -> None:
         """Send no task for a while; messages of the nodes are still received.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from fedjob.common.config import load_config
 from fedjob.common.errors import ConnectionLost, SpecError
 from fedjob.common.types import Address, Ref, party_of
 from fedjob.messaging.attachments import Attachments
-from fedjob.messaging.messages import Event, Message, Offer, Pong, Result, Task
+from fedjob.messaging.messages import Answer, Event, Message, Offer, Pong, Result, Task
 from fedjob.messaging.traffic import OBJECT, Direction
 from fedjob.repository.growing_file import GrowingFile
 from fedjob.researcher.connection.connection import Connection
@@ -92,7 +92,7 @@ class Channel:
         self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)
         self._evidence.take(messages)
-        self.connection.endpoint.settle(m for m in messages if not isinstance(m.body, Result))
+        self.settle([m for m in messages if not isinstance(m.body, Result)])
         for message in messages:
             body = message.body
             if isinstance(body, Event) and message.job == self.spec.id and body.type not in _NOT_KEPT:
@@ -101,6 +101,16 @@ class Channel:
             elif isinstance(body, Pong):
                 self._orphans.end_unknown(message.sender, body)
         return messages
+
+    def settle(self, messages: Sequence[Message]) -> None:
+        """Confirm messages to their senders, once the heads of audit chains that they brought are durable."""
+        if any(isinstance(message.body, (Answer, Result)) for message in messages):
+            self.sync()
+        self.connection.endpoint.settle(messages)
+
+    def sync(self, *descriptors: int) -> None:
+        """Make the heads of audit chains that have come durable, and other open files along with them."""
+        self._evidence.sync(*descriptors)
 
     def publish(self, source: Path | bytes, node: str | None = None) -> Ref:
         """Put bytes into the repository for all nodes of the job, or for one alone; an outage is waited for."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
+import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,15 @@ from fedjob.common.errors import DecodeError, FedjobError, NoSpace, RoundTimeout
 from fedjob.common.files import private
 from fedjob.common.quorum import Quorum, too_few
 from fedjob.common.types import party_of
-from fedjob.messaging.messages import Event, Message, Result, Task, keyless_result, work_key
+from fedjob.messaging.messages import (
+    Event,
+    Message,
+    Result,
+    Task,
+    attached_bytes,
+    keyless_result,
+    work_key,
+)
 from fedjob.parameters.files import FileParams
 from fedjob.protocols.base import Buffered
 from fedjob.repository.parts import ref_of
@@ -32,6 +42,9 @@ MAX_REASON = 4000
 
 MAX_NOTED = 50
 """Replies of one node in an ask that are not counted and noted in the job's log; more are not noted."""
+
+CONFIRM_S = 0.05
+"""How long an answer with attached parameters waits for others that go to the disk along with it."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """Held while a large value is in memory twice, as bytes and as what they hold."""
@@ -52,7 +65,12 @@ class _Download:
 
 
 class Collector:
-    """One ask under way: sends its tasks, downloads the contributions, and makes them durable."""
+    """One ask under way: sends its tasks, downloads the contributions, and makes them durable.
+
+    Attributes:
+        meanwhile: called once the tasks are sent.
+        unconfirmed: answers that count, and that are not durable yet; nobody has confirmed them.
+    """
 
     def __init__(
         self,
@@ -83,6 +101,10 @@ class Collector:
         self._uncounted: Counter[str] = Counter()  # node -> its replies that do not count
         self._waited_for: set[str] = set()  # silent nodes, which the job's log names
         self._over = threading.Event()
+        self._journal: Journal | None = None
+        self._confirm_at = math.inf
+        self.unconfirmed: list[Message] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self._keys = {
             node: work_key(
                 job=place.job, round_=place.round_of(node), step=place.step, node=party_of(node), task=task
@@ -101,19 +123,21 @@ class Collector:
     def run(self) -> Collected:
         journal_path = self._place.spool / "journal"
         recovered = self._recover(journal_path)
-        self._journal = Journal(journal_path)
         self._channel.awaited = frozenset(self._keys.values())
         self._channel.nodes_of = {key: node for node, key in self._keys.items()}
         try:
             for node, task in self._tasks.items():
                 if node not in recovered:
                     self._sent[self._send(node, task)] = node
+            self._journal = Journal(journal_path)  # its name goes to the disk while the nodes are at work
+            if recovered:
+                self._journal.sync(self._channel.sync)
+            self.meanwhile()
             while isinstance(outcome := collection_machine.outcome(self._state), collection_machine.Open):
                 self._turn()
         finally:
             self._over.set()
             self._endpoint.withdraw(self._sent)
-            self._journal.close()
             self._channel.awaited = frozenset()
             for message in self._completions.values():  # completed, but it does not count
                 self._channel.record(message)
@@ -123,6 +147,8 @@ class Collector:
             for node, reason in outcome.left_out.items()
             if node not in busy
         }
+        if not isinstance(outcome, collection_machine.AskFinished):
+            self.confirm()
         if isinstance(outcome, collection_machine.AskOverdue):
             raise RoundTimeout(
                 f"round {self._place.round} took longer than its round_timeout_s; "
@@ -134,7 +160,7 @@ class Collector:
             came = {**self._arrivals, **self._parts}
             raise too_few(self._state.quorum, self._place.round, outcome.included, left_out, came)
         # receipting a late reply ends its resending; a node that goes on is asked again, and answers again
-        self._endpoint.settle([self._replies[message] for message in self._state.collecting.values()])
+        self._channel.settle([self._replies[message] for message in self._state.collecting.values()])
         return Collected(
             arrivals={node: self._arrivals[node] for node in outcome.included},
             left_out=left_out,
@@ -152,13 +178,14 @@ class Collector:
         return (self._state.unseen & out) | gone
 
     def _turn(self) -> None:
-        """Take what has arrived, make it durable, then receipt it."""
+        """Take what has arrived, write it down, and confirm what is durable."""
         due = collection_machine.next_wake(self._state)
         timeout_s = 1.0 if due is None else min(1.0, max(0.0, due - self._channel.now()))
+        timeout_s = min(timeout_s, max(0.0, self._confirm_at - time.monotonic()))
         for message in self._channel.receive(timeout_s):
             if message.job != self._place.job:
                 if isinstance(message.body, Result):
-                    self._endpoint.settle([message])
+                    self._channel.settle([message])
             elif isinstance(message.body, Result):
                 self._take(message, message.body)
             elif isinstance(message.body, Event):
@@ -176,7 +203,7 @@ class Collector:
             if item.own:
                 raise NoSpace(item.own)
         good = [f.arrival for f in fetched if f.arrival is not None and not f.problem]
-        if good:
+        if good and self._journal is not None:
             self._journal.append([_to_record(arrival) for arrival in good])
         for item in fetched:
             node = self._node_of(item.message, self._key_of(item.message))
@@ -186,8 +213,30 @@ class Collector:
                 self._arrivals[node] = item.arrival
                 self._step(collection_machine.ContributionKept(self._channel.now(), node))
                 self._record_completion(node, item.arrival.result)
-        self._endpoint.settle([item.message for item in fetched])
+        self.unconfirmed += [item.message for item in fetched]
+        may_wait = all(attached_bytes(message.body) for message in self.unconfirmed)
+        if self.unconfirmed and self._confirm_at == math.inf:
+            self._confirm_at = time.monotonic() + CONFIRM_S
+        if not may_wait or time.monotonic() >= self._confirm_at:
+            self.confirm()
         self._step(collection_machine.CollectionTick(self._channel.now()))
+
+    def make_durable(self) -> None:
+        """Bring the answers that count to the disk, and the heads of audit chains with them; from any thread."""
+        if self._journal is not None:
+            self._journal.sync(self._channel.sync)
+
+    def confirm(self) -> None:
+        """Make the answers that count durable, then confirm them to their nodes."""
+        if self.unconfirmed:
+            self.make_durable()
+            self._channel.settle(self.unconfirmed)
+        self.unconfirmed, self._confirm_at = [], math.inf
+
+    def close(self) -> None:
+        """Close the journal."""
+        if self._journal is not None:
+            self._journal.close()
 
     def _take_signs(self) -> None:
         """Take receipts of tasks as signs of life of nodes that were away, spare all nodes after an outage, leave out who
@@ -256,7 +305,7 @@ class Collector:
                 self._events.add(
                     "note", round_=message.round, node=listed.node, text=f"reply not counted: {listed.reason}"
                 )
-        self._endpoint.settle([message])
+        self._channel.settle([message])
 
     def _take_part(self, node: str, result: Result) -> None:
         """Keep the part of a task that the node's owner allowed, though it does not count."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from fedjob.common.errors import FedjobError, RepositoryError
@@ -55,6 +56,8 @@ class RemoteFederation(Federation):
         self._nodes = tuple(sorted(spec.datasets))
         self._round = 0, 0.0
         self._away: frozenset[str] = frozenset()
+        self._postponed: list[Callable[[], None]] = []
+        self._before: tuple[Collector, Future[None]] | None = None
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
     # -- before the first round -----------------------------------------------
@@ -125,21 +128,54 @@ class RemoteFederation(Federation):
         limit_s = self._spec.round_timeout_s
         ends_at = None if limit_s is None else self._round[1] + limit_s
         with self._connection.lock:
+            self._confirm()
             collector = Collector(
                 self._channel, tasks, place, quorum, until, accept, self._pool, ends_at, self._away
             )
-            collected = collector.run()
+            collector.meanwhile = self._do_postponed
+            try:
+                collected = collector.run()
+            except BaseException:
+                collector.close()
+                raise
+            # the next ask confirms them: until then the disk has them, and a breakpoint what came of them
+            self._before = collector, self._pool.submit(_make_durable, collector)
         self._away = (self._away - tasks.keys()) | collected.away
         return collected
 
+    def when_asked(self, work: Callable[[], None]) -> None:
+        self._postponed.append(work)
+
+    def _confirm(self) -> None:
+        """Confirm the answers of the ask before, once they are on the disk."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        collector, on_the_way = before
+        if on_the_way.cancel():  # all threads fetch contributions
+            _make_durable(collector)
+        else:
+            on_the_way.result()
+        self._channel.settle(collector.unconfirmed)
+
+    def _do_postponed(self) -> None:
+        while self._postponed:
+            self._postponed.pop(0)()
+
     def rest(self, seconds: float) -> None:
+        self._do_postponed()
         with self._connection.lock:
+            self._confirm()
             late = [m for m in self._channel.receive(seconds) if isinstance(m.body, Result)]
-            self._connection.endpoint.settle(late)
+            self._channel.settle(late)
 
     # -- after the last ---------------------------------------------------------
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
+        self._do_postponed()
+        # what can't be synced is not confirmed, and goes with the job
+        with self._connection.lock, suppress(OSError):
+            self._confirm()
         self._pool.shutdown(wait=False, cancel_futures=True)
         release(
             self._connection,
@@ -158,3 +194,12 @@ class RemoteFederation(Federation):
                 self._connection.repository.end_job(self._spec.id)
             except RepositoryError as error:
                 self._events.add("note", text=f"the hub keeps the job's objects until they expire: {error}")
+
+
+def _make_durable(collector: Collector) -> None:
+    """Bring the last answers of an ask to the disk, on a thread of the pool."""
+    try:
+        if collector.unconfirmed:
+            collector.make_durable()
+    finally:
+        collector.close()

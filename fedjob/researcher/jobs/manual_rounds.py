@@ -289,7 +289,7 @@ class ManualRounds(JobView):
     def _complete(self, runner: Runner, state: dict[str, Any], gathered: Gathered) -> None:
         """Commit the round whose state this is."""
         position = replace(runner.position, state=state, round=runner.position.round + 1)
-        runner.position = self._position = runner.commit(position, gathered)
+        runner.position = self._position = runner.commit(position, gathered, tidy_now=True)
         self._gathered = None
 
     def _own_params(self, runner: Runner, argument: str, params: Any) -> FileParams:

@@ -36,7 +36,7 @@ from fedjob.researcher.selection.base import Candidates, Selector
 from fedjob.researcher.storage.breakpoints import chain
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
-from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements
+from fedjob.researcher.storage.measurements import OVERALL, Measurement, measurements, newest_rows
 from fedjob.researcher.storage.position import SECURE_SUM, AggregationRecord, Position, UnfinishedTask
 from fedjob.researcher.storage.replies import Arrival, keep_replies, keep_summed
 from fedjob.researcher.storage.spec import JobSpec
@@ -378,5 +378,8 @@ class Gatherer:
             )
         round_ = position.round + 1
         # after an earlier ask of the same round: its nodes' rows stay, the overall rows are computed anew
-        before = tuple(row for row in position.rows if (row.round, row.node) != (round_, OVERALL))
+        newest = newest_rows(position.rows, round_)
+        before = position.rows[:newest] + tuple(
+            row for row in position.rows[newest:] if (row.round, row.node) != (round_, OVERALL)
+        )
         return before + tuple(measurements(round_, gathered.replies, self.so_far.metrics))

@@ -58,7 +58,7 @@ class Persistence:
     def save_breakpoint(
         self, position: Position, inside: Path | None = None, extras: Mapping[str, Path] | None = None
     ) -> Path:
-        """Write a breakpoint of `position`; the oldest beyond `keep_breakpoints` go.
+        """Write a breakpoint of `position`; `tidy` removes the oldest beyond `keep_breakpoints`.
 
         Args:
             inside, extras: see `fedjob.researcher.storage.breakpoints.save_breakpoint`.
@@ -70,9 +70,7 @@ class Persistence:
         with by_users_umask():  # for those outside of the home
             saved = save_breakpoint(self._folder, position, inside, files | dict(extras or {}), self._history)
         self._states_of[saved] = dict(position.node_states)
-        if inside is None:
-            drop_breakpoints(self._folder, self._spec.keep_breakpoints)
-        else:
+        if inside is not None:
             note_elsewhere(self._folder, saved)
         self._attempt.events.add("breakpoint", round_=position.round, path=str(saved))
         return saved
@@ -98,6 +96,7 @@ class Persistence:
         Args:
             published: the objects of the round that was just committed.
         """
+        drop_breakpoints(self._folder, self._spec.keep_breakpoints)
         current = {value.ref for value in position.state.values() if isinstance(value, FileParams)}
         current |= refs_of(position.under_way.values())
         self._federation.keep_states(self.named_states())
@@ -115,7 +114,9 @@ class Persistence:
 
     def named_states(self) -> dict[str, set[str]]:
         """Return node -> ids of the node states that kept breakpoints, or the next task, name."""
-        paths = list_breakpoints(self._folder.breakpoints)
+        paths = list_breakpoints(self._folder.breakpoints)[
+            -self._spec.keep_breakpoints :
+        ]  # others are about to go
         paths += saved_elsewhere(self._folder)
         for path in paths:
             if path not in self._states_of:  # of a run before this one

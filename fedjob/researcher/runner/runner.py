@@ -41,6 +41,7 @@ from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.deployment import deployment, model_files, publish_code
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import newest_rows
 from fedjob.researcher.storage.position import Position, first_position
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.spec import JobSpec
@@ -249,8 +250,12 @@ class Runner:
             self.events.add("result", round_=position.round + 1, node=node, gathered=time.time(), **report)
         return gathered, after
 
-    def commit(self, position: Position, gathered: Gathered) -> Position:
-        """Call the hooks with a completed round and make it durable."""
+    def commit(self, position: Position, gathered: Gathered, *, tidy_now: bool = False) -> Position:
+        """Call the hooks with a completed round and make it durable.
+
+        Args:
+            tidy_now: remove at once what only earlier rounds needed; else while nodes are at work on the next one.
+        """
         folder, now = self._attempt.folder, time.monotonic()
         so_far = self.gatherer.so_far
         answered, left_out = (
@@ -258,11 +263,12 @@ class Runner:
             if so_far.round == position.round
             else (list(gathered.replies), gathered.left_out)  # parameters that were given by hand
         )
+        newest = newest_rows(position.rows, position.round)
         report = RoundReport(
             round=position.round,
             rounds=self.spec.rounds,
             position=position,
-            rows=tuple(row for row in position.rows if row.round == position.round),
+            rows=tuple(row for row in position.rows[newest:] if row.round == position.round),
             left_out=left_out,
             seconds=now - self._round_began,
         )
@@ -293,7 +299,11 @@ class Runner:
         if (took_part, rows, sandboxes, privacy) != known:
             self._attempt.update(participants=took_part, rows=rows, sandboxes=sandboxes, privacy=privacy)
         self.position = position
-        self.persistence.tidy(position, self.gatherer.tasks.take_published())
+        tidy = partial(self.persistence.tidy, position, self.gatherer.tasks.take_published())
+        if tidy_now:
+            tidy()
+        else:
+            self._federation.when_asked(tidy)
         return position
 
 

@@ -1,6 +1,6 @@
 """The heads of the nodes' audit chains that came with a job's replies: evidence against a chain that is rewritten.
 
-An append-only file of lines, each a `HeldHead`, durable before the reply that brought
+An append-only file of lines, each a `HeldHead`, which its owner makes durable before the reply that brought
 it is confirmed. Two heads of one node contradict each other if they name
 different records by one number, or if the later one has the lower number. Later is what answers
 a question that was asked when the other one was known: clocks and the order of arrival
@@ -9,14 +9,13 @@ prove nothing.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedjob.common.errors import DecodeError
-from fedjob.common.files import fsync_dir, private
+from fedjob.common.files import fsync_together, private
 from fedjob.identity.audit_heads import HeldHead, read_held_head
 
 MAX_HEADS = 100_000
@@ -64,13 +63,18 @@ class AuditHeads:
         for head in read_heads(path):
             self._compare(head)
             self._chains[head.node].num_lines += 1
+        # a process that was killed may have left heads that no disk has, and they are not written again
+        self._unsynced: tuple[Path, ...] = (path, path.parent) if self._chains else ()
 
     def newest(self, node: str) -> int:
         """Return the number of the newest record of a node's chain that is known; 0 where none is."""
         return self._chains[node].newest if node in self._chains else 0
 
     def keep(self, heads: Iterable[HeldHead]) -> dict[str, list[str]]:
-        """Write new heads down, durably; return node -> what contradicts the heads before, in words."""
+        """Write new heads down; return node -> what contradicts the heads before, in words.
+
+        They are durable after the next `sync`.
+        """
         lines: list[str] = []
         found: dict[str, list[str]] = {}
         for head in heads:
@@ -89,6 +93,16 @@ class AuditHeads:
             self._append("".join(line + "\n" for line in lines).encode())
         return found
 
+    def sync(self, *descriptors: int) -> None:
+        """Make what was written durable, and other open files along with it."""
+        if self._unsynced or descriptors:
+            paths, self._unsynced = self._unsynced, ()  # what is written meanwhile waits for the next sync
+            try:
+                fsync_together(paths, *descriptors)
+            except OSError:
+                self._unsynced = (*paths, *self._unsynced)
+                raise
+
     def _compare(self, head: HeldHead) -> str:
         """Take a head into account; return what it contradicts, in words."""
         chain = self._chains.setdefault(head.node, _Chain())
@@ -102,9 +116,7 @@ class AuditHeads:
         fresh = not self._path.exists()
         with open(self._path, "ab", buffering=0, opener=private) as file:
             file.write(data)
-            os.fsync(file.fileno())
-        if fresh:
-            fsync_dir(self._path.parent)
+        self._unsynced = (self._path, self._path.parent) if fresh else self._unsynced or (self._path,)
 
 
 def contradiction(hashes: Mapping[int, str], head: HeldHead) -> str:

@@ -6,8 +6,8 @@
         params.safetensors      one file per set of named tensors in the protocol's state
         spec.mpk  plan.py
 
-A folder is written under a temporary name, large files hard-linked, every new
-file fsynced, then renamed, then its parent fsynced. It holds no absolute path
+A folder is written under a temporary name, large files hard-linked, then the folder and every new
+file in it fsynced, then renamed, then its parent fsynced. It holds no absolute path
 and no secret; it alone is enough to resume, wherever it is moved.
 
 Whoever resumes a breakpoint runs the plan in it. So the manifest, which has the hash of every file, is signed by the
@@ -39,8 +39,7 @@ from fedjob.common.files import (
     PRIVATE,
     PRIVATE_FOLDER,
     copy_file,
-    fsync_dir,
-    link_durably,
+    fsync_together,
     link_or_copy,
     new_folder,
     remove_folder,
@@ -236,9 +235,10 @@ def _write_breakpoint(
         skeleton = _store_state(position.state, temporary, files, mode)
         for name, source in (extras or {}).items():
             _link(source, temporary / f"extra_{name}", files, mode)
-        _link(folder.spec, temporary / "spec.mpk", files, mode, is_durable=True)
+        new = [*files]
+        _link(folder.spec, temporary / "spec.mpk", files, mode)
         if folder.plan.exists():
-            _link(folder.plan, temporary / "plan.py", files, mode, is_durable=True)
+            _link(folder.plan, temporary / "plan.py", files, mode)
         record = _BreakpointRecord(
             round=position.round,
             node_states=dict(position.node_states),
@@ -256,7 +256,8 @@ def _write_breakpoint(
         key = SealKey(folder.path.parent.parent)
         seal = bytes.fromhex(key.public_key_hex) + key.sign(_SIGNED + manifest)
         _write(temporary / "manifest.mpk", manifest + hashlib.sha256(manifest).digest() + seal, {}, mode)
-        fsync_dir(temporary)
+        # spec and plan are links to files that were synced when the job was made, or copies that were
+        fsync_together([temporary, *(temporary / name for name in (*new, "record.mpk", "manifest.mpk"))])
     return temporary
 
 
@@ -543,17 +544,13 @@ _READ_ONCE = ("spec.mpk", "plan.py", "record.mpk")
 def _write(path: Path, data: bytes, files: dict[str, list[Any]], mode: int) -> None:
     with open(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode), "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     files[path.name] = [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def _link(
-    source: Path, target: Path, files: dict[str, list[Any]], mode: int, *, is_durable: bool = False
-) -> None:
-    """Give a file a name in a breakpoint; one whose bytes were synced when it was written is not synced again."""
+def _link(source: Path, target: Path, files: dict[str, list[Any]], mode: int) -> None:
+    """Give a file a name in a breakpoint."""
     if mode == PRIVATE:
-        (link_or_copy if is_durable else link_durably)(source, target)
+        link_or_copy(source, target)
     else:
         copy_file(source, target, mode=mode)
     files[target.name] = [target.stat().st_size, hash_file(target)]
@@ -571,7 +568,7 @@ def _store_state(
         elif isinstance(value, Mapping) and any(isinstance(item, torch.Tensor) for item in value.values()):
             target = folder / f"{key}.safetensors"
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, mode))
-            save_params(value, target)
+            save_params(value, target, durable=False)
             files[target.name] = [target.stat().st_size, hash_file(target)]
             skeleton[key] = {_TENSORS: key}
         else:

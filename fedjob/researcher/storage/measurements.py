@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,18 @@ def _rows(round_: int, node: str, phases: Mapping[str, Any]) -> list[Measurement
         for phase, states in phases.items()
         for metric, state in states.items()
     ]
+
+
+def newest_rows(rows: Sequence[Measurement], round_: int) -> int:
+    """Return the place in a job's rows from which on those of its newest round stand.
+
+    It looks from the end, because a long job has many rows. Those of a round may be followed by some of the round before,
+    whose model is measured between two asks, and by no earlier ones.
+    """
+    at = len(rows)
+    while at and rows[at - 1].round >= round_ - 1:
+        at -= 1
+    return at
 
 
 def series(rows: Iterable[Measurement], metric: str, phase: str | None = None) -> dict[int, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,13 +134,20 @@ class Journal:
             os.ftruncate(self._descriptor, sum(8 + len(raw) for raw in _records(path)))
 
     def append(self, records: Sequence[Any]) -> None:
-        """Write records and return when they are durable: one fsync for all."""
+        """Write records; they are durable after the next `sync`."""
         data = b"".join(
             len(raw).to_bytes(4, "little") + zlib.crc32(raw).to_bytes(4, "little") + raw
             for raw in map(pack, records)
         )
         os.write(self._descriptor, data)
-        os.fsync(self._descriptor)
+
+    def sync(self, sync: Callable[[int], None] = os.fsync) -> None:
+        """Make all records durable, those of a process that was killed among them: one fsync for all.
+
+        Args:
+            sync: makes an open file durable; other files may go to the disk along with it.
+        """
+        sync(self._descriptor)
 
     def close(self) -> None:
         """Close the file."""

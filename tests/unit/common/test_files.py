@@ -1,4 +1,4 @@
-"""Files of a home: who holds a lock, and how long others wait for it."""
+"""Files of a home: who holds a lock, how long others wait for it, and what has reached the disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from fedjob.common.errors import NoSpace, RepositoryError
-from fedjob.common.files import is_locked, lock, no_space_is_an_error, open_locked, take_lock
+from fedjob.common.files import (
+    fsync_together,
+    is_locked,
+    lock,
+    no_space_is_an_error,
+    open_locked,
+    take_lock,
+)
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 
 
 def test_a_lock_has_one_holder_until_it_is_closed(tmp_path: Path) -> None:
@@ -53,3 +61,33 @@ def test_a_full_disk_is_named_so(tmp_path: Path, number: int) -> None:
 def test_other_trouble_with_a_file_is_named_as_the_system_names_it(tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="Permission denied"), no_space_is_an_error(tmp_path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 150])
+def test_files_that_are_synced_together_are_all_on_the_disk(tmp_path: Path, number: int) -> None:
+    need_a_disk_that_waits(tmp_path)
+    files = [tmp_path / str(k) for k in range(number)]
+    for file in files:
+        file.write_bytes(os.urandom(1000))
+    opened = os.open(tmp_path / "open", os.O_CREAT | os.O_WRONLY, 0o600)
+    os.write(opened, os.urandom(1000))
+    assert all(in_memory_alone(file) for file in (*files, tmp_path / "open"))
+    fsync_together([tmp_path, *files], opened)
+    assert not any(in_memory_alone(file) for file in (*files, tmp_path / "open"))
+    os.close(opened)
+    fsync_together([])
+
+
+def test_a_file_that_can_not_be_synced_is_an_error_and_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    files = [tmp_path / str(k) for k in range(3)]
+    for file in files:
+        file.touch()
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(FileNotFoundError):
+        fsync_together([*files, tmp_path / "not-there"])
+    inlet, outlet = os.pipe()
+    with pytest.raises(OSError, match="Invalid argument"):
+        fsync_together(files, outlet)
+    os.close(inlet)
+    os.close(outlet)
+    assert os.listdir("/proc/self/fd") == before

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from fedjob.aggregation.guard import not_finite
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
-from fedjob.parameters.files import FileParams, save_params, schema_of
+from fedjob.parameters.files import FileParams, is_params, save_params, schema_of
 from fedjob.parameters.safetensors_header import read_schema
 from fedjob.parameters.tree import load_tree, save_tree
 
@@ -136,6 +136,33 @@ def test_every_truncation_of_a_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.feature("FB-74")
+def test_a_header_that_was_checked_for_one_file_is_no_pass_for_another(tmp_path: Path) -> None:
+    save_params({"w": torch.ones(3), "b": torch.zeros(2)}, tmp_path / "first")
+    raw = (tmp_path / "first").read_bytes()
+    first, again = FileParams(tmp_path / "first"), tmp_path / "again"
+    again.write_bytes(raw)
+    assert FileParams(again).schema == first.schema
+    for body in (raw[:-1], raw + b"\0"):
+        (tmp_path / "other").write_bytes(body)
+        with pytest.raises(DecodeError, match="other: "):
+            FileParams(tmp_path / "other")
+    bent = raw.replace(b'"shape":[3]', b'"shape":[4]')
+    assert bent != raw
+    (tmp_path / "bent").write_bytes(bent)
+    with pytest.raises(DecodeError, match="bent: tensor w: its span does not hold"):
+        FileParams(tmp_path / "bent")
+
+
+def test_tensors_in_a_file_are_known_as_such_without_a_look_at_them(tmp_path: Path) -> None:
+    save_params({"w": torch.ones(3)}, tmp_path / "some")
+    save_params({}, tmp_path / "none")
+    some = FileParams(tmp_path / "some")
+    (tmp_path / "some").unlink()
+    assert is_params(some)
+    assert some._mapped == {}
+    assert not is_params(FileParams(tmp_path / "none"))
+
+
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(3)}, tmp_path / "p")
     with pytest.raises(DecodeError):

@@ -9,12 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedjob.common.errors import SpecError
+from fedjob.common.files import fsync_together
 from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.hooks.best_round import KeepBest
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
-from fedjob.researcher.storage.measurements import Measurement, series, to_frame
+from fedjob.researcher.storage.measurements import Measurement, newest_rows, series, to_frame
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import Journal, read_journal
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), max_size=12))
+def test_the_newest_rows_of_a_job_are_found_from_the_end(steps: list[tuple[int, int]]) -> None:
+    # a row is of the round that is under way, or of the one before it
+    rounds, under_way = [], 1
+    for further, before in steps:
+        under_way += further
+        rounds.append(under_way - before)
+    rows = tuple(
+        Measurement(round=round_, phase="after", metric="loss", node="all", value=0.0, num_examples=1)
+        for round_ in rounds
+    )
+    newest = newest_rows(rows, under_way)
+    assert [row for row in rows if row.round == under_way] == [
+        row for row in rows[newest:] if row.round == under_way
+    ]
+    assert all(row.round >= under_way - 1 for row in rows[newest:])
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.integers(-5, 5), max_size=3), max_size=6), st.data())
@@ -35,6 +55,22 @@ def test_any_prefix_of_a_journal_reads_as_its_whole_records(
     again.append([{"new": 1}])
     again.close()
     assert read_journal(path) == [*found, {"new": 1}]
+
+
+def test_what_a_journal_has_is_on_the_disk_after_a_sync_that_takes_other_files_along(tmp_path: Path) -> None:
+    need_a_disk_that_waits(tmp_path)
+    journal, other = Journal(tmp_path / "j"), tmp_path / "other"
+    other.write_bytes(b"1")
+    journal.append([{"a": 1}])
+    assert in_memory_alone(tmp_path / "j")
+    assert read_journal(tmp_path / "j") == [{"a": 1}]
+    journal.sync(lambda descriptor: fsync_together([other], descriptor))
+    assert not in_memory_alone(tmp_path / "j")
+    assert not in_memory_alone(other)
+    journal.append([{"b": 2}])
+    journal.sync()
+    journal.close()
+    assert read_journal(tmp_path / "j") == [{"a": 1}, {"b": 2}]
 
 
 def test_a_flipped_byte_ends_a_journal_there(tmp_path: Path) -> None:

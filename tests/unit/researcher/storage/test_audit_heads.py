@@ -10,6 +10,7 @@ import pytest
 from fedjob.identity.audit_heads import HeldHead
 from fedjob.identity.keys import Identity
 from fedjob.researcher.storage.audit_heads import AuditHeads, read_heads, summaries
+from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 from tests.unit.identity.test_audit_heads import held
 
 CLINIC = Identity.generate("clinic")
@@ -30,6 +31,24 @@ def test_heads_are_kept_once_each_and_by_another_process_too(tmp_path: Path) -> 
     again = AuditHeads(path)
     assert (again.newest("clinic"), again.newest("ward")) == (5, 2)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_new_heads_are_on_the_disk_after_a_sync_and_so_are_those_of_a_process_that_was_killed_before(
+    tmp_path: Path,
+) -> None:
+    need_a_disk_that_waits(tmp_path)
+    path = tmp_path / "audit_heads.jsonl"
+    for reopened in (False, True):
+        heads = AuditHeads(path)
+        heads.sync()  # nothing is there
+        heads.keep([head(3), head(2, of=WARD)])
+        assert in_memory_alone(path)
+        if reopened:
+            heads = AuditHeads(path)
+            assert heads.keep([head(3)]) == {}  # known: it is not written again
+        heads.sync()
+        assert not in_memory_alone(path)
+        path.unlink()
 
 
 def test_an_older_head_that_arrives_later_is_no_contradiction(tmp_path: Path) -> None:
