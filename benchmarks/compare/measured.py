@@ -148,6 +148,8 @@ def found(began: float, output: str, watched: Watched) -> Run:
     try:
         printed = json.loads(output.strip().splitlines()[-1])
         ends, outcome = [float(each) for each in printed["ends"]], float(printed["outcome"])
+        moved = printed.get("moved", {"down": 0.0, "up": 0.0})
+        down, up = float(moved["down"]), float(moved["up"])
     except (IndexError, KeyError, TypeError, ValueError):
         return Run(error=f"no figures in its output: {output[-200:]!r}")
     if len(ends) < 2:
@@ -158,6 +160,8 @@ def found(began: float, output: str, watched: Watched) -> Run:
         cpu_s=watched.cpu_between(ends[0], ends[-1]) / (len(ends) - 1),
         memory_mb=watched.most_mb,
         outcome=outcome,
+        down_mb=down / 1e6,
+        up_mb=up / 1e6,
     )
 
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare.__main__ import arguments, chosen, turns
+from benchmarks.compare.__main__ import arguments, chosen, not_yet, turns
 from benchmarks.compare.environments import torch_pin
 from benchmarks.compare.machine import Machine, processor
 from benchmarks.compare.measured import Watched, at, found, last_words
 from benchmarks.compare.page import page, seconds, section
-from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Pair, Run, orders
+from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Peer, Run, Work, orders
 
 ROOT = Path(__file__).parents[3]
 MACHINE = Machine("a processor", 2, 24.0, "Linux 6.1", "3.11.7", "0123456789ab", "2026-01-02")
-SMALL, LARGE, SIMULATION = WORKS
+SMALL, LARGE, SIMULATION, QUANTIZATION = WORKS
 OWN = Run(seconds=(0.1, 0.1, 0.2), first_s=4.0, cpu_s=0.2, memory_mb=900.0, outcome=9.135)
 SLOW = Run(seconds=(1.0, 0.9, 1.1), first_s=2.0, cpu_s=0.5, memory_mb=1200.0, outcome=9.135)
 FAILED = Run(error="Traceback | of <something>")
@@ -27,20 +27,24 @@ def compared(*pairs: Pair, loads: tuple[float, float] = (0.5, 1.0)) -> Compared:
     return Compared(SMALL, {"flower": list(pairs)}, loads)
 
 
+def runs_of(work: Work, *peers: Run) -> list[Pair]:
+    return [Pair(peer, OWN, form) for form in work.forms for peer in peers]
+
+
 def test_a_ratio_is_that_of_the_medians_of_one_pair() -> None:
     assert Pair(SLOW, OWN).ratio == pytest.approx(10.0)
 
 
 def test_the_ratio_of_a_work_is_the_middle_of_its_pairs_with_their_range() -> None:
     pairs = [Pair(dataclasses.replace(SLOW, seconds=(each,)), OWN) for each in (0.8, 1.0, 1.3)]
-    assert "| Flower 1.42.0 | **10.00 times as long** (8.00 to 13.00) | 3 of 3 |" in section(
-        compared(*pairs), MACHINE
-    )
+    text = section(compared(*pairs), MACHINE)
+    assert "| Flower 1.42.0 | **10.00** (8.00 to 13.00) | **0.50** (0.50 to 0.50) | " in text
+    assert "| 3 of 3 |" in text
 
 
 def test_a_peer_that_is_faster_is_shown_as_faster_and_named_as_better() -> None:
     text = section(compared(Pair(dataclasses.replace(SLOW, seconds=(0.05,)), OWN)), MACHINE)
-    assert "**0.50 times as long**" in text
+    assert "| Flower 1.42.0 | **0.50** |" in text
     assert "Flower 1.42.0 needs less for a round (50 ms, fedjob 100 ms)" in text
 
 
@@ -70,7 +74,7 @@ def test_a_run_that_failed_is_shown_as_failed_and_makes_no_ratio() -> None:
 def test_a_peer_all_of_whose_runs_failed_has_a_row_and_no_pair() -> None:
     text = section(compared(Pair(FAILED, OWN)), MACHINE)
     assert "| Flower 1.42.0 | no figures, 1 of 1 runs failed: Traceback / of (something) | | | | |" in text
-    assert "| Flower 1.42.0 | no pair | 0 of 1 |" in text
+    assert "| Flower 1.42.0 | no pair | | | | 0 of 1 |" in text
     assert "What a peer does better can't be said" in text
 
 
@@ -98,9 +102,11 @@ def test_the_page_has_the_date_the_commit_and_the_machine() -> None:
 
 def test_every_table_of_the_page_has_rows_of_one_length() -> None:
     every = [
-        Compared(work, {name: [Pair(SLOW, OWN), Pair(FAILED, OWN)] for name in work.peers}, (9, 9))
+        Compared(work, {name: runs_of(work, SLOW, FAILED) for name in work.peers}, (9, 9), {"pfl": "no"})
         for work in WORKS
     ]
+    every += [not_yet(work, PEERS) for work in WORKS]
+    every += [Compared(work, {name: runs_of(work, FAILED) for name in work.peers}, (9, 9)) for work in WORKS]
     for block in re.findall(r"(?:^\|.*\n)+", page(every, MACHINE), re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
@@ -127,7 +133,9 @@ def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
 @pytest.mark.parametrize(
     ("only", "works", "peers"),
     [
-        ([], ["small", "large", "simulation"], ["flower", "nvflare", "pfl"]),
+        ([], ["small", "large", "simulation", "quantization"], ["flower", "nvflare", "pfl"]),
+        (["nvflare"], ["small", "large", "quantization"], ["nvflare"]),
+        (["quantization", "flower"], [], []),
         (["flower"], ["small", "large", "simulation"], ["flower"]),
         (["pfl"], ["simulation"], ["pfl"]),
         (["simulation"], ["simulation"], ["flower", "pfl"]),
@@ -142,16 +150,76 @@ def test_what_is_named_is_run(only: list[str], works: list[str], peers: list[str
 
 def test_all_frameworks_get_the_same_orders_but_for_the_number_of_rounds() -> None:
     for work in WORKS:
-        own = orders(work, FEDJOB, data="images", cores=2)
+        own = orders(work, FEDJOB, Form(), data="images", cores=2)
         for peer in PEERS:
-            assert orders(work, peer, data="images", cores=2) | {"rounds": own["rounds"]} == own
+            assert orders(work, peer, Form(), data="images", cores=2) | {"rounds": own["rounds"]} == own
+
+
+def test_each_framework_is_given_the_form_of_parameters_by_its_own_name() -> None:
+    form = Form("Int8()", "blockwise8")
+    assert orders(QUANTIZATION, FEDJOB, form, data="", cores=2)["form"] == "Int8()"
+    assert orders(QUANTIZATION, PEERS[1], form, data="", cores=2)["form"] == "blockwise8"
+
+
+def over_lines(down_mb: float, form: Form, round_s: float = 1.0) -> Pair:
+    """Return a pair in which the peer moves 1 MB more from a node than to it, and fedjob half of both."""
+    peer = dataclasses.replace(SLOW, seconds=(round_s,), down_mb=down_mb, up_mb=down_mb + 1)
+    return Pair(peer, dataclasses.replace(OWN, down_mb=down_mb / 2, up_mb=down_mb / 2), form)
+
+
+def test_bytes_over_slow_lines_are_shown_beside_those_without_compression() -> None:
+    forms = [Form(), Form("Int8()", "blockwise8")]
+    work = dataclasses.replace(QUANTIZATION, forms=tuple(forms))
+    pairs = [over_lines(3.5, forms[0]), over_lines(0.5, forms[1])]
+    text = section(Compared(work, {"nvflare": pairs}, (0, 0)), MACHINE)
+    assert re.search(r"\| NVFlare 2.9.0, plain \| .* \| 3.50 MB, 4.50 MB \| 100% \|", text)
+    assert re.search(r"\| NVFlare 2.9.0, blockwise8 \| .* \| 0.50 MB, 1.50 MB \| 25% \|", text)
+    assert re.search(r"\| fedjob, Int8\(\) \| .* \| 0.25 MB, 0.25 MB \| 14% \|", text)
+    assert re.search(
+        r"\| NVFlare 2.9.0, blockwise8, beside Int8\(\) \| .* \| \*\*4.00\*\* \| 1 of 1 \|", text
+    )
+
+
+def test_runs_of_fedjob_beside_two_forms_of_a_peer_are_one_row() -> None:
+    forms = [Form("Int8()", "blockwise8"), Form("Int8()", "adaquant")]
+    work = dataclasses.replace(QUANTIZATION, forms=tuple(forms))
+    pairs = [over_lines(0.5, form) for form in forms]
+    text = section(Compared(work, {"nvflare": pairs}, (0, 0)), MACHINE)
+    assert text.count("| fedjob, Int8()") == 1
+    assert "n=6) |" in text
+    assert "| not known |" in text  # no run without compression to take a share of
+
+
+def test_a_peer_that_moves_fewer_bytes_is_named_as_better_there() -> None:
+    pair = over_lines(0.5, Form("Int8()", "adaquant"))
+    turned = Pair(dataclasses.replace(pair.own, seconds=(3.0,)), dataclasses.replace(pair.peer), pair.form)
+    text = section(Compared(QUANTIZATION, {"nvflare": [turned]}, (0, 0)), MACHINE)
+    assert (
+        "NVFlare 2.9.0, adaquant needs less for bytes of a node and round (0.50 MB, fedjob, Int8() 2.00 MB)"
+        in text
+    )
+
+
+def test_a_work_whose_turn_had_not_come_is_on_the_page_as_such() -> None:
+    text = page([compared(Pair(SLOW, OWN)), not_yet(LARGE, PEERS)], MACHINE)
+    assert "| NVFlare 2.9.0 | not measured: its turn had not come |" in text
+    assert "0 runs failed" not in text
+
+
+@pytest.mark.parametrize("each", [FEDJOB, *PEERS])
+def test_forms_are_named_as_each_framework_names_them(each: Peer) -> None:
+    for form in QUANTIZATION.forms:
+        name = orders(QUANTIZATION, each, form, data="", cores=1)["form"]
+        assert name in (
+            {"", "bf16", "Int8()"} if each is FEDJOB else {"", "float16", "blockwise8", "adaquant"}
+        )
 
 
 def test_every_script_of_a_peer_exists_and_every_version_is_fixed() -> None:
     for peer in (FEDJOB, *PEERS):
         assert (ROOT / "benchmarks" / "compare" / "peers" / peer.script).is_file()
         assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", package) for package in peer.packages)
-        assert all(package.rpartition("==")[2] in peer.title for package in peer.packages)
+        assert all(package.rpartition("==")[2] in peer.title for package in peer.packages[:1])
 
 
 def test_peers_get_the_torch_that_this_checkout_locks() -> None:
@@ -185,9 +253,23 @@ def test_a_run_s_figures_are_its_rounds_without_the_first() -> None:
     assert run == Run(seconds=(1.0, 2.0), first_s=4.0, cpu_s=3.0, memory_mb=50.0, outcome=2.5)
 
 
+def test_the_bytes_that_lines_carried_are_a_run_s_in_megabytes() -> None:
+    watched = Watched.__new__(Watched)
+    watched.history, watched.most_mb = [], 0.0
+    run = found(0.0, '{"ends": [1, 2], "outcome": 0.9, "moved": {"down": 2e6, "up": 1500000}}', watched)
+    assert (run.down_mb, run.up_mb, run.error) == (2.0, 1.5, "")
+
+
 @pytest.mark.parametrize(
     "output",
-    ["", "no JSON", '{"ends": [1.0, 2.0]}', '{"ends": "x", "outcome": 1}', '{"ends": [1.0], "outcome": 1}'],
+    [
+        "",
+        "no JSON",
+        '{"ends": [1.0, 2.0]}',
+        '{"ends": "x", "outcome": 1}',
+        '{"ends": [1.0], "outcome": 1}',
+        '{"ends": [1.0, 2.0], "outcome": 1, "moved": {"down": 1}}',
+    ],
 )
 def test_an_output_without_figures_is_a_failed_run(output: str) -> None:
     watched = Watched.__new__(Watched)
