@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.compare.environments import home, python_of
-from benchmarks.compare.machine import ROOT, load, this_machine
+from benchmarks.compare.machine import ROOT, this_machine
 from benchmarks.compare.measured import measure
-from benchmarks.compare.page import named, page, seconds, section
+from benchmarks.compare.page import named, page, percent, seconds, section
 from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Peer, Run, Work, orders
 from benchmarks.compression import digits
 from benchmarks.simulation import write_images
@@ -80,7 +80,7 @@ class Session:
             or f"round {seconds(found.round_s)}, first {seconds(found.first_s)}, {found.memory_mb:.0f} MB"
         )
         print(
-            f"  {named(peer.title, work, form.own if peer is FEDJOB else form.peer)}: {shown} (load {load():.1f})",
+            f"  {named(peer.title, work, form.own if peer is FEDJOB else form.peer)}: {shown}, others {percent(found.others)}",
             flush=True,
         )
         return found
@@ -109,7 +109,7 @@ def main() -> None:
         compared.append(
             compare(session, work, [peer for peer in peers if peer.name in work.peers], failed, args.pairs)
         )
-        print(section(compared[-1], machine), flush=True)
+        print(section(compared[-1]), flush=True)
         if not args.no_page:
             # After each work: whoever ends it in the middle keeps what was measured, and the page says what was not.
             later = [not_yet(each, peers) for each in works[len(compared) :]]
@@ -121,7 +121,6 @@ def compare(
     session: Session, work: Work, peers: Sequence[Peer], failed: dict[str, str], count: int
 ) -> Compared:
     """Run so many pairs of each peer with fedjob, in turns."""
-    before = load()
     able = [peer for peer in peers if peer.name not in failed]
     pairs: dict[str, list[Pair]] = {peer.name: [] for peer in able}
     for (peer, own_first), form in product(turns(able, count), work.forms):
@@ -130,13 +129,13 @@ def compare(
         found = (second, first) if own_first else (first, second)
         pairs[peer.name].append(Pair(*found, form))
     missing = {peer.name: failed[peer.name] for peer in peers if peer.name in failed}
-    return Compared(work, pairs, (before, load()), missing)
+    return Compared(work, pairs, missing)
 
 
 def not_yet(work: Work, peers: Sequence[Peer]) -> Compared:
     """Return what the page has of a work whose turn has not come."""
     missing = {peer.name: "its turn had not come" for peer in peers if peer.name in work.peers}
-    return Compared(work, {}, (0.0, 0.0), missing)
+    return Compared(work, {}, missing)
 
 
 def turns(peers: Sequence[Peer], count: int) -> Iterator[tuple[Peer, bool]]:

@@ -40,19 +40,23 @@ FIGURES = (
     Figure("memory", "memory", lambda run: run.memory_mb, megabytes),
 )  # fmt: skip
 BYTES = Figure("bytes", "bytes of a node and round", lambda run: run.down_mb + run.up_mb, megabytes)
+QUIET_SHARE = 0.1
+"""Of the machine's processors: what else runs is called other work where it takes more of them."""
 CLOSE = 0.05
 """Figures that differ by less are called equal."""
 
 
 def page(compared: Sequence[Compared], machine: Machine) -> str:
     """Return the whole page, in Markdown."""
-    parts = [_head(machine), *(section(each, machine) for each in compared), _settings(compared)]
+    parts = [_head(machine), *(section(each) for each in compared), _settings(compared)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def section(each: Compared, machine: Machine) -> str:
+def section(each: Compared) -> str:
     """Return the tables of one work."""
-    lines = [f"## {each.work.title}", "", *_circumstances(each, machine), *_table(each)]
+    lines = [f"## {each.work.title}", "", *_circumstances(each), *_table(each)]
+    if not each.pairs:
+        return "\n".join(lines)
     figures = figures_of(each.work)
     groups = [
         (named(TITLES[name], each.work, form.peer), [pair for pair in pairs if pair.form == form], form)
@@ -65,29 +69,34 @@ def section(each: Compared, machine: Machine) -> str:
     for title, pairs, form in groups:
         beside = f"{title}, beside {form.own or 'plain'}" if len(each.work.forms) > 1 else title
         lines.append(ratio_row(beside, pairs, figures))
-    better = [
-        sentence for title, pairs, _ in groups for sentence in better_than_fedjob(title, pairs, figures)
-    ]
+    better = [better_than_fedjob(title, pairs, figures) for title, pairs, _ in groups]
     if any(pair.ratio is not None for pairs in each.pairs.values() for pair in pairs):
-        words = "; ".join(better) or "nothing of what is measured here"
+        words = "; ".join(filter(None, better)) or "nothing of what is measured here"
         lines += ["", f"What a peer does better: {words}."]
     else:
         lines += ["", "What a peer does better can't be said: no pair of runs was finished."]
     return "\n".join(lines)
 
 
-def _circumstances(each: Compared, machine: Machine) -> list[str]:
+def _circumstances(each: Compared) -> list[str]:
     """Return what else a reader of the tables has to know: other work on the machine, and the note of the work."""
-    before, after = each.loads
-    if max(each.loads) > machine.quiet_load:
-        lines = [
-            f"**Other work was running**: the load average was {before:.1f} before and {after:.1f} after, on {machine.cores} "
-            "cores. Ratios of pairs bear that better than seconds do; neither is a figure of a quiet machine.",
-            "",
-        ]
-    else:
-        lines = [f"Load average {before:.1f} before and {after:.1f} after.", ""]
+    shares = [run.others for pairs in each.pairs.values() for pair in pairs for run in (pair.peer, pair.own)]
+    lines = []
+    if shares:
+        share = f"{percent(median(shares))} of the machine's processors in the middle run, {percent(max(shares))} in the worst"
+        lines = [f"Everything else took {share}.", ""]
+        if max(shares) > QUIET_SHARE:
+            lines = [
+                f"**Other work was running**: it took {share}. Ratios of pairs bear that better than seconds do; neither is a "
+                "figure of a quiet machine.",
+                "",
+            ]
     return lines + ([each.work.note, ""] if each.work.note else [])
+
+
+def percent(share: float) -> str:
+    """Return a share of 1 in percent."""
+    return f"{100 * share:.0f} %"
 
 
 def _table(each: Compared) -> list[str]:
@@ -141,7 +150,7 @@ def bytes_cells(good: Sequence[Run], plain: Sequence[Run]) -> str:
     """Return what came to a node and left it in a round, and the share of that without compression."""
     down, up = median(run.down_mb for run in good), median(run.up_mb for run in good)
     whole = [run.down_mb + run.up_mb for run in plain if not run.error]
-    share = f"{(down + up) / median(whole):.0%}" if whole and median(whole) else "not known"
+    share = percent((down + up) / median(whole)) if whole and median(whole) else "not known"
     return f" {megabytes(down)}, {megabytes(up)} | {share} |"
 
 
@@ -168,23 +177,18 @@ def spread(ratios: Sequence[float]) -> str:
     return f"**{median(ratios):.2f}**{whole}"
 
 
-def better_than_fedjob(title: str, pairs: Iterable[Pair], figures: Sequence[Figure]) -> list[str]:
-    """Return a sentence for each figure of which a peer needs less."""
+def better_than_fedjob(title: str, pairs: Iterable[Pair], figures: Sequence[Figure]) -> str:
+    """Return a sentence about the figures of which a peer needs less; nothing where there is none."""
     good = [pair for pair in pairs if pair.ratio is not None]
-    if not good:
-        return []
     found = []
-    for figure in figures:
+    for figure in figures if good else ():
         peer, own = (
-            median(figure.of(run) for run in runs)
-            for runs in zip(*((p.peer, p.own) for p in good), strict=True)
+            median(map(figure.of, runs)) for runs in zip(*((p.peer, p.own) for p in good), strict=True)
         )
         if peer < own * (1 - CLOSE):
-            beside = f"fedjob{', ' + good[0].form.own if good[0].form.own else ''}"
-            found.append(
-                f"{title} needs less for {figure.words} ({figure.shown(peer)}, {beside} {figure.shown(own)})"
-            )
-    return found
+            form = f", {good[0].form.own}," if good[0].form.own else ""
+            found.append(f"for {figure.words} ({figure.shown(peer)}, fedjob{form} {figure.shown(own)})")
+    return f"{title} needs less {' and '.join(found)}" if found else ""
 
 
 def cell(text: str) -> str:
@@ -206,10 +210,13 @@ fedjob. Nothing is left out: a run that failed is shown as failed.
 | taken on | {machine.date}, revision {machine.commit} |
 | machine | {machine.processor}, {machine.cores} cores, {machine.memory_gb:.0f} GB of memory, {machine.system}, Python {machine.python} |
 
-A round is the median of all rounds but the first, with their range and number. "Start and first round" begins before the first process
-is started: it holds the start of servers and nodes, and of a simulation. Processor time is that of a round. It and memory, the most at
-a time, are of all processes of a framework together; of memory that several share each has its part. The last column shows that all did the same work: the parameters' value,
-the model's loss or its accuracy at the end. Where frameworks ran different numbers of rounds, values differ with these. But for the slow lines, every network is this machine's loopback.
+- **A round** is the median of all rounds but the first, with their range and number.
+- **Start and first round** begins before the first process is started; it holds the start of servers, nodes and simulations.
+- **Processor time** is that of a round. It and **memory**, the most at a time, are of all processes of a framework together; of memory that
+  several share each has its part.
+- **The parameters' value, the loss or the accuracy** at the end shows that all did the same work. Where frameworks ran different numbers of rounds, it
+  differs with these.
+- Networks are this machine's loopback, but for the slow lines of the last table.
 """
 
 
@@ -224,7 +231,7 @@ def _settings(compared: Sequence[Compared]) -> str:
     lines += [
         "",
         "What is not the same: fedjob signs and encrypts every message, isolates what it runs, and can be killed after any round "
-        "without losing it; the settings of the peers here leave these out. pfl simulates only.",
+        "without losing it; the settings of the peers here leave these out, but for NVFlare's TLS over slow lines. pfl simulates only.",
         "",
         "To take them anew:",
         "",

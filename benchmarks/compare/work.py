@@ -132,6 +132,7 @@ class Run:
         outcome: The value of the parameters, or the loss or accuracy at the end: whether the work was done.
         down_mb: Megabytes (a million bytes) that came to a node in each round but the first, where lines count them.
         up_mb: Those that left it.
+        others: Share of the machine's processors, 0 to 1, that everything else took meanwhile.
         error: Empty, or the last words of a run that failed.
     """
 
@@ -142,6 +143,7 @@ class Run:
     outcome: float = 0.0
     down_mb: float = 0.0
     up_mb: float = 0.0
+    others: float = 0.0
     error: str = ""
 
     @property
@@ -168,11 +170,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """All pairs of one work, by peer, and the load of the machine before and after."""
+    """All pairs of one work by peer, and the peers of which there are none, with the reason."""
 
     work: Work
     pairs: Mapping[str, list[Pair]]
-    loads: tuple[float, float]
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def own_runs(self, form: str) -> list[Run]:

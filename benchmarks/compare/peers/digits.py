@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-BATCH_SIZE = 32
+BATCH_SIZE = 8
 LEARNING_RATE = 0.1
 
 
