@@ -25,7 +25,6 @@ from benchmarks.compare.machine import ROOT, this_machine
 from benchmarks.compare.measured import measure
 from benchmarks.compare.page import named, page, percent, seconds, section
 from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Peer, Run, Work, orders
-from benchmarks.compression import digits
 from benchmarks.simulation import write_images
 
 SCRIPTS = Path(__file__).resolve().parent / "peers"
@@ -61,6 +60,8 @@ class Session:
         if work.images and not (self.data / "targets.npy").exists():
             write_images(self.data, work.nodes)
         if work.mbit and not (self.data / "digits-targets.npy").exists():
+            from benchmarks.compression import digits  # which imports all of fedjob
+
             inputs, labels = digits()
             np.save(self.data / "digits-inputs.npy", inputs)
             np.save(self.data / "digits-targets.npy", labels)

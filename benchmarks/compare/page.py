@@ -84,7 +84,7 @@ def _circumstances(each: Compared) -> list[str]:
     lines = []
     if shares:
         share = f"{percent(median(shares))} of the machine's processors in the middle run, {percent(max(shares))} in the worst"
-        lines = [f"Everything else took {share}.", ""]
+        lines = [f"What else ran took {share}.", ""]
         if max(shares) > QUIET_SHARE:
             lines = [
                 f"**Other work was running**: it took {share}. Ratios of pairs bear that better than seconds do; neither is a "
@@ -216,7 +216,7 @@ fedjob. Nothing is left out: a run that failed is shown as failed.
   several share each has its part.
 - **The parameters' value, the loss or the accuracy** at the end shows that all did the same work. Where frameworks ran different numbers of rounds, it
   differs with these.
-- Networks are this machine's loopback, but for the slow lines of the last table.
+- Networks are this machine's loopback, but for slow lines where a table has them.
 """
 
 

@@ -113,9 +113,9 @@ WORKS = (
         ("nvflare",), nodes=4, cohort=4, rounds=6, own_rounds=6, deadline_s=240, mbit=20.0,
         outcome="accuracy",
         forms=(Form(), Form("bf16", "float16"), Form("Int8()", "blockwise8"), Form("Int8()", "adaquant")),
-        note="Every node, and every client of a peer, reaches the server over a line of its own of 20 Mbit/s in each direction, without delay; all that the "
+        note="Every node, or client of a peer, reaches the server over a line of its own of 20 Mbit/s in each direction, without delay; all that the "
         "line carries in a round is counted: parameters, headers, TLS, questions for tasks. Processor time and memory hold the "
-        "lines, which are Python. The accuracy is that on a third of the digits, which no node has; a percent or two are chance.",
+        "lines, which are Python. The accuracy is that on a third of the digits, which no node has; each framework draws the order of its batches, which alone moves it by three percent.",
     ),
 )  # fmt: skip
 
