@@ -130,10 +130,11 @@ def measure(python: Path | str, script: Path, orders: dict[str, Any], *, deadlin
                 child.wait()
                 adopt(False)
         if late:
-            return Run(error=f"not done after {deadline_s:.0f} s")
+            return Run(error=f"not done after {deadline_s:.0f} s", others=others)
         if child.returncode:
             return Run(
-                error=last_words((folder / "err").read_text(errors="replace")) or f"exit {child.returncode}"
+                error=last_words((folder / "err").read_text(errors="replace")) or f"exit {child.returncode}",
+                others=others,
             )
         return found(began, (folder / "out").read_text(errors="replace"), watched, others)
 
@@ -169,9 +170,9 @@ def found(began: float, output: str, watched: Watched, others: float = 0.0) -> R
         moved = printed.get("moved", {"down": 0.0, "up": 0.0})
         down, up = float(moved["down"]), float(moved["up"])
     except (IndexError, KeyError, TypeError, ValueError):
-        return Run(error=f"no figures in its output: {output[-200:]!r}")
+        return Run(error=f"no figures in its output: {output[-200:]!r}", others=others)
     if len(ends) < 2:
-        return Run(error=f"it ended after {len(ends)} round(s): at least 2 are needed")
+        return Run(error=f"it ended after {len(ends)} round(s): at least 2 are needed", others=others)
     return Run(
         seconds=tuple(after - before for before, after in pairwise(ends)),
         first_s=ends[0] - began,
