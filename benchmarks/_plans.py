@@ -147,3 +147,34 @@ class Megabyte(Images):
 
     def init_model(self, model_args):
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 85))
+
+
+class Digits(TorchPlan):
+    """A CNN of two convolutions and a million parameters, for images of 8 x 8."""
+
+    def init_model(self, model_args):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return torch.nn.Sequential(
+                torch.nn.Unflatten(1, (1, 8, 8)),
+                torch.nn.Conv2d(1, 32, 3, padding=1),
+                torch.nn.ReLU(),
+                torch.nn.Conv2d(32, 64, 3, padding=1),
+                torch.nn.ReLU(),
+                torch.nn.MaxPool2d(2),
+                torch.nn.Flatten(),
+                torch.nn.Linear(1024, 960),
+                torch.nn.ReLU(),
+                torch.nn.Linear(960, 10),
+            )
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+
+    def training_data(self, dataset, training_args):
+        inputs, labels = dataset.arrays()
+        return torch.as_tensor(inputs), torch.as_tensor(labels)
+
+    def training_step(self, model, batch):
+        inputs, labels = batch
+        return torch.nn.functional.cross_entropy(model(inputs), labels)

@@ -18,9 +18,7 @@ With `--line 20` real nodes train: hub, broker, four daemons and their workers, 
 directions (`tests/faults`), the researcher beside the hub. Printed are the median seconds of a round from the second on, their
 range, what the researcher's own count of the answers' bytes is for a node and round, and seconds as a share of plain.
 
-NVFlare's quantisation is beside it by the shares of float32 that its documentation gives: 50 % in 16 bits, 25.03 % in 8
-bits, 14.06 % in 4 bits. It quantises the parameters themselves, both ways.
-https://nvflare.readthedocs.io/en/main/programming_guide/message_quantization.html
+NVFlare's quantisation is measured beside it by `python -m benchmarks.compare --only quantization`.
 """
 
 from __future__ import annotations
@@ -57,7 +55,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "secagg 16": {"protect": SecAgg(bits=16, clip=0.5)},
     "secagg 10": {"protect": SecAgg(bits=10, clip=0.2)},
 }
-NVFLARE = {"NVFlare 16": 0.5, "NVFlare 8": 0.2503, "NVFlare 4": 0.1406}
 
 
 class Layers(TorchPlan):
@@ -285,8 +282,6 @@ def main() -> None:
                     f"{moved / plain:6.1%} {found['here']:7.3f} {found['line']:9.3f}",
                     flush=True,
                 )
-            for name, share in NVFLARE.items():
-                print(f"{work:24} {name:12} {'':>8} {'':>10} {'':>10} {share:6.1%}  by its documentation")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """fedjob beside other frameworks: the same work in turns, ratios with their spread, and `docs/figures.md`.
 
-python -m benchmarks.compare                                  every work and peer; about 20 minutes on a quiet machine
+python -m benchmarks.compare                                  every work and peer; about half an hour on a quiet machine
 python -m benchmarks.compare --only flower --rounds 10
 python -m benchmarks.compare --only simulation --only pfl --pairs 5 --no-page
 """
@@ -15,13 +15,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.compare.environments import home, python_of
-from benchmarks.compare.machine import ROOT, load, this_machine
+from benchmarks.compare.machine import ROOT, this_machine
 from benchmarks.compare.measured import measure
-from benchmarks.compare.page import page, seconds, section
-from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Pair, Peer, Run, Work, orders
+from benchmarks.compare.page import named, page, percent, seconds, section
+from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Peer, Run, Work, orders
 from benchmarks.simulation import write_images
 
 SCRIPTS = Path(__file__).resolve().parent / "peers"
@@ -51,27 +54,36 @@ class Session:
                 print(f"  {failed[peer.name]}", flush=True)
         return failed
 
-    def write_images(self, nodes: int) -> None:
-        """Write the images that all simulations share, where they are not written yet."""
-        if not (self.data / "targets.npy").exists():
-            self.data.mkdir(parents=True, exist_ok=True)
-            write_images(self.data, nodes)
+    def write_data(self, work: Work) -> None:
+        """Write what a work trains on, where it is not written yet."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        if work.images and not (self.data / "targets.npy").exists():
+            write_images(self.data, work.nodes)
+        if work.mbit and not (self.data / "digits-targets.npy").exists():
+            from benchmarks.compression import digits  # which imports all of fedjob
 
-    def run(self, peer: Peer, work: Work) -> Run:
+            inputs, labels = digits()
+            np.save(self.data / "digits-inputs.npy", inputs)
+            np.save(self.data / "digits-targets.npy", labels)
+
+    def run(self, peer: Peer, work: Work, form: Form) -> Run:
         """Run one work by one framework, and print what was measured."""
         if time.monotonic() > self._until:
             return Run(error="not run: the time that --minutes gives was over")
         found = measure(
             self._pythons[peer.name],
             SCRIPTS / peer.script,
-            orders(work, peer, data=str(self.data), cores=self._cores),
+            orders(work, peer, form, data=str(self.data), cores=self._cores),
             deadline_s=work.deadline_s,
         )
         shown = (
             found.error
             or f"round {seconds(found.round_s)}, first {seconds(found.first_s)}, {found.memory_mb:.0f} MB"
         )
-        print(f"  {peer.title}: {shown} (load {load():.1f})", flush=True)
+        print(
+            f"  {named(peer.title, work, form.own if peer is FEDJOB else form.peer)}: {shown}, others {percent(found.others)}",
+            flush=True,
+        )
         return found
 
 
@@ -94,30 +106,37 @@ def main() -> None:
             deadline_s=work.deadline_s * args.patience,
         )
         print(f"{work.title}", flush=True)
-        if work.images:
-            session.write_images(work.nodes)
+        session.write_data(work)
         compared.append(
             compare(session, work, [peer for peer in peers if peer.name in work.peers], failed, args.pairs)
         )
-        print(section(compared[-1], machine), flush=True)
-    if not args.no_page:
-        PAGE.write_text(page(compared, machine), encoding="utf-8")
-        print(f"written: {PAGE.relative_to(ROOT)}")
+        print(section(compared[-1]), flush=True)
+        if not args.no_page:
+            # After each work: whoever ends it in the middle keeps what was measured, and the page says what was not.
+            later = [not_yet(each, peers) for each in works[len(compared) :]]
+            PAGE.write_text(page([*compared, *later], machine), encoding="utf-8")
+            print(f"written: {PAGE.relative_to(ROOT)}", flush=True)
 
 
 def compare(
     session: Session, work: Work, peers: Sequence[Peer], failed: dict[str, str], count: int
 ) -> Compared:
     """Run so many pairs of each peer with fedjob, in turns."""
-    before = load()
     able = [peer for peer in peers if peer.name not in failed]
     pairs: dict[str, list[Pair]] = {peer.name: [] for peer in able}
-    for peer, own_first in turns(able, count):
-        first = session.run(FEDJOB if own_first else peer, work)
-        second = session.run(peer if own_first else FEDJOB, work)
-        pairs[peer.name].append(Pair(second, first) if own_first else Pair(first, second))
+    for (peer, own_first), form in product(turns(able, count), work.forms):
+        first = session.run(FEDJOB if own_first else peer, work, form)
+        second = session.run(peer if own_first else FEDJOB, work, form)
+        found = (second, first) if own_first else (first, second)
+        pairs[peer.name].append(Pair(*found, form))
     missing = {peer.name: failed[peer.name] for peer in peers if peer.name in failed}
-    return Compared(work, pairs, (before, load()), missing)
+    return Compared(work, pairs, missing)
+
+
+def not_yet(work: Work, peers: Sequence[Peer]) -> Compared:
+    """Return what the page has of a work whose turn has not come."""
+    missing = {peer.name: "its turn had not come" for peer in peers if peer.name in work.peers}
+    return Compared(work, {}, missing)
 
 
 def turns(peers: Sequence[Peer], count: int) -> Iterator[tuple[Peer, bool]]:

@@ -10,16 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET_LOAD_PER_CORE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What figures depend on.
-
-    Attributes:
-        quiet_load: The load average up to which other work on the machine is not said to have disturbed.
-    """
+    """What figures depend on."""
 
     processor: str
     cores: int
@@ -28,10 +23,6 @@ class Machine:
     python: str
     commit: str
     date: str
-
-    @property
-    def quiet_load(self) -> float:
-        return self.cores * QUIET_LOAD_PER_CORE
 
 
 def this_machine(date: str) -> Machine:
@@ -59,11 +50,6 @@ def commit() -> str:
     if head is None:
         return "unknown"
     return head + (" and changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
-
-
-def load() -> float:
-    """Return the load average of the last minute."""
-    return os.getloadavg()[0]
 
 
 def _git(*words: str) -> str | None:

@@ -111,7 +111,7 @@ def measure(python: Path | str, script: Path, orders: dict[str, Any], *, deadlin
     environment = {key: value for key, value in os.environ.items() if key not in NOT_OURS} | SETTINGS
     with tempfile.TemporaryDirectory(prefix="cmp-") as name:
         folder = Path(name)
-        began = time.time()
+        began, busy = time.time(), busy_s()
         adopt(True)
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             child = subprocess.Popen(
@@ -124,17 +124,19 @@ def measure(python: Path | str, script: Path, orders: dict[str, Any], *, deadlin
                     watched.look()
                     time.sleep(LOOK_S)
                 late = child.poll() is None
+                others = others_share(busy_s() - busy, watched, time.time() - began)
             finally:
                 watched.end()
                 child.wait()
                 adopt(False)
         if late:
-            return Run(error=f"not done after {deadline_s:.0f} s")
+            return Run(error=f"not done after {deadline_s:.0f} s", others=others)
         if child.returncode:
             return Run(
-                error=last_words((folder / "err").read_text(errors="replace")) or f"exit {child.returncode}"
+                error=last_words((folder / "err").read_text(errors="replace")) or f"exit {child.returncode}",
+                others=others,
             )
-        return found(began, (folder / "out").read_text(errors="replace"), watched)
+        return found(began, (folder / "out").read_text(errors="replace"), watched, others)
 
 
 def adopt(yes: bool) -> None:
@@ -143,21 +145,43 @@ def adopt(yes: bool) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(yes), 0, 0, 0)
 
 
-def found(began: float, output: str, watched: Watched) -> Run:
+def busy_s() -> float:
+    """Return the seconds for which this machine's processors have computed anything, or were taken away by their host."""
+    times = psutil.cpu_times()._asdict()
+    idle = ("idle", "iowait", "guest", "guest_nice")  # a guest's time is in user already
+    return sum(seconds for name, seconds in times.items() if name not in idle)
+
+
+def others_share(busy: float, watched: Watched, elapsed_s: float) -> float:
+    """Return the share of the machine's processors that everything but the watched processes took.
+
+    Args:
+        busy: seconds of all processors in which something was computed.
+    """
+    own = watched.history[-1][1] if watched.history else 0.0
+    return max(0.0, busy - own) / max(elapsed_s * (psutil.cpu_count() or 1), 1e-9)
+
+
+def found(began: float, output: str, watched: Watched, others: float = 0.0) -> Run:
     """Return the run that the last line of a script's output and the watching tell."""
     try:
         printed = json.loads(output.strip().splitlines()[-1])
         ends, outcome = [float(each) for each in printed["ends"]], float(printed["outcome"])
+        moved = printed.get("moved", {"down": 0.0, "up": 0.0})
+        down, up = float(moved["down"]), float(moved["up"])
     except (IndexError, KeyError, TypeError, ValueError):
-        return Run(error=f"no figures in its output: {output[-200:]!r}")
+        return Run(error=f"no figures in its output: {output[-200:]!r}", others=others)
     if len(ends) < 2:
-        return Run(error=f"it ended after {len(ends)} round(s): at least 2 are needed")
+        return Run(error=f"it ended after {len(ends)} round(s): at least 2 are needed", others=others)
     return Run(
         seconds=tuple(after - before for before, after in pairwise(ends)),
         first_s=ends[0] - began,
         cpu_s=watched.cpu_between(ends[0], ends[-1]) / (len(ends) - 1),
         memory_mb=watched.most_mb,
         outcome=outcome,
+        down_mb=down / 1e6,
+        up_mb=up / 1e6,
+        others=others,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 STOP_S = 5.0
 
@@ -78,6 +81,22 @@ def wait_for_port(port: int, seconds: float) -> None:
         except OSError:
             time.sleep(0.1)
     raise TimeoutError(f"nobody listens at port {port} after {seconds:.0f} s")
+
+
+def wait_for_rounds(out: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    """Wait until a client has noted the end of the last round in a file; what comes after that is nobody's round.
+
+    Raises:
+        TimeoutError: it did not in time.
+    """
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(OSError, ValueError):  # not there yet, or half written
+            found: dict[str, Any] = json.loads(out.read_text())
+            if len(found["ends"]) >= rounds:
+                return found
+        time.sleep(0.1)
+    raise TimeoutError(f"{rounds} rounds were not finished in {seconds:.0f} s")
 
 
 def _leave(*_: object) -> None:

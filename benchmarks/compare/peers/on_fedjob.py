@@ -1,4 +1,4 @@
-"""Rounds by fedjob: a hub, a broker and nodes as processes of their own, or a simulation."""
+"""Rounds by fedjob: a hub, a broker and nodes as processes of their own, also behind slow lines, or a simulation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from images import BATCH_SIZE, LEARNING_RATE, Images, cnn, loss_of
 
 BENCHMARKS = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(BENCHMARKS))
+sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 
 
 def main() -> None:
     """Run the work that the first argument has as JSON, and print what it found as JSON."""
     work = json.loads(sys.argv[1])
-    print(json.dumps(simulated(work) if work["data"] else federated(work)))
+    print(json.dumps((over_lines if work["mbit"] else simulated if work["data"] else federated)(work)))
 
 
 def federated(work: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +63,49 @@ def simulated(work: dict[str, Any]) -> dict[str, Any]:
         model = cnn()
         model.load_state_dict({name: torch.as_tensor(value) for name, value in result.state_dict().items()})
         return {"ends": ends_of(job), "outcome": loss_of(model, Images(work["data"]))}
+
+
+def over_lines(work: dict[str, Any]) -> dict[str, Any]:
+    """Run a job at nodes behind lines; return when each round ended, the accuracy and the bytes of a round."""
+    import numpy as np
+    from digits import BATCH_SIZE, LEARNING_RATE, Digits, DigitsNet
+    from lines import Carried
+
+    from fedjob import FedAvg, Int8, Job, connect
+    from tests.faults.federation import FederationBehindLines, Ways
+    from tests.faults.line import LineProperties
+
+    forms: dict[str, Any] = {"": None, "bf16": "bf16", "Int8()": Int8()}
+    digits = Digits(work["data"])
+    names = tuple(f"node-{number:02d}" for number in range(work["nodes"]))
+    with (
+        tempfile.TemporaryDirectory(prefix="compare-fedjob-") as folder,
+        FederationBehindLines(Path(folder), nodes=names) as federation,
+        connect(hub=federation.url, home=Path(folder) / "researcher", id="bench") as session,
+    ):
+        for number, name in enumerate(names):
+            inputs, labels = digits.of_node(number, len(names))
+            path = Path(folder) / f"{name}-digits.npz"
+            np.savez(path, x=inputs, y=labels)
+            federation.nodes[name].add("digits", path, "digits")
+        federation.set_ways(Ways(line=LineProperties(bits_per_s=work["mbit"] * 1e6), parties=names))
+        job = Job(
+            FedAvg(),
+            training_plan=f"{BENCHMARKS}/_plans.py:Digits",
+            data={"tags": ["digits"]},
+            training_args={"lr": LEARNING_RATE, "epochs": 1, "batch_size": BATCH_SIZE},
+            rounds=work["rounds"],
+            breakpoint_every=1,
+            compress=forms[work["form"]],
+            session=session,
+            seed=1,
+        )
+        with Carried(federation.lines[name] for name in names) as carried:
+            result = job.run(progress=False)
+        model = DigitsNet()
+        model.load_state_dict({name: torch.as_tensor(value) for name, value in result.state_dict().items()})
+        ends = ends_of(job)
+        return {"ends": ends, "outcome": digits.accuracy(model), "moved": dict(carried.of_a_round(ends))}
 
 
 def ends_of(job: Any) -> list[float]:

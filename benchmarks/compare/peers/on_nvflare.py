@@ -20,6 +20,13 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     """Run the work that the first argument has as JSON, and print what it found as JSON."""
     work = json.loads(sys.argv[1])
+    if work["mbit"]:
+        from nvflare_lines import over_lines
+
+        found = over_lines(work)
+        print()
+        print(json.dumps(found))
+        return
     import numpy as np
     from nvflare.app_common.np.recipes.fedavg import NumpyFedAvgRecipe
     from nvflare.recipe import SimEnv

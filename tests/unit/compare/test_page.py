@@ -6,25 +6,30 @@ import dataclasses
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 
-from benchmarks.compare.__main__ import arguments, chosen, turns
+from benchmarks.compare.__main__ import arguments, chosen, not_yet, turns
 from benchmarks.compare.environments import torch_pin
 from benchmarks.compare.machine import Machine, processor
-from benchmarks.compare.measured import Watched, at, found, last_words
+from benchmarks.compare.measured import Watched, at, found, last_words, others_share
 from benchmarks.compare.page import page, seconds, section
-from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Pair, Run, orders
+from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Run, Work, orders
 
 ROOT = Path(__file__).parents[3]
 MACHINE = Machine("a processor", 2, 24.0, "Linux 6.1", "3.11.7", "0123456789ab", "2026-01-02")
-SMALL, LARGE, SIMULATION = WORKS
+SMALL, LARGE, SIMULATION, QUANTIZATION = WORKS
 OWN = Run(seconds=(0.1, 0.1, 0.2), first_s=4.0, cpu_s=0.2, memory_mb=900.0, outcome=9.135)
 SLOW = Run(seconds=(1.0, 0.9, 1.1), first_s=2.0, cpu_s=0.5, memory_mb=1200.0, outcome=9.135)
 FAILED = Run(error="Traceback | of <something>")
 
 
-def compared(*pairs: Pair, loads: tuple[float, float] = (0.5, 1.0)) -> Compared:
-    return Compared(SMALL, {"flower": list(pairs)}, loads)
+def compared(*pairs: Pair) -> Compared:
+    return Compared(SMALL, {"flower": list(pairs)})
+
+
+def runs_of(work: Work, *peers: Run) -> list[Pair]:
+    return [Pair(peer, OWN, form) for form in work.forms for peer in peers]
 
 
 def test_a_ratio_is_that_of_the_medians_of_one_pair() -> None:
@@ -33,19 +38,19 @@ def test_a_ratio_is_that_of_the_medians_of_one_pair() -> None:
 
 def test_the_ratio_of_a_work_is_the_middle_of_its_pairs_with_their_range() -> None:
     pairs = [Pair(dataclasses.replace(SLOW, seconds=(each,)), OWN) for each in (0.8, 1.0, 1.3)]
-    assert "| Flower 1.42.0 | **10.00 times as long** (8.00 to 13.00) | 3 of 3 |" in section(
-        compared(*pairs), MACHINE
-    )
+    text = section(compared(*pairs))
+    assert "| Flower 1.42.0 | **10.00** (8.00 to 13.00) | **0.50** (0.50 to 0.50) | " in text
+    assert "| 3 of 3 |" in text
 
 
 def test_a_peer_that_is_faster_is_shown_as_faster_and_named_as_better() -> None:
-    text = section(compared(Pair(dataclasses.replace(SLOW, seconds=(0.05,)), OWN)), MACHINE)
-    assert "**0.50 times as long**" in text
+    text = section(compared(Pair(dataclasses.replace(SLOW, seconds=(0.05,)), OWN)))
+    assert "| Flower 1.42.0 | **0.50** |" in text
     assert "Flower 1.42.0 needs less for a round (50 ms, fedjob 100 ms)" in text
 
 
 def test_what_a_slower_peer_does_better_is_on_the_page() -> None:
-    text = section(compared(Pair(SLOW, OWN)), MACHINE)
+    text = section(compared(Pair(SLOW, OWN)))
     assert "needs less for until the first round" not in text
     assert (
         "Flower 1.42.0 needs less for the start, until the first round has ended (2.00 s, fedjob 4.00 s)"
@@ -56,38 +61,48 @@ def test_what_a_slower_peer_does_better_is_on_the_page() -> None:
 
 def test_figures_that_hardly_differ_are_not_called_better() -> None:
     near = dataclasses.replace(OWN, seconds=(0.098,))
-    assert "What a peer does better: nothing of what is measured here." in section(
-        compared(Pair(near, OWN)), MACHINE
-    )
+    text = section(compared(Pair(near, OWN)))
+    assert "What a peer does better: nothing of what is measured here." in text
 
 
 def test_a_run_that_failed_is_shown_as_failed_and_makes_no_ratio() -> None:
-    text = section(compared(Pair(SLOW, OWN), Pair(FAILED, OWN)), MACHINE)
+    text = section(compared(Pair(SLOW, OWN), Pair(FAILED, OWN)))
     assert "(1 of 2 runs failed: Traceback / of (something))" in text
     assert "| 1 of 2 |" in text
 
 
 def test_a_peer_all_of_whose_runs_failed_has_a_row_and_no_pair() -> None:
-    text = section(compared(Pair(FAILED, OWN)), MACHINE)
+    text = section(compared(Pair(FAILED, OWN)))
     assert "| Flower 1.42.0 | no figures, 1 of 1 runs failed: Traceback / of (something) | | | | |" in text
-    assert "| Flower 1.42.0 | no pair | 0 of 1 |" in text
+    assert "| Flower 1.42.0 | no pair | | | | 0 of 1 |" in text
     assert "What a peer does better can't be said" in text
 
 
 def test_a_run_of_fedjob_that_failed_makes_no_ratio_either() -> None:
-    text = section(compared(Pair(SLOW, FAILED)), MACHINE)
+    text = section(compared(Pair(SLOW, FAILED)))
     assert "| fedjob | no figures, 1 of 1 runs failed" in text
     assert "no pair" in text
 
 
 def test_a_peer_that_could_not_be_installed_is_named() -> None:
-    text = section(Compared(SMALL, {}, (0, 0), {"nvflare": "it could not be installed: no route"}), MACHINE)
+    text = section(Compared(SMALL, {}, {"nvflare": "it could not be installed: no route"}))
     assert "| NVFlare 2.9.0 | not measured: it could not be installed: no route |" in text
 
 
-@pytest.mark.parametrize(("load", "disturbed"), [(2.9, False), (3.1, True)])
-def test_figures_of_a_busy_machine_say_so(load: float, disturbed: bool) -> None:
-    assert ("Other work was running" in section(compared(loads=(0.1, load)), MACHINE)) == disturbed
+@pytest.mark.parametrize(("others", "disturbed"), [(0.09, False), (0.11, True)])
+def test_figures_of_a_busy_machine_say_so(others: float, disturbed: bool) -> None:
+    text = section(compared(Pair(SLOW, dataclasses.replace(OWN, others=others))))
+    assert ("Other work was running" in text) == disturbed
+    assert f"{100 * others:.0f} % in the worst" in text
+
+
+def test_what_the_run_itself_computes_is_no_other_work() -> None:
+    watched = Watched.__new__(Watched)
+    watched.history = [(100.0, 0.0), (110.0, 15.0)]
+    cores = psutil.cpu_count() or 1
+    assert others_share(15.0, watched, 10.0) == 0.0
+    assert others_share(15.0 + 2.5 * cores, watched, 10.0) == pytest.approx(0.25)
+    assert others_share(10.0, watched, 10.0) == 0.0
 
 
 def test_the_page_has_the_date_the_commit_and_the_machine() -> None:
@@ -98,15 +113,17 @@ def test_the_page_has_the_date_the_commit_and_the_machine() -> None:
 
 def test_every_table_of_the_page_has_rows_of_one_length() -> None:
     every = [
-        Compared(work, {name: [Pair(SLOW, OWN), Pair(FAILED, OWN)] for name in work.peers}, (9, 9))
+        Compared(work, {name: runs_of(work, SLOW, FAILED) for name in work.peers}, {"pfl": "no"})
         for work in WORKS
     ]
+    every += [not_yet(work, PEERS) for work in WORKS]
+    every += [Compared(work, {name: runs_of(work, FAILED) for name in work.peers}) for work in WORKS]
     for block in re.findall(r"(?:^\|.*\n)+", page(every, MACHINE), re.MULTILINE):
         assert len({line.count("|") for line in block.splitlines()}) == 1, block
 
 
 def test_the_settings_of_every_framework_on_the_page_are_told() -> None:
-    text = page([Compared(SIMULATION, {"pfl": [Pair(SLOW, OWN)]}, (0, 0))], MACHINE)
+    text = page([Compared(SIMULATION, {"pfl": [Pair(SLOW, OWN)]})], MACHINE)
     assert "- pfl 0.6.0: " in text
     assert "- fedjob: " in text
     assert "- NVFlare" not in text
@@ -127,7 +144,9 @@ def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
 @pytest.mark.parametrize(
     ("only", "works", "peers"),
     [
-        ([], ["small", "large", "simulation"], ["flower", "nvflare", "pfl"]),
+        ([], ["small", "large", "simulation", "quantization"], ["flower", "nvflare", "pfl"]),
+        (["nvflare"], ["small", "large", "quantization"], ["nvflare"]),
+        (["quantization", "flower"], [], []),
         (["flower"], ["small", "large", "simulation"], ["flower"]),
         (["pfl"], ["simulation"], ["pfl"]),
         (["simulation"], ["simulation"], ["flower", "pfl"]),
@@ -142,16 +161,65 @@ def test_what_is_named_is_run(only: list[str], works: list[str], peers: list[str
 
 def test_all_frameworks_get_the_same_orders_but_for_the_number_of_rounds() -> None:
     for work in WORKS:
-        own = orders(work, FEDJOB, data="images", cores=2)
+        own = orders(work, FEDJOB, Form(), data="images", cores=2)
         for peer in PEERS:
-            assert orders(work, peer, data="images", cores=2) | {"rounds": own["rounds"]} == own
+            assert orders(work, peer, Form(), data="images", cores=2) | {"rounds": own["rounds"]} == own
+
+
+def test_each_framework_is_given_the_form_of_parameters_by_its_own_name() -> None:
+    form = Form("Int8()", "blockwise8")
+    assert orders(QUANTIZATION, FEDJOB, form, data="", cores=2)["form"] == "Int8()"
+    assert orders(QUANTIZATION, PEERS[1], form, data="", cores=2)["form"] == "blockwise8"
+
+
+def over_lines(down_mb: float, form: Form, round_s: float = 1.0) -> Pair:
+    """Return a pair in which the peer moves 1 MB more from a node than to it, and fedjob half of both."""
+    peer = dataclasses.replace(SLOW, seconds=(round_s,), down_mb=down_mb, up_mb=down_mb + 1)
+    return Pair(peer, dataclasses.replace(OWN, down_mb=down_mb / 2, up_mb=down_mb / 2), form)
+
+
+def test_bytes_over_slow_lines_are_shown_beside_those_without_compression() -> None:
+    forms = [Form(), Form("Int8()", "blockwise8")]
+    work = dataclasses.replace(QUANTIZATION, forms=tuple(forms))
+    pairs = [over_lines(3.5, forms[0]), over_lines(0.5, forms[1])]
+    text = section(Compared(work, {"nvflare": pairs}))
+    assert re.search(r"\| NVFlare 2.9.0, plain \| .* \| 3.50 MB, 4.50 MB \| 100 % \|", text)
+    assert re.search(r"\| NVFlare 2.9.0, blockwise8 \| .* \| 0.50 MB, 1.50 MB \| 25 % \|", text)
+    assert re.search(r"\| fedjob, Int8\(\) \| .* \| 0.25 MB, 0.25 MB \| 14 % \|", text)
+    assert re.search(
+        r"\| NVFlare 2.9.0, blockwise8, beside Int8\(\) \| .* \| \*\*4.00\*\* \| 1 of 1 \|", text
+    )
+
+
+def test_runs_of_fedjob_beside_two_forms_of_a_peer_are_one_row() -> None:
+    forms = [Form("Int8()", "blockwise8"), Form("Int8()", "adaquant")]
+    work = dataclasses.replace(QUANTIZATION, forms=tuple(forms))
+    pairs = [over_lines(0.5, form) for form in forms]
+    text = section(Compared(work, {"nvflare": pairs}))
+    assert text.count("| fedjob, Int8()") == 1
+    assert "n=6) |" in text
+    assert "| not known |" in text  # no run without compression to take a share of
+
+
+def test_a_peer_that_moves_fewer_bytes_is_named_as_better_there() -> None:
+    pair = over_lines(0.5, Form("Int8()", "adaquant"))
+    turned = Pair(dataclasses.replace(pair.own, seconds=(3.0,)), dataclasses.replace(pair.peer), pair.form)
+    text = section(Compared(QUANTIZATION, {"nvflare": [turned]}))
+    assert "NVFlare 2.9.0, adaquant needs less for " in text
+    assert " and for bytes of a node and round (0.50 MB, fedjob, Int8(), 2.00 MB)" in text
+
+
+def test_a_work_whose_turn_had_not_come_is_on_the_page_as_such() -> None:
+    text = page([compared(Pair(SLOW, OWN)), not_yet(LARGE, PEERS)], MACHINE)
+    assert "| NVFlare 2.9.0 | not measured: its turn had not come |" in text
+    assert "0 runs failed" not in text
 
 
 def test_every_script_of_a_peer_exists_and_every_version_is_fixed() -> None:
     for peer in (FEDJOB, *PEERS):
         assert (ROOT / "benchmarks" / "compare" / "peers" / peer.script).is_file()
         assert all(re.fullmatch(r"[\w\[\]-]+==[\d.]+", package) for package in peer.packages)
-        assert all(package.rpartition("==")[2] in peer.title for package in peer.packages)
+        assert all(package.rpartition("==")[2] in peer.title for package in peer.packages[:1])
 
 
 def test_peers_get_the_torch_that_this_checkout_locks() -> None:
@@ -185,9 +253,23 @@ def test_a_run_s_figures_are_its_rounds_without_the_first() -> None:
     assert run == Run(seconds=(1.0, 2.0), first_s=4.0, cpu_s=3.0, memory_mb=50.0, outcome=2.5)
 
 
+def test_the_bytes_that_lines_carried_are_a_run_s_in_megabytes() -> None:
+    watched = Watched.__new__(Watched)
+    watched.history, watched.most_mb = [], 0.0
+    run = found(0.0, '{"ends": [1, 2], "outcome": 0.9, "moved": {"down": 2e6, "up": 1500000}}', watched)
+    assert (run.down_mb, run.up_mb, run.error) == (2.0, 1.5, "")
+
+
 @pytest.mark.parametrize(
     "output",
-    ["", "no JSON", '{"ends": [1.0, 2.0]}', '{"ends": "x", "outcome": 1}', '{"ends": [1.0], "outcome": 1}'],
+    [
+        "",
+        "no JSON",
+        '{"ends": [1.0, 2.0]}',
+        '{"ends": "x", "outcome": 1}',
+        '{"ends": [1.0], "outcome": 1}',
+        '{"ends": [1.0, 2.0], "outcome": 1, "moved": {"down": 1}}',
+    ],
 )
 def test_an_output_without_figures_is_a_failed_run(output: str) -> None:
     watched = Watched.__new__(Watched)
