@@ -7,6 +7,7 @@ objects of this process: `data/inputs.npy` and `data/targets.npy`, or `data.parq
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
 from fedjob.data.readers.table import TableDataset
+from fedjob.data.shares import SharedDatasets
 from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
 from fedjob.researcher.simulation.splits import ByColumn, Rows, checked_rows
 
@@ -325,11 +327,11 @@ class NodeShares:
     """The nodes of a simulation with what their rows are opened by.
 
     Args:
-        datasets: node -> `{name, path, reader, ..., share}`.
+        datasets: node -> `{name, path, reader, ..., share}`, made when it is asked for.
         rows_hash: sha256 of the row numbers of all nodes.
     """
 
-    datasets: dict[str, dict[str, Any]]
+    datasets: SharedDatasets
     rows_hash: str
 
 
@@ -361,15 +363,9 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     with open(temporary, "wb", opener=private) as file:
         np.save(file, every, allow_pickle=False)
     replace_durably(temporary, index)
-    stops = np.cumsum(counts).tolist()
-    datasets = {
-        name: {
-            **info,
-            "num_rows": count,
-            "share": {"index": str(index), "start": stop - count, "stop": stop, "version": info["version"]},
-        }
-        for name, count, stop in zip(names, counts, stops, strict=True)
-    }
+    datasets = SharedDatasets(
+        info=info, index=str(index), names=tuple(names), stops=array("q", np.cumsum(counts).tolist())
+    )
     digest = hashlib.sha256(np.asarray(counts, dtype=np.int64).tobytes() + every.tobytes()).hexdigest()
     return NodeShares(datasets=datasets, rows_hash=digest)
 
