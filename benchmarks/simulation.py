@@ -10,7 +10,8 @@ The data are made. A CNN of two convolutions trains one local epoch in batches o
 3; breakpoints are written every round. Of each run: the median of the rounds' seconds without the first, processor seconds of
 the driver in a round and milliseconds of the workers for a node, the most memory that the driver had beyond what it had after a
 first small job, which loads all libraries, and where the time went. The driver's memory must not depend on the
-number of nodes. `peak_mb` is of the driver; a process of its own runs each line, so that none has another's memory.
+number of nodes: `own_mb` is what it has of its own at the end, beyond that first job, and `more_mb` the most with the pages of
+files that it looked at, such as the contributions. `peak_mb` is of the driver; a process of its own runs each line, so that none has another's memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ def memory_mb(what: str) -> float:
     """Return this process's `VmHWM` (the most memory so far) or `VmRSS`, in MB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def own_mb() -> float:
+    """Return the memory that this process alone has, in MB: without pages of files, which others have as well."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
             return int(line.split()[1]) / 1024
     return 0.0
 
@@ -108,7 +117,10 @@ def one(args: argparse.Namespace) -> dict[str, Any]:
         write_images(warm, 2)
         job_of(args, {"plan": shape["plan"], "cohort": 2, "nodes": 2}, warm, home).run(progress=False)
         data_mb = write_images(folder, shape["nodes"])
-        before = memory_mb("VmRSS")  # with all libraries, which the first job has loaded
+        before, own_before = (
+            memory_mb("VmRSS"),
+            own_mb(),
+        )  # with all libraries, which the first job has loaded
         Path("/proc/self/clear_refs").write_text("5")  # the most memory so far begins anew
         began = time.perf_counter()
         job = job_of(args, shape, folder, home, args.rounds, [Clock()])
@@ -125,6 +137,7 @@ def one(args: argparse.Namespace) -> dict[str, Any]:
             "before_mb": round(before),
             "peak_mb": round(memory_mb("VmHWM")),
             "more_mb": round(memory_mb("VmHWM") - before),
+            "own_mb": round(own_mb() - own_before, 1),
             "data_mb": round(data_mb, 1),
             "model_mb": round((job.folder / "initial.safetensors").stat().st_size / (1 << 20), 2),
             "workers": profile["workers"],

@@ -46,7 +46,7 @@ class Session:
         failed: dict[str, str] = {}
         self._folder.mkdir(parents=True, exist_ok=True)
         for peer in peers:
-            print(f"{peer.title}: installing into {self._folder / peer.name} ...", flush=True)
+            print(f"{peer.title}: installing into {self._folder / peer.place} ...", flush=True)
             try:
                 self._pythons[peer.name] = python_of(peer, self._folder)
             except (OSError, RuntimeError) as error:

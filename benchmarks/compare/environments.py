@@ -36,7 +36,7 @@ def python_of(peer: Peer, folder: Path) -> Path:
     """
     torch = torch_pin((ROOT / "envs" / "locks" / "cpu.txt").read_text(encoding="utf-8"))
     wanted = [torch, *peer.packages]
-    place = folder / peer.name
+    place = folder / peer.place
     python, stamp = place / "bin" / "python", place / ".installed"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == "\n".join(wanted):
         return python

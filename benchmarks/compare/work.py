@@ -16,6 +16,8 @@ class Peer:
         packages: What pip installs, with versions: figures are of one version.
         script: The module of `peers` that runs a work in the peer's environment.
         setting: What of its documented settings is taken, in words.
+        environment: The peer whose environment it runs in; empty for its own.
+        processes: Of a simulation; 0 for one for each core.
     """
 
     name: str
@@ -23,6 +25,13 @@ class Peer:
     packages: tuple[str, ...]
     script: str
     setting: str
+    environment: str = ""
+    processes: int = 0
+
+    @property
+    def place(self) -> str:
+        """The name of its environment."""
+        return self.environment or self.name
 
 
 FEDJOB = Peer(
@@ -47,6 +56,11 @@ PEERS = (
         "pfl", "pfl 0.6.0", ("pfl==0.6.0",), "on_pfl.py",
         "one process of one thread for each core, joined by torch.distributed, as its guide to fast simulations has it; nothing "
         "kept on disk",
+    ),
+    Peer(
+        "pfl-threads", "pfl 0.6.0 in one process", ("pfl==0.6.0",), "on_pfl.py",
+        "one process with a thread of torch for each core, as its benchmarks are documented; nothing kept on disk",
+        environment="pfl", processes=1,
     ),
 )  # fmt: skip
 
@@ -105,7 +119,7 @@ WORKS = (
     Work(
         "simulation",
         "A simulation: a CNN of two convolutions, 1,000 nodes of 50 images, cohorts of 50, one epoch in batches of 10",
-        ("flower", "pfl"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images=True, outcome="loss",
+        ("flower", "pfl", "pfl-threads"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images=True, outcome="loss",
     ),
     Work(
         "quantization",
@@ -193,7 +207,7 @@ def orders(work: Work, peer: Peer, form: Form, *, data: str, cores: int) -> dict
         "data": data if work.images or work.mbit else "",
         "mbit": work.mbit,
         "form": form.own if own else form.peer,
-        "workers": cores,
+        "workers": peer.processes or cores,
         "threads": cores,
         "deadline_s": work.deadline_s,
     }

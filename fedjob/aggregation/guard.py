@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedjob.aggregation.elementwise import CHUNK
 from fedjob.common.checks import check_kinds, check_positive, shown
 from fedjob.common.errors import SpecError
 from fedjob.common.values import decode
@@ -170,30 +169,10 @@ def check_norm(params: Mapping[str, Any], origin: Mapping[str, Any] | None, max_
 
 def not_finite(params: Mapping[str, Any]) -> str:
     """Return which floating-point tensor holds NaN or infinity; empty for none."""
-    whole = params.as_one(CHUNK) if isinstance(params, FileParams) else None
-    if whole is not None and (not whole.is_floating_point() or _is_finite(whole)):
-        return ""  # tensors of a small model are looked through together: each costs more than its numbers
-    for name in params:
-        tensor = params[name]
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
-            return f"not_finite: {name} holds NaN or infinity"
-    return ""
+    from fedjob.parameters.finiteness import first_not_finite
 
-
-def _is_finite(tensor: Any) -> bool:
-    """Return whether no number of a floating-point tensor is NaN or infinite.
-
-    A chunk at a time, as aggregators do: threads that torch would divide a tensor over wait for each other, and in a
-    simulation the workers have the cores.
-    """
-    import torch
-
-    parts = tensor.reshape(-1).split(CHUNK) if tensor.device.type == "cpu" else (tensor,)
-    for part in parts:
-        low, high = torch.aminmax(part)
-        if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-            return False
-    return True
+    name = first_not_finite(params)
+    return "" if name is None else f"not_finite: {name} holds NaN or infinity"
 
 
 def _floats(found: Any, place: str) -> Iterator[tuple[str, float]]:

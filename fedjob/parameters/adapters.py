@@ -95,9 +95,10 @@ def truncated(a: torch.Tensor, b: torch.Tensor, rank: int) -> tuple[torch.Tensor
 
 def set_ranks(model: torch.nn.Module, params: Mapping[str, torch.Tensor]) -> None:
     """Give a model's adapters the ranks of other parameters, with new tensors in the place of those of another rank."""
-    own = dict(model.named_parameters())
-    for name, wanted in params.items():
-        parameter, parts = own.get(name), name.split(".")
+    factors = [name for name in params if _A in name or _B in name]
+    own = dict(model.named_parameters()) if factors else {}
+    for name in factors:
+        wanted, parameter, parts = params[name], own.get(name), name.split(".")
         place = 0 if _A in parts else 1 if _B in parts else None
         if parameter is None or place is None or parameter.shape == wanted.shape:
             continue

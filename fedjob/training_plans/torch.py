@@ -15,6 +15,7 @@ from fedjob.common.seeds import seed_for
 from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
 from fedjob.parameters.adapters import set_ranks
+from fedjob.parameters.finiteness import first_not_finite
 from fedjob.parameters.frozen import FrozenPart, FrozenWatch, frozen_names, part_of, read_frozen
 from fedjob.parameters.model_files import open_model
 from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
@@ -104,13 +105,9 @@ class TorchParameters(TrainingPlan):
     def _check_finite(self) -> None:
         if self._frozen_watch is not None and (problem := self._frozen_watch.problem()):
             raise self.fail("plan", problem)
-        for name, tensor in self._tensors().items():
-            if name in self._frozen:
-                continue
-            if tensor.is_floating_point() and tensor.numel():
-                low, high = torch.aminmax(tensor.detach())
-                if not (torch.isfinite(low) and torch.isfinite(high)):
-                    raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
+        trained = {name: tensor for name, tensor in self._tensors().items() if name not in self._frozen}
+        if (name := first_not_finite(trained)) is not None:
+            raise self.fail("not_finite", f"parameter {name} holds NaN or infinity after training")
 
 
 class PrivateTorch(TorchParameters):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.errors import NoDatasets, NoReply, SpecError
 from fedjob.common.quorum import ALL
 from fedjob.common.types import seat
+from fedjob.data.shares import SharedDatasets
 from fedjob.researcher.connection.catalogue import DatasetHandle, Offered, list_datasets, list_nodes
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
@@ -171,6 +172,7 @@ def resolve_for(
         SpecError: those that have the data are too few, or not those that the job requires.
     """
     silent: dict[str, str] = {}
+    datasets: Mapping[str, dict[str, Any]]
     if spec.simulation:
         datasets, spec = resolve_simulated(spec, data, nodes, folder)
     elif session is None:
@@ -192,8 +194,10 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
-    handles = {node: info.pop(HANDLE) for node, info in datasets.items() if HANDLE in info}
-    schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
+    handles, schemas = {}, {}
+    if not isinstance(datasets, SharedDatasets):  # which are found by nobody else
+        handles = {node: info.pop(HANDLE) for node, info in datasets.items() if HANDLE in info}
+        schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
     spec = replace(spec, datasets=attach(spec.preprocess, data, datasets))
     check_columns(spec, schemas)
     if handles:
@@ -406,7 +410,7 @@ def resolve_local(
 
 def resolve_simulated(
     spec: JobSpec, data: Any, nodes: Any, folder: JobFolder
-) -> tuple[dict[str, dict[str, Any]], JobSpec]:
+) -> tuple[Mapping[str, dict[str, Any]], JobSpec]:
     """Return the datasets of simulated nodes, and the spec, which has the hash of their rows.
 
     Args:

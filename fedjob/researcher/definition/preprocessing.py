@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.common.types import seat
 from fedjob.data.preprocessing import PlainSteps
 from fedjob.data.preprocessing.learning import taken_over, to_learn_together
+from fedjob.data.shares import SharedDatasets
 
 
 def num_entries(data: Any) -> int:
@@ -18,7 +20,7 @@ def num_entries(data: Any) -> int:
 
 def attach(
     steps: Sequence[PlainSteps], data: Any, datasets: Mapping[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
+) -> Mapping[str, dict[str, Any]]:
     """Write to each node's dataset the steps that prepare it.
 
     Args:
@@ -27,6 +29,9 @@ def attach(
     Raises:
         SpecError: an entry of `data` does not name one dataset.
     """
+    if isinstance(datasets, SharedDatasets) and len(steps) <= 1:
+        prepared = {"preprocess": steps[0]} if steps else {}
+        return replace(datasets, info={**datasets.info, **prepared})
     if not steps:
         return dict(datasets)
     if len(steps) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def resume_at(
         folder = job_folder(base, spec.id)
     if data is not None:
         as_node = next(iter(spec.datasets), LOCAL)
+        moved: Mapping[str, dict[str, Any]]
         if spec.simulation:
             moved, spec = resolve_simulated(spec, take_data(spec, data, folder), None, folder)
         else:

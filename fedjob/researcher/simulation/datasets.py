@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
 from fedjob.data.readers.table import TableDataset
+from fedjob.data.shares import SharedDatasets
 from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
 from fedjob.researcher.simulation.splits import ByColumn, Rows, checked_rows
 
@@ -396,11 +398,11 @@ class NodeShares:
     """The nodes of a simulation with what their rows are opened by.
 
     Args:
-        datasets: node -> `{name, path, reader, ..., share}`.
+        datasets: node -> `{name, path, reader, ..., share}`, made when it is asked for.
         rows_hash: sha256 of the row numbers of all nodes.
     """
 
-    datasets: dict[str, dict[str, Any]]
+    datasets: SharedDatasets
     rows_hash: str
 
 
@@ -431,15 +433,9 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     with _renamed(index) as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(every))
         file.write(every.data)  # by numpy it would be an error that doesn't say that the disk is full
-    stops = np.cumsum(counts).tolist()
-    datasets = {
-        name: {
-            **info,
-            "num_rows": count,
-            "share": {"index": str(index), "start": stop - count, "stop": stop, "version": info["version"]},
-        }
-        for name, count, stop in zip(names, counts, stops, strict=True)
-    }
+    datasets = SharedDatasets(
+        info=info, index=str(index), names=tuple(names), stops=array("q", np.cumsum(counts).tolist())
+    )
     digest = hashlib.sha256(np.asarray(counts, dtype=np.int64).tobytes() + every.tobytes()).hexdigest()
     return NodeShares(datasets=datasets, rows_hash=digest)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.data.shares import SharedDatasets
 from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
@@ -141,9 +142,16 @@ def usable_bytes() -> int:
 
 def _paths(datasets: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return the files and folders of the data and of the row numbers, each once; data may be elsewhere, as in a database."""
-    found = {str(info["share"]["index"]) for info in datasets.values() if "share" in info}
-    found |= {str(info["path"]) for info in datasets.values() if info.get("path")}
+    infos = _each_once(datasets)
+    found = {str(info["share"]["index"]) for info in infos if "share" in info}
+    found |= {str(info["path"]) for info in infos if info.get("path")}
     return sorted(path for path in found if os.path.exists(path))
+
+
+def _each_once(datasets: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what the nodes' datasets are opened by; one for all nodes that share a dataset."""
+    nodes = list(datasets)
+    return [datasets[node] for node in (nodes[:1] if isinstance(datasets, SharedDatasets) else nodes)]
 
 
 def _shared(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -153,7 +161,7 @@ def _shared(datasets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         SpecError: the row numbers or the data are not where the job divided them.
     """
     found: dict[str, dict[str, Any]] = {}
-    for info in datasets.values():
+    for info in _each_once(datasets):
         if "share" not in info:
             continue
         whole = {name: info[name] for name in ("name", "path", "reader", "tags", "options", "loading")}

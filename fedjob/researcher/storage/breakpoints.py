@@ -53,7 +53,7 @@ from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
 from fedjob.researcher.storage.position import AggregationRecord, Position, UnfinishedTask, first_position
-from fedjob.researcher.storage.spec import JobSpec, load_spec
+from fedjob.researcher.storage.spec import JobSpec, load_spec, plain_spec
 
 VERSION = 2
 _SIGNED = b"fedjob breakpoint\0"
@@ -314,7 +314,7 @@ def find_breakpoint(path: Path, admit: Admit | None = None) -> Breakpoint:
     return Breakpoint(
         path=folder.breakpoint(0),
         position=first_position(spec, protocol.start(first)),
-        spec=to_plain(spec),
+        spec=plain_spec(spec),
         plan_text=folder.plan.read_bytes().decode(),
         extras={},
     )
@@ -325,7 +325,7 @@ def _seal_of_beginning(folder: JobFolder, spec: JobSpec) -> Seal:
     hashes = [[path.name, hash_file(path)] for path in files if path.exists()]
     text = folder.plan.read_bytes().decode() if folder.plan.exists() else ""
     digest = hashlib.sha256(pack(hashes)).hexdigest()
-    return Seal(path=folder.path, signer="", digest=digest, spec=to_plain(spec), plan_text=text)
+    return Seal(path=folder.path, signer="", digest=digest, spec=plain_spec(spec), plan_text=text)
 
 
 def adopt(found: Breakpoint, position: Position, folder: JobFolder) -> tuple[Position, dict[str, Path]]:

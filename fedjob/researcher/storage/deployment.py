@@ -57,8 +57,7 @@ def publish_code(spec: JobSpec, folder: JobFolder, publish: Publish) -> dict[str
     if not spec.plan_hash:
         return {}
     if not spec.plans:
-        ref = publish(folder.plan, None)
-        return {node: Code(ref, spec.plan_entry) for node in spec.datasets}
+        return dict.fromkeys(spec.datasets, Code(publish(folder.plan, None), spec.plan_entry))
     return {
         node: Code(publish(folder.plan_of(plan["hash"]), node), plan["entry"])
         for node in spec.datasets

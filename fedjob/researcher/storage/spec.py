@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.common.types import ENDLESS, check_job_id, party_of
+from fedjob.data.shares import SHARED, SharedDatasets
 from fedjob.training_plans.schedules import declared
 
 VERSION = 1
@@ -94,7 +95,7 @@ class JobSpec:
     seed: int
     local: bool = False
     simulation: dict[str, Any] = field(default_factory=dict)
-    datasets: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=_LATER)
+    datasets: Mapping[str, dict[str, Any]] = field(default_factory=dict, metadata=_LATER)
     researcher: str = field(default="", metadata=_LATER)
     owner_key: str = field(default="", metadata=_LATER)
     federation: str = field(default="", metadata=_LATER)
@@ -158,11 +159,19 @@ class JobSpec:
 
     def save(self, path: Path) -> None:
         """Write the spec, durably."""
-        write_atomic(path, pack(to_plain(self)))
+        write_atomic(path, pack(plain_spec(self)))
 
 
 FOUND_LATER = frozenset(entry.name for entry in fields(JobSpec) if "found_later" in entry.metadata)
 """Fields of a spec that do not follow from what was asked for."""
+
+
+def plain_spec(spec: JobSpec) -> dict[str, Any]:
+    """Return a spec as plain data; of simulated nodes that share a dataset with what each needs of its own alone."""
+    shared = spec.datasets
+    if not isinstance(shared, SharedDatasets):
+        return dict(to_plain(spec))
+    return {**to_plain(replace(spec, datasets={})), "datasets": shared.plain}
 
 
 def spec_from_plain(plain: Mapping[str, Any]) -> JobSpec:
@@ -172,7 +181,11 @@ def spec_from_plain(plain: Mapping[str, Any]) -> JobSpec:
         BreakpointCorrupt: it is not one.
     """
     try:
-        return from_plain(JobSpec, plain)
+        found = plain.get("datasets") if isinstance(plain, Mapping) else None
+        if not isinstance(found, Mapping) or SHARED not in found:
+            return from_plain(JobSpec, plain)
+        shared = SharedDatasets.of(found)
+        return replace(from_plain(JobSpec, {**plain, "datasets": {}}), datasets=shared)
     except DecodeError as error:
         raise BreakpointCorrupt(f"this is not a job's spec: {error}") from error
 

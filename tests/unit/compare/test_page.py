@@ -135,7 +135,7 @@ def test_seconds_are_shown_as_one_reads_them(value: float, shown: str) -> None:
 
 
 def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
-    flower, nvflare, _ = PEERS
+    flower, nvflare, *_ = PEERS
     assert list(turns([flower, nvflare], 2)) == [
         (flower, True), (nvflare, True), (flower, False), (nvflare, False),
     ]  # fmt: skip
@@ -144,12 +144,12 @@ def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
 @pytest.mark.parametrize(
     ("only", "works", "peers"),
     [
-        ([], ["small", "large", "simulation", "quantization"], ["flower", "nvflare", "pfl"]),
+        ([], ["small", "large", "simulation", "quantization"], ["flower", "nvflare", "pfl", "pfl-threads"]),
         (["nvflare"], ["small", "large", "quantization"], ["nvflare"]),
         (["quantization", "flower"], [], []),
         (["flower"], ["small", "large", "simulation"], ["flower"]),
         (["pfl"], ["simulation"], ["pfl"]),
-        (["simulation"], ["simulation"], ["flower", "pfl"]),
+        (["simulation"], ["simulation"], ["flower", "pfl", "pfl-threads"]),
         (["small", "nvflare"], ["small"], ["nvflare"]),
         (["small", "pfl"], [], []),
     ],
@@ -159,11 +159,14 @@ def test_what_is_named_is_run(only: list[str], works: list[str], peers: list[str
     assert ([each.name for each in found_works], [each.name for each in found_peers]) == (works, peers)
 
 
-def test_all_frameworks_get_the_same_orders_but_for_the_number_of_rounds() -> None:
+def test_all_frameworks_get_the_same_orders_but_for_the_number_of_rounds_and_processes() -> None:
     for work in WORKS:
         own = orders(work, FEDJOB, Form(), data="images", cores=2)
         for peer in PEERS:
-            assert orders(work, peer, Form(), data="images", cores=2) | {"rounds": own["rounds"]} == own
+            given = orders(work, peer, Form(), data="images", cores=2)
+            apart = {"rounds": own["rounds"], "workers": own["workers"]}
+            assert given | apart == own
+            assert peer.processes or given["workers"] == 2
 
 
 def test_each_framework_is_given_the_form_of_parameters_by_its_own_name() -> None:
@@ -320,3 +323,12 @@ def test_what_can_not_be_measured_is_refused(typed: str, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         arguments(typed.split())
     assert "make compare: error: argument" in capsys.readouterr().err
+
+
+def test_a_peer_in_another_setting_shares_the_environment_and_has_its_own_processes() -> None:
+    by_name = {peer.name: peer for peer in PEERS}
+    one = by_name["pfl-threads"]
+    assert (one.place, one.packages) == (by_name["pfl"].place, by_name["pfl"].packages)
+    found = orders(SIMULATION, one, data="x", cores=2)
+    assert (found["workers"], found["threads"]) == (1, 2)
+    assert orders(SIMULATION, by_name["pfl"], data="x", cores=2)["workers"] == 2

@@ -210,3 +210,80 @@ class TestNames:
         values = shifted(model)
         set_tensors(model, values)
         assert holds(model, values)
+
+
+class Rounds(nn.Module):
+    """A module below others rounds what it loads, in one of the ways in which a model may do so."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        if how == "hook before loading":
+            self.inner._register_load_state_dict_pre_hook(self._before)
+        elif how == "hook after loading":
+            self.inner.register_load_state_dict_post_hook(self._after)
+        elif how == "method of the object":
+            own = self.inner._load_from_state_dict
+
+            def rounding(state: Any, *rest: Any) -> None:
+                self._before(state)
+                own(state, *rest)
+
+            self.inner._load_from_state_dict = rounding  # type: ignore[method-assign]
+        else:
+            self.inner = Rounding(2, 2)
+
+    def _before(self, state: Any, *rest: Any) -> None:
+        for name in list(state):
+            state[name] = state[name].round()
+
+    def _after(self, module: nn.Module, keys: Any) -> None:
+        with torch.no_grad():
+            for tensor in module.parameters():
+                tensor.round_()
+
+
+class Rounding(nn.Linear):
+    def _load_from_state_dict(self, state: Any, *rest: Any) -> None:
+        super()._load_from_state_dict({name: value.round() for name, value in state.items()}, *rest)
+
+
+@pytest.mark.parametrize(
+    "how", ["hook before loading", "hook after loading", "method of the object", "method of a class"]
+)
+def test_code_of_a_module_that_takes_part_in_loading_is_run(how: str) -> None:
+    model = Rounds(how)
+    whole = {name: torch.ones_like(tensor) for name, tensor in model_tensors(model).items()}
+    set_tensors(model, whole)
+    assert holds(model, whole)
+    with pytest.raises(PlanError, match=r"gives another value afterwards"):
+        set_tensors(model, {name: tensor + 0.25 for name, tensor in whole.items()})
+
+
+def test_what_is_set_lies_where_it_lay_so_that_an_optimizer_still_trains_it() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    before = [(tensor.data_ptr(), tensor.stride()) for tensor in model.state_dict(keep_vars=True).values()]
+    values = shifted(model)
+    set_tensors(model, values)
+    assert holds(model, values)
+    after = [(tensor.data_ptr(), tensor.stride()) for tensor in model.state_dict(keep_vars=True).values()]
+    assert after == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_part_of_a_model_is_set_and_the_rest_stays() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    rest = model[1].weight.detach().clone()
+    set_tensors(model, {"0.weight": torch.full((2, 2), 3.0)})
+    assert torch.equal(model[0].weight, torch.full((2, 2), 3.0))
+    assert torch.equal(model[1].weight, rest)
+
+
+def test_two_names_for_parts_of_one_memory_hold_what_both_can() -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("head", model.weight.detach()[0])
+    values = {"weight": torch.ones(2, 2), "bias": torch.ones(2), "head": torch.ones(2)}
+    set_tensors(model, values)
+    assert holds(model, values)
+    with pytest.raises(PlanError):
+        set_tensors(model, {**values, "head": torch.zeros(2)})

@@ -1,0 +1,97 @@
+"""The datasets of simulated nodes are made when they are asked for, and kept as names and numbers."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import pytest
+
+from fedjob.common.codec import pack, unpack
+from fedjob.common.errors import DecodeError
+from fedjob.data.shares import SHARED, SharedDatasets
+
+INFO = {"name": "scans", "path": "/data/scans", "reader": "npy", "version": "v1"}
+
+
+def shared(**changes: Any) -> SharedDatasets:
+    given = {"info": INFO, "index": "/job/rows.npy", "names": ("a", "b", "d"), "stops": array("q", [2, 3, 9])}
+    return SharedDatasets(**{**given, **changes})
+
+
+def test_each_node_has_its_range_of_rows() -> None:
+    found = shared()
+    assert found["a"] == {
+        **INFO,
+        "num_rows": 2,
+        "share": {"index": "/job/rows.npy", "start": 0, "stop": 2, "version": "v1"},
+    }
+    assert [(found[node]["share"]["start"], found[node]["num_rows"]) for node in found] == [
+        (0, 2),
+        (2, 1),
+        (3, 6),
+    ]
+
+
+def test_it_is_a_map_of_its_nodes() -> None:
+    found = shared()
+    assert list(found) == ["a", "b", "d"]
+    assert len(found) == 3
+    assert "b" in found
+    assert found == dict(found)
+    assert found.get("c") is None
+    for unknown in ("", "c", "e", 1, None):
+        assert unknown not in found
+
+
+def test_what_is_done_to_one_of_them_is_not_done_to_the_next() -> None:
+    found = shared()
+    found["a"]["share"]["start"] = 5
+    found["a"].pop("path")
+    assert found["a"] == shared()["a"]
+
+
+def test_they_come_back_from_plain_data() -> None:
+    back = SharedDatasets.of(unpack(pack(shared().plain)))
+    assert back == shared()
+    assert list(back.plain) == [SHARED]
+
+
+def test_a_node_costs_few_bytes() -> None:
+    names = tuple(f"node-{number:05d}" for number in range(10_000))
+    many = shared(names=names, stops=array("q", range(1, 10_001)))
+    assert len(pack(many.plain)) < 16 * len(names)
+    assert many["node-09999"]["share"]["start"] == 9_999
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": ["b", "a", "d"]},
+        {"names": ["a", "a", "d"]},
+        {"names": ["a", "b"]},
+        {"names": []},
+        {"names": ["a", "b", 3]},
+        {"names": None},
+        {"stops": [2, 2, 9]},
+        {"stops": [0, 3, 9]},
+        {"stops": [-1, 3, 9]},
+        {"stops": [2, 3.5, 9]},
+        {"stops": [2, 3, 2**70]},
+        {"stops": "abc"},
+        {"index": 7},
+        {"info": {"name": "scans"}},
+        {"info": None},
+        {"info": ["name"]},
+    ],
+)
+def test_anything_else_is_refused(change: dict[str, Any]) -> None:
+    plain = shared().plain[SHARED]
+    with pytest.raises(DecodeError, match="no datasets of simulated nodes"):
+        SharedDatasets.of({SHARED: {**plain, **change}})
+
+
+@pytest.mark.parametrize("plain", [{}, {SHARED: None}, {SHARED: []}, {SHARED: {}}])
+def test_so_is_what_has_none(plain: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError, match="no datasets of simulated nodes"):
+        SharedDatasets.of(plain)
