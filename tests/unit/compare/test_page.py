@@ -329,6 +329,6 @@ def test_a_peer_in_another_setting_shares_the_environment_and_has_its_own_proces
     by_name = {peer.name: peer for peer in PEERS}
     one = by_name["pfl-threads"]
     assert (one.place, one.packages) == (by_name["pfl"].place, by_name["pfl"].packages)
-    found = orders(SIMULATION, one, data="x", cores=2)
+    found = orders(SIMULATION, one, Form(), data="x", cores=2)
     assert (found["workers"], found["threads"]) == (1, 2)
     assert orders(SIMULATION, by_name["pfl"], data="x", cores=2)["workers"] == 2
