@@ -22,8 +22,9 @@ from tests.preloaded import SHARED
 _OF_LIBRARIES = ("KMP_", "MLFLOW_", "RAY_", "TORCHINDUCTOR_", "WANDB_", "PYTEST_", SHARED)
 """Beginnings of environment variables that libraries, and the tests' own server, set once for the process."""
 
-_SIGNALS = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
-"""Without that of ended children: torch takes it once for the process, for loaders of data that have workers."""
+_SIGNALS = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM, signal.SIGCHLD}
+"""Without the alarm, which is that of the tests' own time limit, and without that of ended children: torch takes it once
+for the process, for loaders of data that have workers."""
 _LIMITS = {
     name: getattr(resource, name)
     for name in ("RLIMIT_AS", "RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC")
