@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from tests import preloaded
 from tests.distribution import Distribution, num_workers, rank
 from tests.features import claims, rows
+from tests.given_back import differences, process_state
 from tests.parts import program
 from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
 
@@ -95,6 +96,31 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in [name for name in os.environ if name.startswith("FEDJOB_")]:
         del os.environ[name]
     os.environ["FEDJOB_HOME"] = str(tmp_path_factory.mktemp("default-home"))
+
+
+def _warns_of_garbage(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a test or a file has a filter of its own for what is said when garbage is collected."""
+    filters = [mark for mark in node.own_markers if mark.name == "filterwarnings"]
+    return any("Unraisable" in str(mark.args) for mark in filters)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect the garbage of a file that warns of it while the file's own filters hold: a test of another would fail."""
+    yield
+    if _warns_of_garbage(request.node):
+        gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _process_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves the process otherwise than it found it; the next one, in any order, begins there."""
+    before = process_state()
+    yield
+    if _warns_of_garbage(request.node):
+        gc.collect()
+    if left := differences(before, process_state()):
+        pytest.fail("the test has to give back what it changed: " + "; ".join(left), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

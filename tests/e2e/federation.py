@@ -85,7 +85,11 @@ class Node:
         if self.process is None or not self.process.alive:
             command = ("fedjob", "node", "start", "--home", self.home)
             self.process = self._federation.processes.start(
-                *command, ready="^node ready", name=self.name, fork=self._federation.forked
+                *command,
+                ready="^node ready",
+                name=self.name,
+                fork=self._federation.forked,
+                timeout_s=PATIENCE_S,
             )
             for session in self._federation.sessions():  # it asks those who show that they are there
                 wait_until(

@@ -94,8 +94,13 @@ def test_a_launcher_that_fails_costs_its_task_and_not_the_node(plugin: None, tmp
         assert (result.ok, result.reason, result.detail) == (False, "launcher", "RuntimeError")
         node.config = replace(OPEN, launcher="nothing")
         # a launcher that is not there is a fault of the settings: once that is noticed, the strictest hold
+        daemon = node.daemon
+        assert daemon is not None
+        wait_until(
+            lambda: daemon._context.config.approval == "on", timeout_s=30, what="the strictest settings"
+        )
         unknown = ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2)
-        assert unknown.reason in ("launcher", "plan_not_approved")
+        assert (unknown.ok, unknown.reason) == (False, "plan_not_approved")
     finally:
         federation.close()
 
