@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,7 +202,8 @@ def test_node_states_are_proposed_named_and_dropped(busy: Node) -> None:
 
 def test_the_spool_is_released_by_the_next_round_and_the_end(federation: Federation, node: Node) -> None:
     ann = federation.ann
-    task = ann.task(ADD_ONE, "AddOne")
+    keeps_state = ADD_ONE.replace("= batch", '= batch\n        self.ctx.state["seen"] = 1')
+    task = ann.task(keeps_state, "AddOne")
     ann.result("node1", task)
     assert len(list(node.home.results.iterdir())) == 1
     ann.result("node1", task, round_=2)
@@ -213,6 +216,29 @@ def test_the_spool_is_released_by_the_next_round_and_the_end(federation: Federat
         timeout_s=30,
         what="an empty spool",
     )
+
+
+def test_a_small_result_is_in_the_database_alone_until_the_next_round_or_the_end(
+    federation: Federation, node: Node
+) -> None:
+    ann = federation.ann
+
+    def held() -> set[str]:
+        with closing(sqlite3.connect(node.home.database)) as database:
+            return {row[0] for row in database.execute("SELECT sha256 FROM attached")}
+
+    first = ann.attached(ann.task(ADD_ONE, "AddOne"))
+    came = {*first.attached}
+    done = ann.result("node1", first)
+    assert done.params is not None
+    assert held() == {*came, done.params.sha256}
+    assert not [*node.home.results.iterdir(), *node.home.objects.iterdir(), *node.home.tasks.iterdir()]
+    again = ann.result("node1", ann.attached(first, value=0.25), round_=2)
+    assert again.params is not None
+    wait_until(lambda: not held() & {*came, done.params.sha256}, timeout_s=30, what="round 1's to go")
+    assert again.params.sha256 in held()
+    ann.end("node1")
+    wait_until(lambda: not held(), timeout_s=30, what="all to go")
 
 
 @pytest.mark.parametrize(

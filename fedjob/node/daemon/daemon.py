@@ -254,8 +254,8 @@ class Daemon:
         self._attempts.recover(self._book)
 
     def _patience(self) -> float:
-        sources = (self._attempts, self._state_reports, self._reports)
-        dues = [due for each in sources if (due := each.next_due()) is not None]
+        nexts = (self._attempts.next_due(), self._state_reports.next_due(), self._reports.next_due())
+        dues = [due for due in nexts if due is not None]
         return max(0.0, min([LOOK_EVERY_S, *(due - time.monotonic() for due in dues)]))
 
     # --- a turn ------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ def take_small(result: WorkResult, source: int, folder: Path, *, limit_bytes: in
     """
     if result.state_path or result.items_path or _has(source, KEPT_NAME):
         return None
-    taken, params = _checked(result), None
+    taken = _checked(result)
+    params: bytes | None = None
     if taken.params_path:
         most = min(limit_bytes, MAX_ATTACHED_BYTES)
         with _opened(source, PARAMS_NAME) as (reads, size_bytes):
