@@ -587,11 +587,12 @@ def test_an_owner_allows_sets_and_orders_on_the_page(desk: Scene) -> None:
         "plan": "fedjob.analytics.statistics",
         "data": "heart_failure",
         "by": "Mira",
+        "moved_mb": "7",
         "min_rows": "100",
     }
     owner.post("/agreements", allowed)
     assert (
-        "ben may run fedjob.analytics.statistics on heart_failure (private); at least 100 rows each"
+        "ben may run fedjob.analytics.statistics on heart_failure (private); 7 MB to and from the hub; at least 100 rows each"
         in owner.get("/agreements").text
     )
     for name in ("reword", "budget", "set", "release", "end"):

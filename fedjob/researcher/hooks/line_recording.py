@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,7 +59,10 @@ class LineRecording(Hook):
             *own_measures(self._meter.take(), self._folder.path.name),
             *node_measures(self._folder, self._rounds),
         ]
-        self._ledger.add(measures)
+        with suppress(
+            OSError
+        ):  # figures for estimates: a full disk is the job's own affair, and no reason to fail it here
+            self._ledger.add(measures)
 
 
 def own_measures(stretches: list[Stretch], job: str) -> list[LineMeasure]:

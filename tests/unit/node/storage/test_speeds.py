@@ -68,3 +68,29 @@ def test_the_last_jobs_count_and_old_ones_are_forgotten(ledger: SpeedLedger) -> 
     for number in range(20):
         ledger.add(replace(TASK, job=f"job_{number}"))
     assert ledger.of("plan", "width 50")["examples_s"] == 500.0
+
+
+def test_a_line_is_as_fast_as_the_newest_jobs_transfers_or_a_check_after_them(ledger: SpeedLedger) -> None:
+    ledger.add(replace(TASK, job="old"))
+    ledger.add(replace(TASK, job="new", fetch_s=5.0, store_s=10.0))
+    found = ledger.of("plan", "width 50")
+    assert (found["down_bytes_s"], found["up_bytes_s"]) == (200_000.0, 50_000.0)
+    ledger.add_line(300_000, 1.0, 3.0)
+    checked = ledger.of("plan", "width 50")
+    assert (checked["down_bytes_s"], checked["up_bytes_s"]) == (300_000.0, 100_000.0)
+    same = ("examples_s", "round_s", "start_s")
+    assert [checked[name] for name in same] == [found[name] for name in same], "a check is no task"
+    ledger.add_line(600_000, 1.0, 3.0)
+    assert ledger.of("plan", "width 50")["down_bytes_s"] == 600_000.0
+    ledger.add(replace(TASK, job="newest"))
+    assert ledger.of("plan", "width 50")["down_bytes_s"] == 2_000_000.0
+
+
+def test_within_a_job_the_newest_transfers_count_most(ledger: SpeedLedger) -> None:
+    for _ in range(20):
+        ledger.add(TASK)
+    for _ in range(10):
+        ledger.add(replace(TASK, fetch_s=5.0))
+    assert ledger.of("plan", "width 50")["down_bytes_s"] == pytest.approx(200_000.0, rel=0.05)
+    ledger.add(replace(TASK, fetched=0, fetch_s=0.0))  # a task that fetched nothing
+    assert ledger.of("plan", "width 50")["down_bytes_s"] == pytest.approx(200_000.0, rel=0.05)
