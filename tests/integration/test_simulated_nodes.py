@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from fedjob import Dirichlet, Job, Quorum, simulate
 from fedjob.researcher.hooks.base import Hook, RoundReport
@@ -21,6 +23,15 @@ from tests.plans import Linear, Tiny
 
 ARGS = {"lr": 0.05, "num_updates": 3, "batch_size": 8}
 WITHIN_S = 180.0  # importing torch takes its time on a busy machine
+
+
+class FromBase(Linear):
+    """Begins with a model that is in a file."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        model = super().init_model(model_args)
+        model.load_state_dict(self.ctx.model("base"))
+        return model
 
 
 def pooled(num_rows: int = 160) -> tuple[Any, Any]:
@@ -126,6 +137,13 @@ class CountsPageFaults(Linear):
 
         passes(20)  # pages that it has in common with the process that forked it are its own then
         return {"faults": float(passes(10))}
+
+
+def test_workers_read_the_models_that_a_job_names(tmp_path: Path) -> None:
+    save_file({"weight": torch.ones(1, 4), "bias": torch.zeros(1)}, tmp_path / "base.safetensors")
+    given = {"training_plan": FromBase, "models": {"base": tmp_path / "base.safetensors"}, "rounds": 1}
+    ends = {end_of(simulated(tmp_path, nodes=simulate(4, workers=workers), **given)) for workers in (0, 2)}
+    assert len(ends) == 1
 
 
 def test_a_worker_keeps_the_memory_of_a_batch_for_the_next(tmp_path: Path) -> None:

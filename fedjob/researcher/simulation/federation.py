@@ -19,6 +19,7 @@ from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.seeds import seed_for
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.messages import Task
+from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols.base import Buffered
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Gates, completion
 from fedjob.researcher.federation.local import LocalFederation
@@ -56,6 +57,7 @@ class SimulatedFederation(LocalFederation):
         simulation: what was asked for.
         seed: of the job: decides which answers never come and which nodes are slow.
         open_backend: starts what computes; called when the job has its slot.
+        models: name -> file of parameters that all nodes have.
     """
 
     def __init__(
@@ -69,8 +71,9 @@ class SimulatedFederation(LocalFederation):
         simulation: Simulation,
         seed: int,
         open_backend: OpenBackend,
+        models: Mapping[str, ModelFile] | None = None,
     ) -> None:
-        super().__init__(datasets, home, events, brought, federation)
+        super().__init__(datasets, home, events, brought, federation, models)
         self._simulation = simulation
         self._seed = seed
         self._open_backend = open_backend

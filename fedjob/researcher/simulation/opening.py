@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fedjob.researcher.simulation.ray_cluster import RayCluster, is_on_this_mach
 from fedjob.researcher.simulation.vectorisable import check_vectorisable, gains_nothing
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER, Vectorised
 from fedjob.researcher.simulation.worker_pool import ProcessPool
+from fedjob.researcher.storage.deployment import model_files
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -44,15 +45,22 @@ MODELS_PER_WORKER = 5
 def open_simulation(
     spec: JobSpec, folder: JobFolder, events: EventLog, brought: Mapping[str, Path]
 ) -> SimulatedFederation:
-    """Return the federation of a simulated job; nothing is started before `prepare`."""
+    """Return the federation of a simulated job; nothing is started before `prepare`.
+
+    Raises:
+        BreakpointIncompatible: a model's file is not there any more, or another one.
+    """
+    models = model_files(spec, folder)
     simulation = simulation_of({**spec.simulation, "split": None})
     model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
 
     def opened() -> Backend:
         if not simulation.vectorize:
-            return open_backend(simulation, spec.datasets, model_bytes)
+            return open_backend(
+                simulation, spec.datasets, model_bytes, [file.path for file in models.values()]
+            )
         _shared(spec.datasets)  # are the data there?
-        costs = check_vectorisable(spec, folder)
+        costs = check_vectorisable(spec, folder, models)
         if note := gains_nothing(costs, len(os.sched_getaffinity(0))):
             events.add("note", text=note)
         saved_bytes = max((cost.saved_bytes for cost in costs), default=0)
@@ -69,13 +77,20 @@ def open_simulation(
         simulation=simulation,
         seed=spec.seed,
         open_backend=opened,
+        models=models,
     )
 
 
 def open_backend(
-    simulation: Simulation, datasets: Mapping[str, Mapping[str, Any]], model_bytes: int
+    simulation: Simulation,
+    datasets: Mapping[str, Mapping[str, Any]],
+    model_bytes: int,
+    models: Collection[str] = (),
 ) -> Backend:
     """Start what computes.
+
+    Args:
+        models: paths of the files that plans may ask for; the machines of a cluster have to see these, too.
 
     Raises:
         SpecError: the data are gone, or there is not enough memory for so many workers.
@@ -87,7 +102,7 @@ def open_backend(
     if simulation.backend == "processes" or is_on_this_machine():
         workers = num_workers(workers, len(datasets), model_bytes, usable_bytes())
     if simulation.backend == "ray":
-        return RayCluster(workers, len(datasets), _paths(datasets))
+        return RayCluster(workers, len(datasets), [*_paths(datasets), *models])
     assert workers is not None
     return ProcessPool(workers, shared)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.seeds import seed_for
+from fedjob.parameters.model_files import ModelFile
 from fedjob.privacy.protect import RecordDP, dp_of
 from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from fedjob.training_plans.together.trial import StepCost
 
 
-def check_vectorisable(spec: JobSpec, folder: JobFolder) -> list[StepCost]:
+def check_vectorisable(spec: JobSpec, folder: JobFolder, models: Mapping[str, ModelFile]) -> list[StepCost]:
     """Refuse a job whose nodes can't be trained at once.
 
     Each plan is built, and its first step is computed in both ways on the data of the first node that has it.
+
+    Args:
+        models: name -> file of parameters that plans may ask for.
 
     Returns:
         What a step of each plan takes; of those that have data.
@@ -45,7 +49,7 @@ def check_vectorisable(spec: JobSpec, folder: JobFolder) -> list[StepCost]:
         if plan and plan["hash"] not in tried:
             tried.add(plan["hash"])
             path = folder.plan_of(plan["hash"]) if spec.plans else folder.plan
-            costs += _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"])
+            costs += _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"], models)
     return costs
 
 
@@ -68,7 +72,9 @@ def gains_nothing(costs: Sequence[StepCost], workers: int) -> str:
     )
 
 
-def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> list[StepCost]:
+def _try_plan(
+    spec: JobSpec, node: str, text: str, entry: str, models: Mapping[str, ModelFile]
+) -> list[StepCost]:
     from fedjob.data.loader import open_dataset
     from fedjob.training_plans.context import Context
     from fedjob.training_plans.randomness import seeded
@@ -76,7 +82,9 @@ def _try_plan(spec: JobSpec, node: str, text: str, entry: str) -> list[StepCost]
     from fedjob.training_plans.together.trial import check_built, check_kind, check_loading, try_step
 
     plan = check_kind(make_plan(text, entry))
-    plan.ctx = Context(node=node, round=1, job_seed=spec.seed, seed=spec.seed, props=spec.props)
+    plan.ctx = Context(
+        node=node, round=1, job_seed=spec.seed, seed=spec.seed, props=spec.props, models=models
+    )
     args = at_round(merged_args(spec.training_args, _own_args(spec, node)), 1)
     with seeded(seed_for(spec.seed, 0, "", "init")):
         plan.build(spec.model_args, args)

@@ -158,9 +158,9 @@ class ProcessPool:
 
 
 def _plain_order(order: WorkOrder) -> dict[str, Any]:
-    """Return an order as plain data; all but one of its fields are that already."""
+    """Return an order as plain data; all but two of its fields are that already."""
     plain = {name: getattr(order, name) for name in _ORDER_FIELDS}
-    return {**plain, "items": to_plain(order.items)}
+    return {**plain, "items": to_plain(order.items), "models": to_plain(order.models)}
 
 
 def order_of_dead_worker(

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load, save_file
 
 from fedjob import (
     IID,
@@ -92,6 +93,52 @@ def test_simulated_nodes_end_in_the_bytes_of_local_ones(
     given = {"data": files, "rounds": 3, **PLAIN[name]}
     local = end_of(simulated(tmp_path, nodes="local", **given))
     assert end_of(simulated(tmp_path, nodes=simulate(workers=0), **given)) == local
+
+
+class OnBase(Linear):
+    """A layer that is taken from a file that all nodes have, and another that is trained."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+        model[0].load_state_dict(self.ctx.model("base"), assign=True)
+        model[0].requires_grad_(False)
+        return model
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model[2].parameters(), lr=training_args["lr"])
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "base.safetensors"
+    save_file({"weight": torch.randn(16, 4, generator=torch.manual_seed(2)), "bias": torch.zeros(16)}, path)
+    return path
+
+
+def test_plans_have_the_models_of_a_job_as_in_a_local_one(
+    base: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    given = {"data": files, "training_plan": OnBase, "models": {"base": base}}
+    local = end_of(simulated(tmp_path, nodes="local", **given))
+    assert end_of(simulated(tmp_path, nodes=simulate(workers=0), **given)) == local
+    together = simulated(tmp_path, nodes=simulate(vectorize=True), **given)
+    together.run(progress=False)
+    assert load(local).keys() == together.result.params.keys()
+    assert all(
+        torch.allclose(value, together.result.params[name], atol=1e-5) for name, value in load(local).items()
+    )
+
+
+def test_a_model_that_is_not_there_as_it_was_is_an_error_before_the_first_round(
+    base: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    job = simulated(
+        tmp_path, data=files, nodes=simulate(workers=0), training_plan=OnBase, models={"base": base}
+    )
+    base.write_bytes(base.read_bytes()[:-4] + bytes(range(4)))
+    with pytest.raises(JobFailed, match=r"the model 'base' .* is not in .* as it was"):
+        job.run(progress=False)
+    assert job.breakpoints == []
 
 
 class Convolves(Linear):
