@@ -194,7 +194,8 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
-    handles, schemas = {}, {}
+    handles: dict[str, DatasetHandle] = {}
+    schemas: dict[str, Any] = {}
     if not isinstance(datasets, SharedDatasets):  # which are found by nobody else
         handles = {node: info.pop(HANDLE) for node, info in datasets.items() if HANDLE in info}
         schemas = {node: info.pop(SCHEMA, {}) for node, info in datasets.items()}
