@@ -232,17 +232,14 @@ class Repository(ABC):
             if landing.from_existing(lambda descriptor: all(_matches(descriptor, part) for part in parts)):
                 return path
             if len(parts) == 1:
-                have = landing.num_bytes
-                with self.meter.moving("down", ref.size_bytes - have):
-                    self._fetch(ref, parts[0], landing.descriptor, have=have)
+                self._fetch(ref, parts[0], landing.descriptor, have=landing.num_bytes)
             else:
                 missing = [part for part in parts if not _matches(landing.descriptor, part)]
                 stop = threading.Event()
 
                 def fetch(part: ObjectPart) -> None:
                     try:
-                        with self.meter.moving("down", part.size_bytes):
-                            self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
+                        self._fetch(ref, part, landing.descriptor, have=0, stop=stop)
                     except BaseException:
                         stop.set()
                         raise
@@ -420,29 +417,43 @@ class Repository(ABC):
         self, ref: Ref, part: ObjectPart, descriptor: int, *, have: int, stop: threading.Event | None = None
     ) -> None:
         """Fetch one object to its place in an open file, which already has its first `have` bytes."""
-        for _ in range(NUM_FETCHES):
-            hasher = hashlib.sha256()
-            done = min(have, part.size_bytes)
-            if part.cipher and done < part.size_bytes:
-                done -= done % CHUNK_BYTES
-            for block in read_blocks(descriptor, part.start, done):
-                hasher.update(block)
-            try:
-                for fetched in self._pieces(part, done) if done < part.size_bytes else ():
-                    if stop is not None and stop.is_set():
-                        raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
-                    if done + len(fetched) > part.size_bytes:
-                        done += len(fetched)
-                        break
-                    hasher.update(fetched)
-                    write_at(descriptor, fetched, part.start + done)
+        with self.meter.moving("down", part.size_bytes - have):
+            _land(self._pieces, ref, part, descriptor, have=have, stop=stop)
+
+
+def _land(
+    pieces: Callable[[ObjectPart, int], Iterator[bytes | memoryview]],
+    ref: Ref,
+    part: ObjectPart,
+    descriptor: int,
+    *,
+    have: int,
+    stop: threading.Event | None,
+) -> None:
+    """Write one object's pieces to its place in an open file until they have its hash."""
+    for _ in range(NUM_FETCHES):
+        hasher = hashlib.sha256()
+        done = min(have, part.size_bytes)
+        if part.cipher and done < part.size_bytes:
+            done -= done % CHUNK_BYTES
+        for block in read_blocks(descriptor, part.start, done):
+            hasher.update(block)
+        try:
+            for fetched in pieces(part, done) if done < part.size_bytes else ():
+                if stop is not None and stop.is_set():
+                    raise _Stopped(f"object {part.sha256}: stopped, because another part failed")
+                if done + len(fetched) > part.size_bytes:
                     done += len(fetched)
-            except ChunkCorrupt:
-                done = -1
-            if done == part.size_bytes and hasher.hexdigest() == part.sha256:
-                return
-            have = 0  # the wrong bytes may be among those of an earlier call
-        raise _corrupt(ref, part.sha256)
+                    break
+                hasher.update(fetched)
+                write_at(descriptor, fetched, part.start + done)
+                done += len(fetched)
+        except ChunkCorrupt:
+            done = -1
+        if done == part.size_bytes and hasher.hexdigest() == part.sha256:
+            return
+        have = 0  # the wrong bytes may be among those of an earlier call
+    raise _corrupt(ref, part.sha256)
 
 
 def _blocks(source: Path | bytes | GrowingFile, start: int, size_bytes: int) -> Blocks:

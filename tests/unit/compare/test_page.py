@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
-import psutil
 import pytest
 
 from benchmarks.compare.__main__ import arguments, chosen, not_yet, turns
@@ -99,7 +99,7 @@ def test_figures_of_a_busy_machine_say_so(others: float, disturbed: bool) -> Non
 def test_what_the_run_itself_computes_is_no_other_work() -> None:
     watched = Watched.__new__(Watched)
     watched.history = [(100.0, 0.0), (110.0, 15.0)]
-    cores = psutil.cpu_count() or 1
+    cores = os.cpu_count() or 1
     assert others_share(15.0, watched, 10.0) == 0.0
     assert others_share(15.0 + 2.5 * cores, watched, 10.0) == pytest.approx(0.25)
     assert others_share(10.0, watched, 10.0) == 0.0
@@ -331,4 +331,4 @@ def test_a_peer_in_another_setting_shares_the_environment_and_has_its_own_proces
     assert (one.place, one.packages) == (by_name["pfl"].place, by_name["pfl"].packages)
     found = orders(SIMULATION, one, Form(), data="x", cores=2)
     assert (found["workers"], found["threads"]) == (1, 2)
-    assert orders(SIMULATION, by_name["pfl"], data="x", cores=2)["workers"] == 2
+    assert orders(SIMULATION, by_name["pfl"], Form(), data="x", cores=2)["workers"] == 2
