@@ -307,7 +307,11 @@ class Attempts:
                 turn.step(events.Died(key, detail, reason))
             case StoredResult():
                 if attempt.returned and not attempt.stores:
-                    attempt.moved["store"] = attempt.timing["store"] = time.monotonic() - attempt.returned
+                    attempt.moved["store"] = time.monotonic() - attempt.returned
+                    if not task_of(row).protect.get(
+                        "dp"
+                    ):  # private work tells no seconds after its beginning
+                        attempt.timing["store"] = attempt.moved["store"]
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)
 
