@@ -141,11 +141,11 @@ def test_attached_parameters_are_kept_for_the_task_and_go_after_it(
             return len(database.rows("SELECT sha256 FROM attached"))
 
     assert ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne"))).ok
-    assert held() == 1
+    assert held() == 2, "what came with the task, and what leaves with its answer"
     node.stop()
     node.start()
     again = ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne")), epoch=2)
-    assert len(again.attached) == 1, "asked again, it is read from the spool"
+    assert len(again.attached) == 1, "asked again, it is read from the database"
     assert node.trainings() == 1
     assert ann.result("node1", ann.attached(ann.task(ADD_ONE, "AddOne"), value=0.25), round_=2, epoch=2).ok
     ann.end("node1", epoch=2)
