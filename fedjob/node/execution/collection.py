@@ -217,10 +217,11 @@ def _opened(source: int, name: str) -> Iterator[tuple[io.FileIO, int]]:
         descriptor = os.open(name, flags, dir_fd=source)
     except OSError as error:
         raise DecodeError(f"the worker's file {name[:80]} is not there, or is no file") from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
     with io.FileIO(descriptor, "rb") as reads:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            raise DecodeError(f"the worker's file {name[:80]} is no regular file with one name")
         yield reads, found.st_size
 
 
