@@ -132,7 +132,7 @@ def test_an_outage_of_the_broker_runs_down_no_deadline_and_is_blamed_on_no_node(
     assert job.rounds[1].replied == ("node1", "node2")
     notes = [event.body["text"] for event in job.events() if event.type == "note"]
     assert any(note.startswith("not connected: ") and "no node is blamed" in note for note in notes)
-    assert any(note.startswith("connected again after 2") for note in notes)
+    assert any(note.startswith("connected again after 2") for note in notes), notes
 
 
 def test_a_node_that_is_revoked_in_a_round_is_left_out_at_once(

@@ -91,6 +91,8 @@ class Channel:
         self._follow_line()
         self._orphans.look(self._epoch)
         messages = self.connection.endpoint.receive(timeout_s)
+        if messages and self._clock.is_down:  # nothing may follow them that is waited for
+            self._follow_line()
         self._evidence.take(messages)
         self.settle([m for m in messages if not isinstance(m.body, Result)])
         for message in messages:
