@@ -7,7 +7,7 @@ the whole model in this process; "rounds" is all that follows.
 Nothing is begun where the disk or the memory is too small for it, and everything that was written is removed at the end.
 
 python benchmarks/large_memory.py                                        0.4 GB, 2, 4 and 6 nodes
-python benchmarks/large_memory.py --gigabytes 3.2 --nodes 6              about 100 GB of disk, and 60 GB of memory for the nodes
+python benchmarks/large_memory.py --gigabytes 3.2 --nodes 6              about 140 GB of disk, and 60 GB of memory for the nodes
 """
 
 from __future__ import annotations
