@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 from _federation import spread
-from rounds import Peak, anonymous_bytes
+from _memory import Peak, Watch
 
 from fedjob.aggregation import AGGREGATORS
 from fedjob.aggregation.contribution import Contribution
@@ -38,13 +39,13 @@ def write(folder: Path, num_nodes: int, megabytes: float) -> list[Path]:
 def aggregate_once(name: str, paths: list[Path]) -> tuple[float, int]:
     """Fold from files that nothing maps yet; return seconds, and how much private memory it took at most."""
     given = [Contribution(FileParams(path), 100.0 + k) for k, path in enumerate(paths)]
-    base = anonymous_bytes()
-    with Peak() as peak:
+    peak = Peak(os.getpid())
+    with Watch(peak):
         started = time.perf_counter()
         total = AGGREGATORS.build(name, {}).aggregate(given)
         seconds = time.perf_counter() - started
     del total
-    return seconds, max(0, peak.bytes - base)
+    return seconds, peak.bytes
 
 
 def memory_of(name: str, paths: list[Path], threads: int) -> int:

@@ -10,12 +10,13 @@ python benchmarks/rounds.py --nodes 4 --params 10000 --rounds 30 --every 1 [--br
 from __future__ import annotations
 
 import argparse
-import threading
+import os
 import time
 from pathlib import Path
 
 from _costs import Costs, floor_s
 from _federation import BenchFederation, federation, spread
+from _memory import Peak, Watch
 
 from fedjob import FedAvg, Job
 
@@ -23,41 +24,9 @@ HERE = Path(__file__).parent
 LARGE_BYTES = 50_000_000
 
 
-def anonymous_bytes() -> int:
-    """Return this process's private memory that no file backs: it can't be dropped under pressure."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-class Peak:
-    """Samples the private memory of this process until it is stopped."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.watching_s = 0.0
-        """Processor seconds that the sampling itself has used."""
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Peak:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.005):
-            self.bytes = max(self.bytes, anonymous_bytes())
-            self.watching_s = time.thread_time()
-
-
 def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> None:
     """Run one job and print its figures."""
-    base, size, nodes = anonymous_bytes(), num_params * 4, len(bench.nodes)
+    peak, size, nodes = Peak(os.getpid()), num_params * 4, len(bench.nodes)
     transfers = 1 + 3 * nodes
     floors = [floor_s(bench.root, size, transfers)] if size >= LARGE_BYTES else []
     job = Job(
@@ -71,14 +40,14 @@ def run(bench: BenchFederation, num_params: int, rounds: int, every: int) -> Non
         seed=1,
     )
     started = time.time()
-    with Peak() as peak, Costs(bench, lambda: peak.watching_s) as costs:
+    with Watch(peak) as watch, Costs(bench, lambda: watch.watching_s) as costs:
         job.run(progress=False)
     seconds = [event.body["seconds"] for event in job.events() if event.type == "round"]
     asked = next(event.time for event in job.events() if event.type == "ask")
     print(
         f"{nodes:3} nodes, {num_params:>10,} parameters, breakpoint every {every}, {bench.broker}: "
         f"round {spread(seconds[2:])}; first {seconds[0]:.2f} s; start to first ask {asked - started:.3f} s; "
-        f"researcher's private memory +{(peak.bytes - base) / 1e6:.0f} MB = {(peak.bytes - base) / size:.2f} x model",
+        f"researcher's private memory +{peak.bytes / 1e6:.0f} MB = {peak.bytes / size:.2f} x model",
         flush=True,
     )
     warm = next(event.time for event in job.events() if event.type == "round" and event.round == 2)

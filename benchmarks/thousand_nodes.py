@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import psutil
-from rounds import Peak
+from _memory import Peak, Watch
 
 from fedjob import FedAvg, Job
 from fedjob.researcher.jobs.session import Session, connect
@@ -113,15 +113,18 @@ def run(num_nodes: int, given: argparse.Namespace) -> None:
         watched.begin()
         time.sleep(IDLE_S)
         watched.end("nobody asks anything")
-        peak = Peak()
+        peak = Peak(os.getpid())
         with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
             watched.pids["researcher"] = os.getpid()
             search(session, watched, num_nodes)
             print(f"  researcher, messages dropped: {dict(session.endpoint.counters)}", flush=True)
             if given.rounds:
-                with peak:
+                with Watch(peak):
                     train(session, watched, num_nodes, given)
-                print(f"  researcher's private memory at its peak: {peak.bytes / 1e6:.0f} MB", flush=True)
+                print(
+                    f"  researcher's private memory at its peak: {(peak.began_with + peak.bytes) / 1e6:.0f} MB",
+                    flush=True,
+                )
         print(f"  memory: {watched.memory()}", flush=True)
         for crowd in crowds:
             crowd.stop()

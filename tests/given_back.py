@@ -72,9 +72,8 @@ def _of_libraries() -> dict[str, Any]:
         found["numpy's way to print"] = numpy.get_printoptions()
     matplotlib = sys.modules.get("matplotlib")
     if matplotlib is not None and hasattr(matplotlib, "rcParams"):
-        settings = {
-            k: v for k, v in dict.items(matplotlib.rcParams) if k != "backend"
-        }  # chosen at the first picture
+        # without what is chosen at the first picture
+        settings = {k: v for k, v in dict.items(matplotlib.rcParams) if k != "backend"}
         found["matplotlib's settings"] = settings
     return found
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from fedjob.common.checks import check_kinds, check_positive, shown
 from fedjob.common.errors import SpecError
-from fedjob.common.values import decode
 from fedjob.metrics.state_checks import MAX_COUNT, odd_state
 from fedjob.parameters.files import FileParams
 from fedjob.parameters.safetensors_header import Schema
@@ -125,18 +124,6 @@ def check_tensors(found: FileParams, expected: Schema) -> str:
             got_dtype, got_shape = found.schema[name]
             return f"bad_shape: {name} is {got_dtype} {list(got_shape)}, expected {dtype} {list(shape)}"
     return not_finite(found)
-
-
-def check_value(found: Any) -> str:
-    """Return which number of a contribution's value is not finite; empty for none.
-
-    Args:
-        found: plain data, arrays and tensors, as encoded for the wire.
-
-    Raises:
-        DecodeError: an encoded array or tensor is malformed.
-    """
-    return check_decoded(decode(found))
 
 
 def check_decoded(found: Any) -> str:

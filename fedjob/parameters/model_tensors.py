@@ -108,6 +108,7 @@ def set_tensors(
                 raise PlanError(_not_set(model, name, found))
 
 
+_KINDS = (torch.nn.Parameter, torch.Tensor)
 _OWN_METHODS = (
     "state_dict",
     "load_state_dict",
@@ -158,9 +159,6 @@ def _add_plain(module: torch.nn.Module, prefix: str, found: dict[str, torch.Tens
         for name, child in own["_modules"].items()
         if child is not None
     )
-
-
-_KINDS = (torch.nn.Parameter, torch.Tensor)
 
 
 def _copied_in_place(own: Mapping[str, torch.Tensor] | None, values: Mapping[str, torch.Tensor]) -> bool:

@@ -344,9 +344,8 @@ class Repository(ABC):
         if file is not None:
             self._stored.note(file, name)
             if self._stored.num_forgotten != before and not self.hold_object(name, job=job, readers=readers):
-                self.store_object(
-                    name, blocks, job=job, readers=readers
-                )  # it went with a file that had it as well
+                # it went with a file that had it as well
+                self.store_object(name, blocks, job=job, readers=readers)
         return name
 
     def _has_part(self, file: object, name: str, job: str, readers: tuple[str, ...]) -> bool:

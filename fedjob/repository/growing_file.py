@@ -35,11 +35,6 @@ class GrowingFile:
         self._given_up = False
         self._news = threading.Condition()
 
-    @property
-    def is_given_up(self) -> bool:
-        """True once it is known that it will never be whole."""
-        return self._given_up
-
     def grew(self, size_bytes: int) -> None:
         """Take note that the first `size_bytes` bytes are in the file, as they stay."""
         with self._news:

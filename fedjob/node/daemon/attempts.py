@@ -308,9 +308,8 @@ class Attempts:
             case StoredResult():
                 if attempt.returned and not attempt.stores:
                     attempt.moved["store"] = time.monotonic() - attempt.returned
-                    if not task_of(row).protect.get(
-                        "dp"
-                    ):  # private work tells no seconds after its beginning
+                    # private work tells no seconds after its beginning
+                    if not task_of(row).protect.get("dp"):
                         attempt.timing["store"] = attempt.moved["store"]
                 turn.after.append(lambda: self._forget(key, attempt))
                 self._finish(turn, row, event, attempt)

@@ -10,9 +10,8 @@ import time
 from dataclasses import dataclass
 
 from fedjob.node.storage.database import Database
+from fedjob.repository.line_meter import LEAST_BYTES
 
-LEAST_TRANSFER_BYTES = 64 * 1024
-"""Smaller objects take the time of a request, and tell nothing of the line."""
 _KEPT_JOBS = 1000
 _NEWEST_JOBS = 20
 """Jobs by which a speed is judged, the newest ones."""
@@ -57,7 +56,7 @@ class SpeedLedger:
     def add(self, task: TaskSpeed) -> None:
         """Count a finished task; part of the caller's transaction."""
         knows = task.examples > 0 and task.trained_s > 0
-        came, left = task.fetched >= LEAST_TRANSFER_BYTES, task.stored >= LEAST_TRANSFER_BYTES
+        came, left = task.fetched >= LEAST_BYTES, task.stored >= LEAST_BYTES
         down, up = (_KEPT_OF_LINE if counts else 1.0 for counts in (came, left))
         self._database.execute(
             "INSERT INTO speeds VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job, work, model) DO UPDATE "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from fedjob.repository.line_check import LEAST_CHECK_BYTES, MAX_CHECK_BYTES, LineCheck, check_line
 from fedjob.researcher.connection.connection import Connection
-from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
+from fedjob.researcher.connection.lines import OWN, WAYS, LineLedger, LineMeasure
 from fedjob.researcher.federation.offers import Checks, NodeAnswer, ask_nodes
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -48,7 +48,7 @@ def _measures(own: LineCheck, answers: Iterable[NodeAnswer]) -> list[LineMeasure
     size, now = own.size_bytes, time.time()
     seconds = {(OWN, "down"): own.down_s, (OWN, "up"): own.up_s}
     for answer in answers:
-        for way in ("down", "up"):
+        for way in WAYS:
             if rate := answer.speed.get(f"{way}_bytes_s"):
                 seconds[answer.node, way] = size / rate
     return [

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from fedjob.common.codec import unpack
-from fedjob.common.errors import DecodeError
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
-from fedjob.researcher.connection.lines import OWN, LineHistory
+from fedjob.researcher.connection.lines import OWN, WAYS, LineHistory
 from fedjob.researcher.estimates.round_model import LineRates, NodeRound, RoundModel, same_or_new
 from fedjob.researcher.storage.event_log import read_events
-from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.folder import JobFolder, read_cost
 from fedjob.researcher.storage.replies import raw_replies
 
 _FEW_ROUNDS = 4
@@ -95,7 +93,7 @@ def measured_job(id_: str, folder: JobFolder) -> MeasuredJob | None:
     other: dict[str, dict[int, float]] = {}
     for round_, node, body in answers(folder):
         timing = {name: float(value) for name, value in body["timing"].items()}
-        train = timing.get("train", 0.0) + timing.get("validate", 0.0)
+        train = training_s(timing)
         whole = timing.get("queued", 0.0) + max(train, timing.get("total", 0.0))
         for kept, took in ((trained, train), (other, whole - train)):
             rounds = kept.setdefault(node, {})
@@ -108,6 +106,11 @@ def measured_job(id_: str, folder: JobFolder) -> MeasuredJob | None:
         trained_s={node: _usual(rounds) for node, rounds in trained.items()},
         other_s={node: _usual(rounds) for node, rounds in other.items()},
     )
+
+
+def training_s(timing: Mapping[str, Any]) -> float:
+    """Return a node's seconds of training and validation, from the times of an answer."""
+    return float(timing.get("train", 0.0)) + float(timing.get("validate", 0.0))
 
 
 def _usual(rounds: Mapping[int, float]) -> float:
@@ -146,10 +149,7 @@ def spread(rounds: Sequence[float]) -> float:
 
 def bytes_of(folder: JobFolder, rounds: int) -> RoundBytes:
     """Return the bytes of a round of a job that ran, as its owners were told them; none where these are not known."""
-    try:
-        cost = unpack(folder.cost.read_bytes())
-    except (OSError, DecodeError):
-        return RoundBytes()
+    cost = read_cost(folder)
     down = {node: one["down"] / max(1, rounds) for node, one in cost.items()}
     up = {node: one["up"] / max(1, rounds) for node, one in cost.items()}
     most = max(down.values(), default=0.0)
@@ -186,8 +186,7 @@ def line_change(lines: LineHistory, nodes: Sequence[str], job: MeasuredJob) -> L
     before, now = {}, {}
     for party in (OWN, *nodes):
         down, up = (
-            same_or_new(lines.rate_at(party, way, job.at, job.id), lines.rate(party, way))
-            for way in ("down", "up")
+            same_or_new(lines.rate_at(party, way, job.at, job.id), lines.rate(party, way)) for way in WAYS
         )
         before[party] = LineRates(down=down[0], up=up[0])
         now[party] = LineRates(down=down[1], up=up[1])
@@ -205,23 +204,32 @@ def trained_at(jobs: Sequence[tuple[MeasuredJob, float]], epochs: float) -> dict
     found = {}
     for node in {node for job, _ in jobs for node in job.trained_s}:
         points = [
-            (job.trained_s[node], of, weight_of(n))
+            (of, job.trained_s[node], weight_of(n))
             for n, (job, of) in enumerate(jobs)
             if node in job.trained_s
         ]
-        weight = math.fsum(w for *_, w in points)
-        mean_y = math.fsum(w * y for y, _, w in points) / weight
-        mean_x = math.fsum(w * x for _, x, w in points) / weight
-        spread_x = math.fsum(w * (x - mean_x) ** 2 for _, x, w in points)
-        if not spread_x:
-            found[node] = mean_y * epochs / mean_x
-            continue
-        slope = math.fsum(w * (x - mean_x) * (y - mean_y) for y, x, w in points) / spread_x
-        slope = min(
-            max(slope, 0.0), mean_y / mean_x
-        )  # what does not grow with the epochs takes some time, and no less
-        found[node] = mean_y + slope * (epochs - mean_x)
+        found[node] = line_at(epochs, points, proportional=True)
     return found
+
+
+def line_at(at: float, points: Sequence[tuple[float, float, float]], *, proportional: bool) -> float:
+    """Return what a line through weighted points is at a place; it neither falls nor begins below 0.
+
+    Args:
+        points: x, y and weight of each; no x is below 0.
+        proportional: whether the line begins at 0 where all points have one x; else it is level there.
+    """
+    weight = math.fsum(w for *_, w in points)
+    mean_x = math.fsum(w * x for x, _, w in points) / weight
+    mean_y = math.fsum(w * y for _, y, w in points) / weight
+    spread_x = math.fsum(w * (x - mean_x) ** 2 for x, _, w in points)
+    steepest = mean_y / mean_x if mean_x else 0.0
+    if spread_x:
+        slope = math.fsum(w * (x - mean_x) * (y - mean_y) for x, y, w in points) / spread_x
+        slope = min(max(slope, 0.0), steepest)
+    else:
+        slope = steepest if proportional else 0.0
+    return mean_y + slope * (at - mean_x)
 
 
 def weight_of(place: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fedjob.common.console import size
 from fedjob.common.types import ENDLESS
 from fedjob.execution.work_speed import examples_in
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
-from fedjob.researcher.connection.lines import OWN, LineHistory, LineLedger
+from fedjob.researcher.connection.lines import OWN, WAYS, LineHistory, LineLedger
 from fedjob.researcher.estimates.measured_jobs import (
     LineChange,
     MeasuredJob,
@@ -21,10 +21,12 @@ from fedjob.researcher.estimates.measured_jobs import (
     answers,
     bytes_of,
     likely_s,
+    line_at,
     line_change,
     measured_job,
     spread,
     trained_at,
+    training_s,
     weight_of,
 )
 from fedjob.researcher.estimates.round_model import LineRates, NodeRound, RoundModel
@@ -204,8 +206,7 @@ def time_by_mocks(spec: JobSpec, trial: JobFolder) -> TimeEstimate:
     trained: dict[str, list[tuple[float, int]]] = {}
     for _, node, body in answers(trial):
         timing = body["timing"]
-        took = float(timing.get("train", 0.0)) + float(timing.get("validate", 0.0))
-        trained.setdefault(node, []).append((took, int(body.get("num_examples") or 0)))
+        trained.setdefault(node, []).append((training_s(timing), int(body.get("num_examples") or 0)))
     for node, rounds in trained.items():
         took, rows = statistics.median(one for one, _ in rounds), rounds[-1][1]
         args = merged_args(spec.training_args, spec.each.get(node, {}))
@@ -248,9 +249,7 @@ def time_by_speeds(
         examples = examples_in(args, _rows(spec, node))
         if not examples or not speed.get("examples_s"):
             return TimeEstimate()
-        rates = {
-            way: speed.get(f"{way}_bytes_s") or lines.rate(node, way) or math.inf for way in ("down", "up")
-        }
+        rates = {way: speed.get(f"{way}_bytes_s") or lines.rate(node, way) or math.inf for way in WAYS}
         nodes[node] = NodeRound(
             down=moved.down.get(node, 0.0),
             up=moved.up.get(node, 0.0),
@@ -258,7 +257,7 @@ def time_by_speeds(
             line=LineRates(**rates),
         )
         starts.append(speed.get("start_s", 0.0))
-    own = LineRates(**{way: lines.rate(OWN, way) or math.inf for way in ("down", "up")})
+    own = LineRates(**{way: lines.rate(OWN, way) or math.inf for way in WAYS})
     model = RoundModel(nodes=nodes, sent=moved.sent, line=own)
     seconds = max(starts) + (model.seconds + own_round_s(home, lines, moved)) * spec.rounds
     if not seconds < _MAX_S:
@@ -278,11 +277,7 @@ def _not_measured(model: RoundModel) -> bool:
 
 
 def _speed_words(speed: Mapping[str, float]) -> str:
-    line = [
-        f"{size(int(speed[f'{way}_bytes_s']))}/s {way}"
-        for way in ("down", "up")
-        if speed.get(f"{way}_bytes_s")
-    ]
+    line = [f"{size(int(speed[f'{way}_bytes_s']))}/s {way}" for way in WAYS if speed.get(f"{way}_bytes_s")]
     return ", ".join([f"{speed['examples_s']:,.0f} examples/s", *line])
 
 
@@ -298,7 +293,7 @@ def own_round_s(home: Path, lines: LineHistory, moved: RoundBytes) -> float:
     It is what rounds of this home's last jobs took beside these, in proportion to the bytes that came, where jobs of several
     sizes were measured; else of the last one; else the usual seconds.
     """
-    points: list[tuple[float, float]] = []
+    points: list[tuple[float, float, float]] = []
     for entry in find_entries(home, state="completed", reverse=True):
         folder = job_folder(home, entry.id)
         if (
@@ -312,24 +307,12 @@ def own_round_s(home: Path, lines: LineHistory, moved: RoundBytes) -> float:
         its = bytes_of(folder, entry.rounds)
         model, before = job.model(its), line_change(lines, sorted(job.other_s), job).before
         rest = job.each_s - model.over(before, before[OWN]).seconds
-        points.append((math.fsum(its.up.values()), max(0.0, rest)))
+        points.append((math.fsum(its.up.values()), max(0.0, rest), weight_of(len(points))))
         if len(points) == _MOST_JOBS:
             break
-    return _through(points, math.fsum(moved.up.values())) if points else _USUAL_ROUND_S
-
-
-def _through(points: Sequence[tuple[float, float]], at: float) -> float:
-    """Return what a line through points is at a place, newest points first and counting most; it does not fall, nor begin below 0."""
-    weights = [weight_of(place) for place in range(len(points))]
-    whole = math.fsum(weights)
-    mean_x = math.fsum(w * x for w, (x, _) in zip(weights, points, strict=True)) / whole
-    mean_y = math.fsum(w * y for w, (_, y) in zip(weights, points, strict=True)) / whole
-    wide = math.fsum(w * (x - mean_x) ** 2 for w, (x, _) in zip(weights, points, strict=True))
-    if not wide or not mean_x:
-        return mean_y
-    both = math.fsum(w * (x - mean_x) * (y - mean_y) for w, (x, y) in zip(weights, points, strict=True))
-    slope = min(max(both / wide, 0.0), mean_y / mean_x)
-    return mean_y + slope * (at - mean_x)
+    if not points:
+        return _USUAL_ROUND_S
+    return line_at(math.fsum(moved.up.values()), points, proportional=False)
 
 
 def _shown(seconds: float) -> str:

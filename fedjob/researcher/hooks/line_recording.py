@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fedjob.common.checks import is_number
-from fedjob.common.codec import unpack
-from fedjob.common.errors import DecodeError
 from fedjob.repository.line_meter import LEAST_BYTES, LineMeter, Stretch
-from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
+from fedjob.researcher.connection.lines import OWN, WAYS, LineLedger, LineMeasure
 from fedjob.researcher.hooks.base import Hook
 from fedjob.researcher.storage.event import JobEvent
-from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.folder import JobFolder, read_cost
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.replies import read_reply, reply_files
 
@@ -59,16 +57,15 @@ class LineRecording(Hook):
             *own_measures(self._meter.take(), self._folder.path.name),
             *node_measures(self._folder, self._rounds),
         ]
-        with suppress(
-            OSError
-        ):  # figures for estimates: a full disk is the job's own affair, and no reason to fail it here
+        # figures for estimates: a full disk is the job's own affair, and no reason to fail it here
+        with suppress(OSError):
             self._ledger.add(measures)
 
 
 def own_measures(stretches: list[Stretch], job: str) -> list[LineMeasure]:
     """Return one measure of the researcher's line for each way that something went."""
     found = []
-    for way in ("down", "up"):
+    for way in WAYS:
         those = [one for one in stretches if one.way == way]
         moved, took = sum(one.size_bytes for one in those), sum(one.seconds for one in those)
         if those:
@@ -118,8 +115,4 @@ def _stored(body: Mapping[str, Any]) -> int:
 
 def _fetched_each(folder: JobFolder, rounds: int) -> dict[str, int]:
     """Return node -> bytes that it fetches in a round, where these are known exactly."""
-    try:
-        cost = unpack(folder.cost.read_bytes())
-    except (OSError, DecodeError):
-        return {}
-    return {node: one["down"] // rounds for node, one in cost.items() if not one.get("most")}
+    return {node: one["down"] // rounds for node, one in read_cost(folder).items() if not one.get("most")}

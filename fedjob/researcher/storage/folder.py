@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedjob.common.errors import ConfigError, JobError
+from fedjob.common.codec import unpack
+from fedjob.common.errors import ConfigError, DecodeError, JobError
 from fedjob.common.files import fsync_dir, is_locked, make_folder, open_locked, remove_folder
 from fedjob.common.types import check_job_id
 
@@ -262,3 +263,12 @@ def sign(descriptor: int, pid: int | None = None) -> None:
 def job_folder(home: Path, job_id: str) -> JobFolder:
     """Return the folder of a job in a home; it need not exist."""
     return JobFolder(home / "jobs" / check_job_id(job_id))
+
+
+def read_cost(folder: JobFolder) -> dict[str, dict[str, int]]:
+    """Return what `folder.cost` says, node -> name -> bytes; nothing where it is not known."""
+    try:
+        cost: dict[str, dict[str, int]] = unpack(folder.cost.read_bytes())
+    except (OSError, DecodeError):
+        return {}
+    return cost

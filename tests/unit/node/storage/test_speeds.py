@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedjob.node.storage.database import Database
-from fedjob.node.storage.speeds import LEAST_TRANSFER_BYTES, SpeedLedger, TaskSpeed
+from fedjob.node.storage.speeds import SpeedLedger, TaskSpeed
+from fedjob.repository.line_meter import LEAST_BYTES
 
 TASK = TaskSpeed(
     job="job_1",
@@ -58,7 +59,7 @@ def test_another_plan_or_model_has_no_training_speed_but_the_same_line(
 
 
 def test_small_transfers_and_tasks_without_a_time_tell_nothing(ledger: SpeedLedger) -> None:
-    few = LEAST_TRANSFER_BYTES - 1
+    few = LEAST_BYTES - 1
     ledger.add(replace(TASK, fetched=few, stored=few, trained_s=0.0))
     assert ledger.of("plan", "width 50").keys() == {"round_s", "start_s"}
 
