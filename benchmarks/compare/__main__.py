@@ -32,14 +32,13 @@ PAGE = ROOT / "docs" / "figures.md"
 
 
 class Session:
-    """What is installed, where the images are, and until when runs may begin."""
+    """What is installed, where the data are, and until when runs may begin."""
 
     def __init__(self, folder: Path, minutes: float, cores: int) -> None:
         self._folder = folder
         self._until = time.monotonic() + minutes * 60
         self._cores = cores
         self._pythons: dict[str, Path] = {FEDJOB.name: Path(sys.executable)}
-        self.data = folder / "data"
 
     def install(self, peers: Sequence[Peer]) -> dict[str, str]:
         """Install the peers; return why, by name, where one can't be."""
@@ -54,17 +53,22 @@ class Session:
                 print(f"  {failed[peer.name]}", flush=True)
         return failed
 
+    def data_of(self, work: Work) -> Path:
+        """Return the folder of what a work trains on: images for so many nodes, or digits."""
+        return self._folder / "data" / (f"images-{work.nodes}" if work.images else "digits")
+
     def write_data(self, work: Work) -> None:
         """Write what a work trains on, where it is not written yet."""
-        self.data.mkdir(parents=True, exist_ok=True)
-        if work.images and not (self.data / "targets.npy").exists():
-            write_images(self.data, work.nodes)
-        if work.mbit and not (self.data / "digits-targets.npy").exists():
+        data = self.data_of(work)
+        data.mkdir(parents=True, exist_ok=True)
+        if work.images and not (data / "targets.npy").exists():
+            write_images(data, work.nodes)
+        if work.mbit and not (data / "digits-targets.npy").exists():
             from benchmarks.compression import digits  # which imports all of fedjob
 
             inputs, labels = digits()
-            np.save(self.data / "digits-inputs.npy", inputs)
-            np.save(self.data / "digits-targets.npy", labels)
+            np.save(data / "digits-inputs.npy", inputs)
+            np.save(data / "digits-targets.npy", labels)
 
     def run(self, peer: Peer, work: Work, form: Form) -> Run:
         """Run one work by one framework, and print what was measured."""
@@ -73,7 +77,7 @@ class Session:
         found = measure(
             self._pythons[peer.name],
             SCRIPTS / peer.script,
-            orders(work, peer, form, data=str(self.data), cores=self._cores),
+            orders(work, peer, form, data=str(self.data_of(work)), cores=self._cores),
             deadline_s=work.deadline_s,
         )
         shown = (

@@ -81,7 +81,7 @@ class Work:
         peers: Names of the frameworks that can do it, in the order in which they are run.
         rounds: Rounds of a peer; the first is not counted.
         own_rounds: Rounds of fedjob, where more are needed for a steady figure.
-        images: Whether nodes train a CNN on images; otherwise each adds a number to its parameters.
+        images: The model that nodes train on images, `cnn` or `linear`; empty where each adds a number to its parameters.
         mbit: Mbit/s of the line that each node has of its own, in each direction, and over which it trains a CNN on digits; 0 for
             no such line.
         forms: Each is run beside each other once in a pair.
@@ -100,7 +100,7 @@ class Work:
     deadline_s: float
     params: int = 0
     tensors: int = 10
-    images: bool = False
+    images: str = ""
     mbit: float = 0.0
     forms: tuple[Form, ...] = (Form(),)
     outcome: str = "parameters' value"
@@ -119,7 +119,12 @@ WORKS = (
     Work(
         "simulation",
         "A simulation: a CNN of two convolutions, 1,000 nodes of 50 images, cohorts of 50, one epoch in batches of 10",
-        ("flower", "pfl", "pfl-threads"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images=True, outcome="loss",
+        ("flower", "pfl", "pfl-threads"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images="cnn", outcome="loss",
+    ),
+    Work(
+        "megabyte",
+        "A simulation: a linear model of 1 MB, ten nodes of 50 images, all in each round, one epoch in batches of 10",
+        ("flower", "pfl", "pfl-threads"), nodes=10, cohort=10, rounds=21, own_rounds=21, deadline_s=300, images="linear", outcome="loss",
     ),
     Work(
         "quantization",
@@ -205,6 +210,7 @@ def orders(work: Work, peer: Peer, form: Form, *, data: str, cores: int) -> dict
         "params": work.params,
         "tensors": work.tensors,
         "data": data if work.images or work.mbit else "",
+        "model": work.images,
         "mbit": work.mbit,
         "form": form.own if own else form.peer,
         "workers": peer.processes or cores,

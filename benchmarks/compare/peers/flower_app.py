@@ -1,4 +1,4 @@
-"""The app that Flower runs: each node adds a number of its own to the parameters, or trains a CNN on its images.
+"""The app that Flower runs: each node adds a number of its own to the parameters, or trains a model on its images.
 
 It is copied into an app's folder; what it needs comes in the run's configuration.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -29,9 +31,9 @@ def main(grid: Grid, context: Context) -> None:
             ends.append(time.time())
 
     if config["data"]:
-        from images import cnn
+        from images import model_of
 
-        arrays = ArrayRecord(cnn().state_dict())
+        arrays = ArrayRecord(model_of(config["model"]).state_dict())
     else:
         parts = config["tensors"]
         zeros = np.zeros(config["params"] // parts, dtype=np.float32)
@@ -47,17 +49,17 @@ def main(grid: Grid, context: Context) -> None:
         grid=grid, initial_arrays=arrays, num_rounds=config["rounds"], evaluate_fn=note, timeout=600
     )
     with open(config["out"], "w") as file:
-        json.dump({"ends": ends, "outcome": outcome(result.arrays, config["data"])}, file)
+        json.dump({"ends": ends, "outcome": outcome(result.arrays, config)}, file)
 
 
-def outcome(arrays: ArrayRecord, data: str) -> float:
-    """Return the loss of the CNN, or the parameters' value."""
-    if data:
-        from images import Images, cnn, loss_of
+def outcome(arrays: ArrayRecord, config: Mapping[str, Any]) -> float:
+    """Return the loss of the model, or the parameters' value."""
+    if config["data"]:
+        from images import Images, loss_of, model_of
 
-        model = cnn()
+        model = model_of(config["model"])
         model.load_state_dict(arrays.to_torch_state_dict())
-        return loss_of(model, Images(data))
+        return loss_of(model, Images(config["data"]), config["nodes"])
     return float(arrays.to_numpy_ndarrays()[0].mean())
 
 
@@ -66,10 +68,9 @@ def train(message: Message, context: Context) -> Message:
     """Compute one node's share of a round."""
     number = int(context.node_config["partition-id"])
     arrays = message.content["arrays"]
-    data = context.run_config["data"]
     examples = 8
-    if data:
-        trained, examples = step_through(arrays, data, number)
+    if context.run_config["data"]:
+        trained, examples = step_through(arrays, context.run_config, number)
     else:
         trained = ArrayRecord(
             {name: Array(array.numpy() + np.float32(1 + 0.01 * number)) for name, array in arrays.items()}
@@ -78,16 +79,16 @@ def train(message: Message, context: Context) -> Message:
     return Message(content=content, reply_to=message)
 
 
-def step_through(arrays: ArrayRecord, data: str, number: int) -> tuple[ArrayRecord, int]:
+def step_through(arrays: ArrayRecord, config: Mapping[str, Any], number: int) -> tuple[ArrayRecord, int]:
     """Train one epoch on the node's images; return the parameters and the number of images."""
     import torch
-    from images import BATCH_SIZE, LEARNING_RATE, Images, cnn
+    from images import BATCH_SIZE, LEARNING_RATE, Images, model_of
 
     torch.set_num_threads(1)
-    model = cnn()
+    model = model_of(config["model"])
     model.load_state_dict(arrays.to_torch_state_dict())
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    inputs, labels = Images(data).of_node(number)
+    inputs, labels = Images(config["data"]).of_node(number)
     for batch in torch.randperm(len(labels)).split(BATCH_SIZE):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(inputs[batch]), labels[batch]).backward()

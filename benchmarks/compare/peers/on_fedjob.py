@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from images import BATCH_SIZE, LEARNING_RATE, Images, cnn, loss_of
+from images import BATCH_SIZE, LEARNING_RATE, Images, loss_of, model_of
 
+PLANS = {"cnn": "Images", "linear": "Megabyte"}
 BENCHMARKS = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(BENCHMARKS), str(BENCHMARKS.parent)]
 
@@ -50,7 +51,7 @@ def simulated(work: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="compare-fedjob-") as home:
         job = Job(
             "fedavg",
-            training_plan=f"{BENCHMARKS}/_plans.py:Images",
+            training_plan=f"{BENCHMARKS}/_plans.py:{PLANS[work['model']]}",
             data={"path": work["data"], "reader": "npy"},
             nodes=simulate(work["nodes"], split=IID(), workers=work["workers"]),
             selector=Fraction(work["cohort"] / work["nodes"]),
@@ -60,9 +61,9 @@ def simulated(work: dict[str, Any]) -> dict[str, Any]:
             home=home,
         )
         result = job.run(progress=False)
-        model = cnn()
+        model = model_of(work["model"])
         model.load_state_dict({name: torch.as_tensor(value) for name, value in result.state_dict().items()})
-        return {"ends": ends_of(job), "outcome": loss_of(model, Images(work["data"]))}
+        return {"ends": ends_of(job), "outcome": loss_of(model, Images(work["data"]), work["nodes"])}
 
 
 def over_lines(work: dict[str, Any]) -> dict[str, Any]:

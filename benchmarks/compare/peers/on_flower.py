@@ -71,7 +71,9 @@ def write_app(folder: Path, config: dict[str, Any]) -> None:
     folder.mkdir()
     for each in ("flower_app.py", "images.py"):
         shutil.copy(HERE / each, folder)
-    taken = {key: config[key] for key in ("params", "tensors", "nodes", "cohort", "rounds", "data", "out")}
+    taken = {
+        key: config[key] for key in ("params", "tensors", "nodes", "cohort", "rounds", "data", "model", "out")
+    }
     lines = [f"{key} = {json.dumps(value)}" for key, value in taken.items()]
     (folder / "pyproject.toml").write_text(PROJECT + "\n".join(lines) + "\n")
 

@@ -52,7 +52,7 @@ def free_ports(count: int) -> list[int]:
 def rounds(work: dict[str, Any]) -> dict[str, Any]:
     """Train, and return when each round ended and the loss at the end."""
     import torch
-    from images import BATCH_SIZE, LEARNING_RATE, Images, cnn, loss_of
+    from images import BATCH_SIZE, LEARNING_RATE, Images, loss_of, model_of
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
     from pfl.algorithm.federated_averaging import FederatedAveraging
@@ -66,7 +66,7 @@ def rounds(work: dict[str, Any]) -> dict[str, Any]:
     # One thread for each of several workers; a single process has all cores.
     torch.set_num_threads(1 if work["workers"] > 1 else work["threads"])
     images = Images(work["data"])
-    model = cnn()
+    model = model_of(work["model"])
     model.loss = lambda inputs, labels: torch.nn.functional.cross_entropy(model.train()(inputs), labels)
     model.metrics = lambda inputs, labels: {}
     draw = random.Random(0)
@@ -99,7 +99,7 @@ def rounds(work: dict[str, Any]) -> dict[str, Any]:
         callbacks=[Clock()],
         send_metrics_to_platform=False,
     )
-    return {"ends": ends, "outcome": loss_of(model, images)}
+    return {"ends": ends, "outcome": loss_of(model, images, work["nodes"])}
 
 
 if __name__ == "__main__":

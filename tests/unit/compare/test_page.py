@@ -18,7 +18,7 @@ from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, 
 
 ROOT = Path(__file__).parents[3]
 MACHINE = Machine("a processor", 2, 24.0, "Linux 6.1", "3.11.7", "0123456789ab", "2026-01-02")
-SMALL, LARGE, SIMULATION, QUANTIZATION = WORKS
+SMALL, LARGE, SIMULATION, _, QUANTIZATION = WORKS
 OWN = Run(seconds=(0.1, 0.1, 0.2), first_s=4.0, cpu_s=0.2, memory_mb=900.0, outcome=9.135)
 SLOW = Run(seconds=(1.0, 0.9, 1.1), first_s=2.0, cpu_s=0.5, memory_mb=1200.0, outcome=9.135)
 FAILED = Run(error="Traceback | of <something>")
@@ -144,11 +144,15 @@ def test_each_peer_is_run_beside_fedjob_and_who_begins_changes() -> None:
 @pytest.mark.parametrize(
     ("only", "works", "peers"),
     [
-        ([], ["small", "large", "simulation", "quantization"], ["flower", "nvflare", "pfl", "pfl-threads"]),
+        (
+            [],
+            ["small", "large", "simulation", "megabyte", "quantization"],
+            ["flower", "nvflare", "pfl", "pfl-threads"],
+        ),
         (["nvflare"], ["small", "large", "quantization"], ["nvflare"]),
         (["quantization", "flower"], [], []),
-        (["flower"], ["small", "large", "simulation"], ["flower"]),
-        (["pfl"], ["simulation"], ["pfl"]),
+        (["flower"], ["small", "large", "simulation", "megabyte"], ["flower"]),
+        (["pfl"], ["simulation", "megabyte"], ["pfl"]),
         (["simulation"], ["simulation"], ["flower", "pfl", "pfl-threads"]),
         (["small", "nvflare"], ["small"], ["nvflare"]),
         (["small", "pfl"], [], []),
