@@ -29,10 +29,10 @@ class StoredParts:
             self._files.setdefault(file, set()).add(part)
 
     def name(self, file: FileOfJob, name: str) -> None:
-        """Take note of the name of a file whose parts are all stored."""
+        """Take note of the name of a file whose parts are all stored, and so is what names them: it is none of them."""
         named = file[0], name
         with self._lock:
-            self._files.setdefault(named, set()).update(self._files.pop(file, ()))
+            self._files.setdefault(named, set()).update(self._files.pop(file, set()) - {name})
             self._files.move_to_end(named)
             while len(self._files) > MAX_FILES:
                 self._files.popitem(last=False)
