@@ -8,6 +8,7 @@ import getpass
 import os
 import secrets
 import socket
+import subprocess
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from tests import preloaded
 from tests.distribution import Distribution, num_workers, rank
 from tests.features import claims, rows
 from tests.given_back import differences, process_state
-from tests.parts import program
+from tests.parts import missing, program
 from tests.processes import Processes, end_processes_of, give_children_default_signals, wait_until
 
 # tests run beside each other on few cores, where torch's threads wait for one another longer than they compute
@@ -156,6 +157,32 @@ def free_port() -> Callable[[], int]:
 def home(tmp_path: Path) -> Callable[[str], Path]:
     """Return a function that gives each name a home folder of its own, not yet made."""
     return lambda name: tmp_path / "homes" / name
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
+    """Return a function that makes a file system of some MB."""
+    if os.geteuid() != 0:
+        missing("the right to mount a small disk, which root has,")
+    mounted: list[Path] = []
+
+    def mount(name: str, size_mb: int) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", folder],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            missing(f"the right to mount a small disk ({done.stderr.strip()})")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture

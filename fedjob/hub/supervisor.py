@@ -235,6 +235,7 @@ class Hub:
             parties = Parties(ledger, settings.limits)
             bucket = await self._bucket()
             store = ObjectStore(home.storage, ledger, settings.limits, bucket=bucket)
+            store.clear_broken_off()
             listener = listen(settings.host, settings.port)
             stack.callback(listener.close)
             accounts = Accounts(home.broker, parties, by_name=bool(settings.broker_url))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ from fedjob.common.sealing.chunks import (
 )
 from fedjob.common.types import Ref, check_party
 from fedjob.repository.download import Landing
-from fedjob.repository.growing_file import GrowingBlocks, GrowingFile, NeverFinished
+from fedjob.repository.growing_file import GrowingBlocks, GrowingFile
 from fedjob.repository.job_secrets import JobSecrets
 from fedjob.repository.line_meter import LineMeter
 from fedjob.repository.parts import (
@@ -45,7 +46,7 @@ from fedjob.repository.parts import (
     SealedManifest,
     even_part_bytes,
 )
-from fedjob.repository.stored_parts import StoredParts
+from fedjob.repository.stored_parts import FileOfJob, StoredParts
 
 NUM_FETCHES = 5
 """Number of times that an object is fetched before its bytes count as corrupt."""
@@ -55,6 +56,9 @@ NUM_PARALLEL = 3
 
 DIGEST_BYTES = 32
 """Of a SHA-256 as it is sent behind an object's bytes."""
+
+Pieces = Callable[[ObjectPart, int], Iterator[bytes | memoryview]]
+"""Yield the content of an object from a place on, see `Repository._pieces`."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -111,12 +115,18 @@ class Repository(ABC):
     def store_object(self, sha256: str, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> None:
         """Store one object durably, unless it is stored already; hold it for `job` and let `readers` read it."""
 
-    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+    def store_unnamed(
+        self, blocks: Blocks, *, job: str, readers: tuple[str, ...], named: Callable[[str], object]
+    ) -> str:
         """Store one object as `store_object` does, and return its hash.
 
         A backend that can take the hash after the bytes reads them once.
+
+        Args:
+            named: is given the hash before the object is stored under it.
         """
         sha256 = blocks.sha256()
+        named(sha256)
         self.store_object(sha256, blocks, job=job, readers=readers)
         return sha256
 
@@ -133,8 +143,8 @@ class Repository(ABC):
         """Return whether the object is stored and this side may read it."""
 
     @abstractmethod
-    def delete_object(self, sha256: str) -> None:
-        """Release an object from every job of this side; it is removed if no job holds it. A missing one is no error."""
+    def delete_object(self, sha256: str, *, job: str) -> None:
+        """Release what this side holds of an object for a job; it is removed if nobody holds it. A missing one is no error."""
 
     @abstractmethod
     def end_job(self, job: str) -> None:
@@ -169,7 +179,7 @@ class Repository(ABC):
 
         Parts of a large file that the repository has are not sent again, so that
         a repeated call resumes an interrupted one. A file that is still being written is sent as it grows; where it is
-        given up, nothing of it stays.
+        given up, nothing of it stays, whatever else has gone wrong.
 
         Args:
             job: the job that holds the object until `end_job`.
@@ -185,32 +195,22 @@ class Repository(ABC):
         check_job(job)
         allowed = tuple(sorted({check_party(reader) for reader in readers}))
         size_bytes = _size_of(source)
-        secret = self._secret_of(job)
-        if size_bytes <= self._part_bytes:
-            part = self._put_part(_blocks(source, 0, size_bytes), job, allowed)
-            return Ref(part.sha256, size_bytes, cipher=part.cipher, key=part.key)
-        even = even_part_bytes(size_bytes, self._part_bytes)
-        file, stored = object(), list[str]()
-
-        def put_part(start: int) -> ObjectPart:
-            blocks = _blocks(source, start, min(even, size_bytes - start))
-            part = self._put_part(blocks, job, allowed, file)
-            stored.append(part.stored_as)
-            return part
-
+        file: FileOfJob = job, object()
         try:
-            parts = _in_parallel(put_part, range(0, size_bytes, even))
-        except NeverFinished:
-            with suppress(RepositoryError):  # the job's end removes them too
-                self._stored.forget(file, stored, self.delete_object)
+            if size_bytes <= self._part_bytes:
+                looked_for = file if isinstance(source, GrowingFile) else None
+                part = self._put_part(_blocks(source, 0, size_bytes), job, allowed, looked_for)
+                return Ref(part.sha256, size_bytes, cipher=part.cipher, key=part.key)
+            ref = self._put_parts(source, size_bytes, job, allowed, file)
+            self._stored.name(file, ref.stored_as)
+            return ref
+        except BaseException:
+            if isinstance(source, GrowingFile) and not source.becomes_whole():
+                with suppress(RepositoryError):  # the job's end removes them too
+                    self._stored.forget(file, (), partial(self.delete_object, job=job))
             raise
-        manifest = PartManifest(size_bytes, even, tuple(part.sha256 for part in parts)).encode()
-        ref, content = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True), manifest
-        if secret:
-            ref, content = _sealed_manifest(ref, manifest, parts, secret)
-        self._stored.name(file, ref.stored_as)
-        self.store_object(ref.stored_as, Blocks(content, 0, len(content)), job=job, readers=allowed)
-        return ref
+        finally:
+            self._stored.let_go(file)
 
     def get(self, ref: Ref, path: Path) -> Path:
         """Fetch the content of `ref` into a file; return its path.
@@ -261,19 +261,23 @@ class Repository(ABC):
             )
         parts = self._parts(ref)
         if len(parts) == 1:
-            return self._fetch_bytes(ref, parts[0])
-        return b"".join(self._fetch_bytes(ref, part) for part in parts)
+            return _load(self._pieces, ref, parts[0])
+        return b"".join(_load(self._pieces, ref, part) for part in parts)
 
     def exists(self, ref: Ref) -> bool:
         """Return whether the object is stored and this side may read it. Its parts are not checked."""
         return self.has_object(ref.stored_as)
 
-    def delete(self, ref: Ref) -> None:
-        """Release an object, and its parts that no other file of this side has; what no job holds is removed."""
+    def delete(self, ref: Ref, *, job: str) -> None:
+        """Release what this side holds of an object for a job, and its parts that no other file of the job has.
+
+        What no job holds any more is removed.
+        """
+        delete = partial(self.delete_object, job=job)
         if ref.parts and self.has_object(ref.stored_as):
             parts = [part.stored_as for part in self._parts(ref)]
-            self._stored.forget(ref.stored_as, parts, self.delete_object)
-        self.delete_object(ref.stored_as)
+            self._stored.forget((job, ref.stored_as), parts, delete)
+        delete(ref.stored_as)
 
     def encrypt(self, secrets: JobSecrets, *, encrypted: bool) -> None:
         """Encrypt what is put by the secrets of its job, and accept nothing plain; or do without from now on."""
@@ -300,7 +304,29 @@ class Repository(ABC):
             raise NotEncrypted(f"{self!r} has to encrypt and has no secrets: see `encrypt`")
         return self.secrets.of(job)
 
-    def _put_part(self, plain: Blocks, job: str, readers: tuple[str, ...], file: object = None) -> ObjectPart:
+    def _put_parts(
+        self,
+        source: Path | bytes | GrowingFile,
+        size_bytes: int,
+        job: str,
+        readers: tuple[str, ...],
+        file: FileOfJob,
+    ) -> Ref:
+        """Store the parts of a file, and what names them."""
+        even, secret = even_part_bytes(size_bytes, self._part_bytes), self._secret_of(job)
+
+        def put_part(start: int) -> ObjectPart:
+            return self._put_part(_blocks(source, start, min(even, size_bytes - start)), job, readers, file)
+
+        parts = _in_parallel(put_part, range(0, size_bytes, even))
+        ref, content = _manifest_of(parts, size_bytes, even, secret)
+        self._stored.note(file, ref.stored_as)
+        self.store_object(ref.stored_as, Blocks(content, 0, len(content)), job=job, readers=readers)
+        return ref
+
+    def _put_part(
+        self, plain: Blocks, job: str, readers: tuple[str, ...], file: FileOfJob | None = None
+    ) -> ObjectPart:
         """Store a range of a file or of bytes as one object; return what names and opens it.
 
         What is encrypted has its name only once it is: it is encrypted and sent in one pass, unless its name is known,
@@ -331,24 +357,23 @@ class Repository(ABC):
             with self.meter.moving("up", plain.size_bytes):
                 self.store_object(name, blocks, job=job, readers=readers)
         if _signs_of_change(plain) != before:
-            self.delete_object(name)
+            self.delete_object(name, job=job)
             raise ObjectCorrupt(f"object {sha256}: the source changed while it was sent")
         self.secrets.note_name(job, sha256, name)
         return ObjectPart(sha256, plain.start, plain.size_bytes, name, key.hex())
 
-    def _store_unnamed(self, blocks: Blocks, job: str, readers: tuple[str, ...], file: object) -> str:
-        before = self._stored.num_forgotten
+    def _store_unnamed(
+        self, blocks: Blocks, job: str, readers: tuple[str, ...], file: FileOfJob | None
+    ) -> str:
+        def named(name: str) -> None:
+            if file is not None:
+                self._stored.note(file, name)
+
         # what still grows goes as fast as it is written: that says nothing of the line
         with self.meter.moving("up", 0 if isinstance(blocks, GrowingBlocks) else blocks.size_bytes):
-            name = self.store_unnamed(blocks, job=job, readers=readers)
-        if file is not None:
-            self._stored.note(file, name)
-            if self._stored.num_forgotten != before and not self.hold_object(name, job=job, readers=readers):
-                # it went with a file that had it as well
-                self.store_object(name, blocks, job=job, readers=readers)
-        return name
+            return self.store_unnamed(blocks, job=job, readers=readers, named=named)
 
-    def _has_part(self, file: object, name: str, job: str, readers: tuple[str, ...]) -> bool:
+    def _has_part(self, file: FileOfJob | None, name: str, job: str, readers: tuple[str, ...]) -> bool:
         """Hold a part of a file that is stored already; return whether it is."""
         if file is None:
             return False
@@ -398,20 +423,6 @@ class Repository(ABC):
         stored = self.read_object(part.cipher, offset=offset_of(first))
         yield from opened_chunks(cipher, stored, first=first)
 
-    def _fetch_bytes(self, ref: Ref, part: ObjectPart) -> bytes:
-        for _ in range(NUM_FETCHES):
-            content = bytearray()
-            try:
-                for block in self._pieces(part, 0):
-                    content += block
-                    if len(content) > part.size_bytes:
-                        break
-            except ChunkCorrupt:
-                continue
-            if len(content) == part.size_bytes and hashlib.sha256(content).hexdigest() == part.sha256:
-                return bytes(content)
-        raise _corrupt(ref, part.sha256)
-
     def _fetch(
         self, ref: Ref, part: ObjectPart, descriptor: int, *, have: int, stop: threading.Event | None = None
     ) -> None:
@@ -420,8 +431,24 @@ class Repository(ABC):
             _land(self._pieces, ref, part, descriptor, have=have, stop=stop)
 
 
+def _load(pieces: Pieces, ref: Ref, part: ObjectPart) -> bytes:
+    """Return one object's content, from its pieces, once they have its hash."""
+    for _ in range(NUM_FETCHES):
+        content = bytearray()
+        try:
+            for block in pieces(part, 0):
+                content += block
+                if len(content) > part.size_bytes:
+                    break
+        except ChunkCorrupt:
+            continue
+        if len(content) == part.size_bytes and hashlib.sha256(content).hexdigest() == part.sha256:
+            return bytes(content)
+    raise _corrupt(ref, part.sha256)
+
+
 def _land(
-    pieces: Callable[[ObjectPart, int], Iterator[bytes | memoryview]],
+    pieces: Pieces,
     ref: Ref,
     part: ObjectPart,
     descriptor: int,
@@ -464,18 +491,24 @@ def _blocks(source: Path | bytes | GrowingFile, start: int, size_bytes: int) -> 
 def _signs_of_change(plain: Blocks) -> tuple[int, ...]:
     """Return what of a file changes with its bytes: its number, size, and time of change.
 
-    Empty for bytes, and for a file that grows: what of it is there stays.
+    Empty for bytes. What is there of a file that grows stays, until it is given up: then another one may have its path.
     """
-    if isinstance(plain.source, bytes) or isinstance(plain, GrowingBlocks):
+    if isinstance(plain, GrowingBlocks):
+        return (int(plain.file.is_given_up),)
+    if isinstance(plain.source, bytes):
         return ()
     found = plain.source.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _sealed_manifest(
-    ref: Ref, manifest: bytes, parts: Sequence[ObjectPart], secret: bytes
+def _manifest_of(
+    parts: Sequence[ObjectPart], size_bytes: int, part_bytes: int, secret: bytes
 ) -> tuple[Ref, bytes]:
-    """Return the ref of a file whose parts are encrypted, and its manifest as it is stored."""
+    """Return the ref of a file in parts, and its manifest as it is stored: encrypted where there is a secret."""
+    manifest = PartManifest(size_bytes, part_bytes, tuple(part.sha256 for part in parts)).encode()
+    ref = Ref(hashlib.sha256(manifest).hexdigest(), size_bytes, parts=True)
+    if not secret:
+        return ref, manifest
     key = content_key(secret, ref.sha256, "parts")
     named = SealedManifest(manifest, tuple(p.cipher for p in parts), tuple(p.key for p in parts))
     stored = sealed(key, named.encode())

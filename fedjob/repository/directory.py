@@ -76,23 +76,24 @@ class DirectoryRepository(Repository):
     def has_object(self, sha256: str) -> bool:
         return self._path(sha256).exists()
 
-    def delete_object(self, sha256: str) -> None:
+    def delete_object(self, sha256: str, *, job: str) -> None:
         with lock(self._lock_path):
-            for held in self._held.glob(f"*/{sha256}"):
-                held.unlink(missing_ok=True)
-            self._path(sha256).unlink(missing_ok=True)
+            self._release(self._held / check_job(job) / sha256)
 
     def end_job(self, job: str) -> None:
         folder = self._held / check_job(job)
         with lock(self._lock_path):
             for held in list(folder.glob("*")):
-                # The object is removed first: a kill in between may leave a holder without an object, which is
-                # harmless, but never an object without a holder, which nobody would remove.
-                if not any(other.parent != folder for other in self._held.glob(f"*/{held.name}")):
-                    self._path(held.name).unlink(missing_ok=True)
-                held.unlink()
+                self._release(held)
             if folder.exists():
                 folder.rmdir()
+
+    def _release(self, held: Path) -> None:
+        # The object is removed first: a kill in between may leave a holder without an object, which is
+        # harmless, but never an object without a holder, which nobody would remove.
+        if not any(other.parent != held.parent for other in self._held.glob(f"*/{held.name}")):
+            self._path(held.name).unlink(missing_ok=True)
+        held.unlink(missing_ok=True)
 
     def _path(self, sha256: str) -> Path:
         return self._objects / sha256[:2] / sha256

@@ -41,11 +41,24 @@ class GrowingFile:
             self._written = size_bytes
             self._news.notify_all()
 
+    @property
+    def is_given_up(self) -> bool:
+        """True if no further bytes will come, or what came is wanted no more."""
+        return self._given_up
+
     def give_up(self) -> None:
         """Wake all that wait for bytes that will not come."""
         with self._news:
             self._given_up = True
             self._news.notify_all()
+
+    def becomes_whole(self) -> bool:
+        """Return, once that is known, whether the file has got all its bytes, and nobody has given it up."""
+        try:
+            self.wait_for(self.size_bytes)
+        except NeverFinished:
+            return False
+        return True
 
     def wait_for(self, size_bytes: int) -> None:
         """Return once the first `size_bytes` bytes are in the file.
@@ -87,10 +100,14 @@ class GrowingBlocks(Blocks):
         descriptor = os.open(self.file.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while at < end:
-                size = min(BLOCK_BYTES, end - at)
+                before, size = at, min(BLOCK_BYTES, end - at)
                 self.file.wait_for(at + size)
                 for block in read_blocks(descriptor, at, size):
                     yield block
                     at += len(block)
+                if at == before:
+                    raise NeverFinished(
+                        f"{self.file.path.name}: expected {end} bytes, and after {at} it ends: did somebody cut it short?"
+                    )
         finally:
             os.close(descriptor)

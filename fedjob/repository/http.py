@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fedjob.common.errors import ObjectCorrupt, RepositoryError
@@ -67,8 +67,10 @@ class HttpRepository(Repository):
             f"object {sha256}: sent {NUM_FETCHES} times, and the hub never received that hash"
         )
 
-    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
-        body = BlocksWithHash(blocks)
+    def store_unnamed(
+        self, blocks: Blocks, *, job: str, readers: tuple[str, ...], named: Callable[[str], object]
+    ) -> str:
+        body = BlocksWithHash(blocks, named)
         for _ in range(NUM_FETCHES):
             reply = self._web.call(
                 "POST", _OBJECTS, headers=_holder(job, readers), body=body, what="an object", accept=(422,)
@@ -119,8 +121,9 @@ class HttpRepository(Repository):
         reply = self._web.call("HEAD", _path(sha256), accept=(403, 404))
         return reply.status == 200 and reply.headers.get("Content-Type", "") == "application/octet-stream"
 
-    def delete_object(self, sha256: str) -> None:
-        self._web.call("DELETE", _path(sha256), what=f"object {sha256}", accept=(404,))
+    def delete_object(self, sha256: str, *, job: str) -> None:
+        headers = {_JOB: check_job(job)}
+        self._web.call("DELETE", _path(sha256), headers=headers, what=f"object {sha256}", accept=(404,))
 
     def end_job(self, job: str) -> None:
         self._web.call("DELETE", f"/v1/jobs/{check_job(job)}", what=job, accept=(404,))
@@ -143,10 +146,14 @@ class HttpRepository(Repository):
 
 
 class BlocksWithHash:
-    """The body of an upload whose hash is known at its end: the bytes, and then the 32 bytes of their SHA-256."""
+    """The body of an upload whose hash is known at its end: the bytes, and then the 32 bytes of their SHA-256.
 
-    def __init__(self, blocks: Blocks) -> None:
-        self._blocks = blocks
+    Args:
+        named: is given the hash in hex before it is sent.
+    """
+
+    def __init__(self, blocks: Blocks, named: Callable[[str], object]) -> None:
+        self._blocks, self._named = blocks, named
         self.sha256 = ""
         """Of the bytes that were sent last, in hex; empty before they were."""
 
@@ -159,10 +166,12 @@ class BlocksWithHash:
             hasher.update(block)
             yield block
         self.sha256 = hasher.hexdigest()
+        self._named(self.sha256)
         yield hasher.digest()
 
 
 _OBJECTS = "/v1/objects"
+_JOB = "X-Fedjob-Job"
 
 
 def _path(sha256: str) -> str:
@@ -180,7 +189,7 @@ def _watch(job: str) -> str:
 
 
 def _holder(job: str, readers: tuple[str, ...]) -> dict[str, str]:
-    return {"X-Fedjob-Job": job, "X-Fedjob-Readers": ",".join(readers)}
+    return {_JOB: job, "X-Fedjob-Readers": ",".join(readers)}
 
 
 def _check_start(headers: Mapping[str, str], offset: int, status: int, sha256: str) -> None:

@@ -48,10 +48,13 @@ class MemoryRepository(Repository):
         with self._lock:
             return sha256 in self._objects
 
-    def delete_object(self, sha256: str) -> None:
+    def delete_object(self, sha256: str, *, job: str) -> None:
         with self._lock:
-            self._objects.pop(sha256, None)
-            self._holders.pop(sha256, None)
+            holders = self._holders.get(sha256, set())
+            holders.discard(job)
+            if not holders:
+                self._objects.pop(sha256, None)
+                self._holders.pop(sha256, None)
 
     def put_watch(self, job: str, frame: bytes, *, readers: tuple[str, ...]) -> None:
         with self._lock:

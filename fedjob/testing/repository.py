@@ -54,9 +54,12 @@ class RepositoryContract:
 
     def test_what_has_no_name_yet_is_stored_under_its_hash(self, repository: Repository) -> None:
         for size in (0, 1, PART_BYTES):
-            content = os.urandom(size)
-            name = repository.store_unnamed(Blocks(content, 0, size), job="job_1", readers=())
+            content, names = os.urandom(size), list[str]()
+            name = repository.store_unnamed(
+                Blocks(content, 0, size), job="job_1", readers=(), named=names.append
+            )
             assert name == hashlib.sha256(content).hexdigest()
+            assert names == [name]
             assert repository.get_bytes(Ref(name, size), limit_bytes=size) == content
 
     def test_putting_again_succeeds(self, repository: Repository) -> None:
@@ -166,20 +169,34 @@ class RepositoryContract:
         ref = repository.put(content, job="job_1")
         part = Ref(hashlib.sha256(content[:PART_BYTES]).hexdigest(), PART_BYTES)
         assert repository.exists(part)
-        repository.delete(ref)
+        repository.delete(ref, job="job_1")
         assert not repository.exists(ref)
         assert not repository.exists(part)
-        repository.delete(ref)
+        repository.delete(ref, job="job_1")
+
+    @pytest.mark.parametrize("size", [100, 2 * PART_BYTES])
+    def test_what_one_job_deletes_stays_for_another_that_has_the_same_bytes(
+        self, repository: Repository, size: int
+    ) -> None:
+        content = os.urandom(size)
+        first, second = (repository.put(content, job=job) for job in ("job_1", "job_2"))
+        assert first == second
+        repository.delete(first, job="job_1")
+        assert repository.get_bytes(second, limit_bytes=size) == content
+        repository.delete(second, job="job_3")  # which never had it
+        assert repository.get_bytes(second, limit_bytes=size) == content
+        repository.delete(second, job="job_2")
+        assert not repository.exists(second)
 
     def test_a_part_of_two_files_stays_until_both_are_deleted(self, repository: Repository) -> None:
         shared, one, other = (os.urandom(PART_BYTES) for _ in range(3))
         first, second = (repository.put(shared + own, job="job_1") for own in (one, other))
-        repository.delete(first)
+        repository.delete(first, job="job_1")
         assert repository.get_bytes(second, limit_bytes=second.size_bytes) == shared + other
         again = repository.put(shared + one, job="job_1")
-        repository.delete(second)
+        repository.delete(second, job="job_1")
         assert repository.get_bytes(again, limit_bytes=again.size_bytes) == shared + one
-        repository.delete(again)
+        repository.delete(again, job="job_1")
         assert not repository.has_object(hashlib.sha256(shared).hexdigest())
 
     @pytest.mark.parametrize("size", [1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES + 7])

@@ -6,7 +6,7 @@ import filecmp
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,6 @@ from fedjob.repository import open_repository
 from fedjob.repository.directory import DirectoryRepository
 from fedjob.repository.memory import MemoryRepository
 from tests.hubs import HubThread, keys_of
-from tests.parts import missing
 from tests.processes import Processes
 
 pytestmark = pytest.mark.timeout(300)
@@ -85,32 +84,6 @@ def _peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
     raise AssertionError("no VmHWM")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
-    """Return a function that makes a file system of some MB."""
-    if os.geteuid() != 0:
-        missing("the right to mount a small disk, which root has,")
-    mounted: list[Path] = []
-
-    def mount(name: str, size_mb: int) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", folder],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            missing(f"the right to mount a small disk ({done.stderr.strip()})")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def _files(folder: Path) -> list[str]:

@@ -159,7 +159,7 @@ def test_a_result_lost_by_the_repository_is_put_there_again(busy: Node) -> None:
     first = ann.result("node1", task)
     assert first.params is not None
     assert not first.attached
-    federation.repository.delete(first.params)
+    federation.repository.delete(first.params, job=ann.job)
     again = ann.result("node1", task)
     assert again.params == first.params
     assert federation.repository.exists(first.params)

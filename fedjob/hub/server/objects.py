@@ -84,8 +84,9 @@ class Objects:
                     raise ObjectMissing("the hub holds no such object that you may read")
                 return Response(status_code=204)
             case "DELETE":
-                if not await asyncio.wrap_future(self._store.drop(sha256, member.party)):
-                    raise ObjectMissing("no job of yours holds this object")
+                job = check_job(request.headers.get("x-fedjob-job", ""))
+                if not await asyncio.wrap_future(self._store.drop(sha256, job, member.party)):
+                    raise ObjectMissing("you hold no such object for this job")
                 return Response(status_code=204)
         if (bucket := self._store.bucket) is not None:
             return await self._get_from(bucket, request, sha256, member)

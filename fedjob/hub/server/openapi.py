@@ -334,9 +334,10 @@ OPERATIONS: dict[tuple[str, str], dict[str, Any]] = {
         parameters=(_RANGE_HEADER,),
     ),
     ("/v1/objects/{sha256}", "DELETE"): _operation(
-        "Release every hold that this party has on an object.",
+        "Release what this party holds of an object for a job.",
         {204: ("Released.", None)},
         (400, 404, 503, 507),
+        parameters=(_JOB_HEADER,),
     ),
     ("/v1/jobs/{job}", "DELETE"): _operation(
         "End a job: its objects are released, by its owner for every party.",

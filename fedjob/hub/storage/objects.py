@@ -267,12 +267,17 @@ class ObjectStore:
             raise ObjectMissing(f"the hub has no such object that {party} may read")
         return path
 
-    def drop(self, sha256: str, party: str) -> Future[int]:
-        """Release every hold of `party` on an object; the future has their number."""
+    def drop(self, sha256: str, job: str, party: str) -> Future[int]:
+        """Release the hold of `party` on an object for a job; the future has the number of holds, 0 or 1.
+
+        What else it holds stays: its other jobs may have objects of the same bytes.
+        """
         self.path(sha256)
 
         def work(db: sqlite3.Connection) -> int:
-            held = db.execute("DELETE FROM leases WHERE sha256 = ? AND owner = ?", (sha256, party)).rowcount
+            held = db.execute(
+                "DELETE FROM leases WHERE sha256 = ? AND job = ? AND owner = ?", (sha256, job, party)
+            ).rowcount
             self._remove_unheld(db, [sha256])
             return held
 
@@ -294,6 +299,12 @@ class ObjectStore:
             return self._release(db, job, *whose)
 
         return self._ledger.submit(work)
+
+    def clear_broken_off(self) -> None:
+        """Remove what the uploads left that a kill of this hub broke off; to be called before it takes any."""
+        for path in self._incoming.iterdir():
+            if _OWN_FILE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> Swept:
         """Remove the objects of expired jobs, and files that a crash left behind."""

@@ -72,14 +72,14 @@ class Destination:
 
     Args:
         config: the owner's settings at this moment.
-        large: key -> the task's large object in the repository; it is added to.
+        large: key -> the task's job and its large object in the repository; it is added to.
     """
 
     home: NodeHome
     config: NodeConfig
     spool: Spool
     repository: Repository
-    large: dict[str, Ref]
+    large: dict[str, tuple[str, Ref]]
 
 
 def store(row: TaskRow, run: int, found: WorkResult, min_rows: int, to: Destination) -> StoredResult:
@@ -318,7 +318,7 @@ def _attached_to(result: Result, params: bytes) -> tuple[Result, dict[str, bytes
 def _put_params(path: Path, row: TaskRow, to: Destination) -> Ref:
     ref = to.repository.put(path, job=row.job, readers=[row.researcher])
     if ref.size_bytes >= LARGE_BYTES:
-        to.large[row.key] = ref
+        to.large[row.key] = row.job, ref
     return ref
 
 

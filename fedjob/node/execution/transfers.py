@@ -168,7 +168,7 @@ class Transfers:
         self._notify = notify
         self._point = point
         self.brought = Brought(home.brought, repository)
-        self._large: dict[str, Ref] = {}
+        self._large: dict[str, tuple[str, Ref]] = {}
         self._masked: dict[str, _MaskedAhead] = {}  # by the id of the message that asked for it
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="run")
@@ -311,10 +311,12 @@ class Transfers:
 
     def _release(self, key: str) -> None:
         self._spool.release(key)
-        ref = self._large.pop(key, None)
-        if ref is not None:
+        found = self._large.pop(key, None)
+        others = tuple(self._large.values())  # one of them may have given the same bytes
+        if found is not None and found not in others:
+            job, ref = found
             with suppress(RepositoryError):  # the job's end removes it too
-                self.repository.delete(ref)
+                self.repository.delete(ref, job=job)
 
     def _fetch(self, ref: Ref, limit_bytes: int) -> None:
         try:

@@ -81,21 +81,29 @@ def through_outages(
 ) -> T:
     """Do what needs the hub; while that does not answer at all, wait and do it again.
 
+    A hub that answers when it is asked whether it does may have come back just then: it is given one more try.
+
     Args:
         answers: returns whether the hub answers.
         check: called every second; raises what ends the wait.
         tell: is given a line when an outage begins and when it ends.
 
     Raises:
-        RepositoryUnreachable: it answers and is in trouble, or was away for too long.
+        RepositoryUnreachable: it answers and is in trouble, twice running, or was away for too long.
     """
     began: float | None = None
+    has_answered = False
     while True:
         try:
             done = action()
         except RepositoryUnreachable as error:
             if answers():
-                raise
+                if has_answered:
+                    raise
+                has_answered = True
+                check()
+                continue
+            has_answered = False
             if began is None:
                 began = time.monotonic()
                 tell(f"the hub does not answer; the job waits for it: {error}")

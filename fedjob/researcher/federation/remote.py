@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fedjob.researcher.federation.admission import Admission
 from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, Write
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
+from fedjob.researcher.federation.outages import LOOK_S
 from fedjob.researcher.storage.breakpoints import states_at
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
@@ -28,6 +29,9 @@ from fedjob.researcher.storage.spec import JobSpec
 
 NUM_FETCHES = 4
 """Contributions that are fetched at the same time."""
+
+ABANDONED_S = 5.0
+"""For which the end of an upload is waited that nobody wants any more: it stops at the next block, or the next try."""
 
 
 class RemoteFederation(Federation):
@@ -84,20 +88,33 @@ class RemoteFederation(Federation):
             return super().attach_growing(path, size_bytes, write)
         file = GrowingFile(path, size_bytes)
         sender = ThreadPoolExecutor(1, thread_name_prefix="fedjob-publish")
+        sent = sender.submit(self._channel.put, file)
+        sender.shutdown(wait=False)  # it does what it has begun
         try:
-            sent = sender.submit(self._channel.put, file)
             write(file.grew)
+            while not wait([sent], timeout=LOOK_S).done:
+                self._channel.check()
         except BaseException:
             file.give_up()
+            self._abandon(sent)
             raise
-        finally:
-            sender.shutdown(wait=False)
-        try:
-            ref = sent.result()
-        except FedjobError:  # it is whole by now: sent as any other file is, through outages
+        if isinstance(sent.exception(), FedjobError):  # it is whole: sent as others are, through outages
             return self.publish(path)
-        self._channel.count("out", ref)
+        self._channel.count("out", ref := sent.result())
         return ref
+
+    def _abandon(self, sent: Future[Ref]) -> None:
+        """Have nothing stay of an upload that nobody wants any more."""
+
+        def remove(ended: Future[Ref]) -> None:
+            if ended.exception() is None:
+                with suppress(RepositoryError):  # the job's end removes it too
+                    self._connection.repository.delete(ended.result(), job=self._spec.id)
+
+        if wait([sent], timeout=ABANDONED_S).done:
+            remove(sent)
+        else:
+            sent.add_done_callback(remove)
 
     def is_published(self, ref: Ref) -> bool:
         return ref not in self._channel.attachments
@@ -109,7 +126,7 @@ class RemoteFederation(Federation):
         """Delete published objects that no node will ask for again."""
         for ref in self._channel.attachments.take_back(refs):
             try:
-                self._connection.repository.delete(ref)
+                self._connection.repository.delete(ref, job=self._spec.id)
             except RepositoryError as error:  # `end_job` and the time to live remove it later
                 self._events.add("note", text=f"object {ref.sha256[:12]} could not be deleted: {error}")
 

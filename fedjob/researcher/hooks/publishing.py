@@ -172,7 +172,7 @@ class Publishing(Hook):
         self._replaced = [(at, ref) for at, ref in self._replaced if at >= now]
         for ref in due:
             try:
-                self._session.repository.delete(ref)
+                self._session.repository.delete(ref, job=self._holder)
             except RepositoryError:  # it goes with the job
                 return
 

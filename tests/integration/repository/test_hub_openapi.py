@@ -110,7 +110,9 @@ def test_an_object_goes_there_and_back_as_the_description_says(hub: HubThread, s
         ("GET", {}, None, 200),
         ("GET", {"Range": "bytes=10-19"}, None, 206),
         ("GET", {"Range": "bytes=1000-"}, None, 416),
-        ("DELETE", {}, None, 204),
+        ("DELETE", {"X-Fedjob-Job": "job_1"}, None, 204),
+        ("GET", {}, None, 200),  # the other job has it still
+        ("DELETE", {"X-Fedjob-Job": "job_2"}, None, 204),
         ("GET", {}, None, 404),
     ):
         answer = requests.request(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,9 +51,9 @@ class Counting(MemoryRepository):
         self.stored += 1
         super().store_object(sha256, blocks, job=job, readers=readers)
 
-    def store_unnamed(self, blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+    def store_unnamed(self, blocks: Blocks, **about: Any) -> str:
         self.unnamed += 1
-        return super().store_unnamed(blocks, job=job, readers=readers)
+        return super().store_unnamed(blocks, **about)
 
     def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
         self.asked.append((sha256, offset))
@@ -92,7 +93,7 @@ def test_a_file_comes_back_under_its_own_hash_and_the_repository_holds_none_of_i
         assert size < 32 or not any(
             content[at : at + 32] in stored for at in range(0, size - 31, CHUNK_BYTES)
         )
-    repository.delete(ref)
+    repository.delete(ref, job=JOB)
     assert repository._objects == {}
 
 
@@ -154,9 +155,9 @@ def test_a_source_that_changes_while_it_is_sent_is_refused_and_leaves_nothing(
     source.write_bytes(CONTENT[:1000])
     store = repository.store_unnamed
 
-    def change_meanwhile(blocks: Blocks, *, job: str, readers: tuple[str, ...]) -> str:
+    def change_meanwhile(blocks: Blocks, **about: Any) -> str:
         source.write_bytes(CONTENT[1000:2001])
-        return store(blocks, job=job, readers=readers)
+        return store(blocks, **about)
 
     repository.store_unnamed = change_meanwhile  # type: ignore[method-assign]
     with pytest.raises(ObjectCorrupt, match="changed while"):
@@ -377,5 +378,5 @@ def test_a_file_that_is_encrypted_while_it_is_written_has_the_ref_of_a_whole_one
 def test_a_part_of_two_encrypted_files_stays_until_both_are_deleted(repository: Counting) -> None:
     other = CONTENT[:PART] + os.urandom(PART)
     first, second = (repository.put(content, job=JOB) for content in (CONTENT, other))
-    repository.delete(first)
+    repository.delete(first, job=JOB)
     assert repository.get_bytes(second, limit_bytes=len(other)) == other

@@ -98,7 +98,7 @@ def test_an_object_is_fetched_once_and_goes_when_nobody_wants_it(home: NodeHome)
     spool = Spool(home, repository)
     ref = repository.put(b"parameters", job="job", readers=[])
     path = spool.fetch(ref)
-    repository.delete(ref)
+    repository.delete(ref, job="job")
     assert spool.fetch(ref).read_bytes() == b"parameters"
     spool.keep_objects({ref.sha256})
     assert path.exists()

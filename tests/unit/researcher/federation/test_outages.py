@@ -62,7 +62,17 @@ def test_a_hub_that_answers_and_is_in_trouble_is_no_outage() -> None:
 
     with pytest.raises(RepositoryUnreachable, match="503"):
         through_outages(put, lambda: True, check=lambda: None)
-    assert len(tries) == 1
+    assert len(tries) == 2
+
+
+def test_a_hub_that_comes_back_just_when_it_is_asked_whether_it_is_there_gets_one_more_try() -> None:
+    hub = Hub(1)
+
+    def answers() -> bool:
+        hub.num_away = 0
+        return hub.answers()
+
+    assert through_outages(hub.put, answers, check=lambda: None) == "stored"
 
 
 def test_the_wait_for_a_hub_ends_when_the_job_is_ended_or_after_a_day() -> None:
