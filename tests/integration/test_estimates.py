@@ -350,6 +350,7 @@ def test_without_mocks_a_batch_of_made_up_rows_gives_a_rough_time(session: Sessi
     job = job_of(session, FedAvg(), named("made up"), training_args={"epochs": 2, "batch_size": 5})
     found = job.estimate(probe=True)
     assert "of one batch of made-up rows here" in found.about, found
+    assert "; no trial on the nodes' mocks: " in found.about, "why it is no better"
     low, high = found.time_range_s
     assert high / low == pytest.approx(16.0)
 

@@ -243,7 +243,9 @@ def _time_by_nodes(
     }
     how = "of one batch of made-up rows here, scaled to the speed of their cores"
     found = time_by_speeds(spec, home, guessed, traffic, within=HERE, of=how)
-    return found if found.seconds is not None else TimeEstimate(by="; ".join([tried.by, *whys]))
+    if found.seconds is None:
+        return TimeEstimate(by="; ".join([tried.by, *whys]))
+    return replace(found, by=f"{found.by}; {tried.by.removeprefix('unknown: ')}")
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:
