@@ -26,6 +26,12 @@ def examples_in(training_args: Mapping[str, Any], rows: int) -> float:
     return float((epochs or 1) * (min(rows, most * size) if isinstance(most, int) else rows))
 
 
+def rows_trained_on(training_args: Mapping[str, Any], rows: int) -> int:
+    """Return the rows of a dataset that are not held out for validation."""
+    held_out = training_args.get("test_ratio", 0.0)
+    return round(rows * (1.0 - held_out)) if isinstance(held_out, float | int) else rows
+
+
 @cache
 def core_speed() -> float:
     """Return millions of loops a second that one core of this machine makes, the best of a few tries of a millisecond.

@@ -11,7 +11,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.tree_stretches import tree_of
-from fedjob.execution.work_speed import core_speed, examples_in
+from fedjob.execution.work_speed import core_speed, examples_in, rows_trained_on
 from fedjob.messaging.messages import Message, Offer, Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
@@ -247,7 +247,7 @@ class Permissions:
         )
         self._costs.add(cost)
         if dp_of(task.protect) is None:
-            self._speeds.add(_speed_of(task, result, cost, moved))
+            self._speeds.add(speed_of(task, result, cost, moved))
 
     def count_masked(self, task: Task, job: str, size_bytes: int) -> None:
         """Count a masked contribution, which leaves after its task was counted; part of the caller's transaction."""
@@ -411,7 +411,7 @@ def _kind_of(task: Offer | Task) -> str:
     return kind_of_work(plan, task.entry, task.protocol, task.dataset, task.use)
 
 
-def _speed_of(task: Task, result: Result, cost: TaskCost, moved: Mapping[str, float]) -> TaskSpeed:
+def speed_of(task: Task, result: Result, cost: TaskCost, moved: Mapping[str, float]) -> TaskSpeed:
     """Return the time of a finished task in its parts.
 
     Args:
@@ -420,11 +420,14 @@ def _speed_of(task: Task, result: Result, cost: TaskCost, moved: Mapping[str, fl
     fetch_s, store_s = moved.get("fetch", 0.0), moved.get("store", 0.0)
     trained_s = sum(max(0.0, result.timing.get(name, 0.0)) for name in ("train", "validate"))
     arguments = {**task.training_args, **task.round_args}
+    read = result.rows.get(
+        "read", 0
+    )  # as researchers count, who know the rows and not what a plan makes of them
     return TaskSpeed(
         job=cost.job,
         work=cost.work,
         model=arguments_hash(task.model_args),
-        examples=examples_in(arguments, result.num_examples),
+        examples=examples_in(arguments, rows_trained_on(arguments, read) if read else result.num_examples),
         trained_s=trained_s,
         fetched=cost.bytes_in if fetch_s else 0,
         fetch_s=fetch_s,

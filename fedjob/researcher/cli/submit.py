@@ -112,7 +112,7 @@ def _row(check: NodeAnswer | PlanCheck) -> dict[str, object]:
 @click.option(
     "--probe",
     is_flag=True,
-    help="Where nothing like it ran: two rounds on the nodes' mocks, or a batch of made-up rows here.",
+    help="Time all lines; where nothing like it ran, its first rounds on the nodes' mocks, or a batch of made-up rows here.",
 )
 @json_option
 def estimate(what: str, home: Path | None, strict: bool, probe: bool, as_json: bool) -> None:
@@ -124,7 +124,7 @@ def estimate(what: str, home: Path | None, strict: bool, probe: bool, as_json: b
     """
     job = _job(what, home, strict)
     try:
-        with still_going_on("asking the nodes"):
+        with still_going_on("trying a part of it" if probe else "asking the nodes"):
             found = job.estimate(probe=probe)
     finally:
         if Path(what).exists():

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedjob.common.console import size
 from fedjob.common.types import ENDLESS
-from fedjob.execution.work_speed import examples_in
+from fedjob.execution.work_speed import examples_in, rows_trained_on
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.researcher.connection.lines import OWN, WAYS, LineHistory, LineLedger
 from fedjob.researcher.estimates.measured_jobs import (
@@ -49,6 +50,8 @@ _MATTERS = 0.05
 
 _LIKE = (
     "protocol",
+    "plan_hash",
+    "plan_entry",
     "model_args",
     "each",
     "items",
@@ -57,6 +60,9 @@ _LIKE = (
     "protect",
     "preprocess",
     "compress",
+    "selector",
+    "aggregator",
+    "every_s",
 )
 """Fields of a spec that must be the same for one job to take as long as another, beside its training arguments."""
 
@@ -75,7 +81,7 @@ class TimeEstimate:
 
     seconds: float | None = None
     within: float = 1.0
-    by: str = "unknown until a job with this plan has run; estimate(probe=True) tries it"
+    by: str = "unknown until a job like it has run; estimate(probe=True) tries it"
     measured: str = ""
     scaled: bool = False
 
@@ -93,6 +99,9 @@ class TimeEstimate:
         return f"{_shown(self.seconds)} s ({_shown(low)} to {_shown(high)}), {self.by}"
 
 
+ENDS_NEVER = TimeEstimate(by="unknown: it runs until it is stopped")
+
+
 def time_by_earlier_jobs(spec: JobSpec, home: Path, traffic: TrafficEstimate | None = None) -> TimeEstimate:
     """Return the time that a job will take by its likes that ran last, over lines as they were measured last.
 
@@ -102,8 +111,8 @@ def time_by_earlier_jobs(spec: JobSpec, home: Path, traffic: TrafficEstimate | N
     Args:
         traffic: its bytes; None where they are not known, and transfers take what they took.
     """
-    if not spec.plan_hash or spec.rounds == ENDLESS:
-        return TimeEstimate()
+    if spec.rounds == ENDLESS:
+        return ENDS_NEVER
     likes = _likes(spec, home)
     if not likes:
         return TimeEstimate()
@@ -132,7 +141,7 @@ def time_by_earlier_jobs(spec: JobSpec, home: Path, traffic: TrafficEstimate | N
 def _likes(spec: JobSpec, home: Path) -> list[tuple[MeasuredJob, int]]:
     """Return the newest measured jobs that are like one but for rounds and epochs, each with its epochs, newest first."""
     found: list[tuple[MeasuredJob, int]] = []
-    for entry in find_entries(home, plan=spec.plan_hash, state="completed", reverse=True):
+    for entry in find_entries(home, plan=spec.plan_hash or None, state="completed", reverse=True):
         folder = job_folder(home, entry.id)
         earlier = load_spec(folder.spec)
         if entry.rounds and _is_like(earlier, spec) and (job := measured_job(entry.id, folder)) is not None:
@@ -187,7 +196,13 @@ def _is_like(earlier: JobSpec, spec: JobSpec) -> bool:
     """Tell whether two jobs take equally long, but for their numbers of rounds and of epochs."""
     same = all(getattr(earlier, name) == getattr(spec, name) for name in _LIKE)
     args = [{k: v for k, v in one.training_args.items() if k != "epochs"} for one in (earlier, spec)]
+    same = same and _simulated(earlier) == _simulated(spec)
     return same and args[0] == args[1] and {*earlier.datasets} == {*spec.datasets} and bool(_epochs(spec))
+
+
+def _simulated(spec: JobSpec) -> dict[str, Any]:
+    """Return how a job is simulated, but for the hash of its rows, which only jobs have that found their data."""
+    return {name: value for name, value in spec.simulation.items() if name != "rows"}
 
 
 def _epochs(spec: JobSpec) -> int:
@@ -196,31 +211,57 @@ def _epochs(spec: JobSpec) -> int:
     return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else 0
 
 
-def time_by_mocks(spec: JobSpec, trial: JobFolder) -> TimeEstimate:
-    """Return the time that a job will take by the rounds of its trial on the nodes' mocks.
+def time_by_trial(spec: JobSpec, trial: JobFolder, *, on_mocks: bool) -> TimeEstimate:
+    """Return the time that a job will take by the rounds of its trial.
 
-    The nodes' training time grows from the rows of the mock to those of the dataset; the rest stays.
+    Args:
+        on_mocks: of nodes' private datasets: their training time grows from the rows of the mock to those of the dataset; the
+            rest stays.
     """
     measured = measured_job("", trial)
-    on_mocks, whole = 0.0, 0.0
-    trained: dict[str, list[tuple[float, int]]] = {}
-    for _, node, body in answers(trial):
-        timing = body["timing"]
-        trained.setdefault(node, []).append((training_s(timing), int(body.get("num_examples") or 0)))
-    for node, rounds in trained.items():
-        took, rows = statistics.median(one for one, _ in rounds), rounds[-1][1]
-        args = merged_args(spec.training_args, spec.each.get(node, {}))
-        few, many = examples_in(args, rows), examples_in(args, _rows(spec, node))
-        on_mocks = max(on_mocks, took)
-        whole = max(whole, took * many / few if few else math.inf)
-    if measured is None or not trained or not math.isfinite(whole) or spec.rounds == ENDLESS:
-        return TimeEstimate(by="unknown: the trial on the mocks was not measured")
-    each = max(0.0, measured.each_s - on_mocks + whole)
+    if measured is None:
+        return TimeEstimate(by="unknown: the trial was not measured")
+    rounds_s = measured.rounds_s
+    words = f"by {len(rounds_s)} round{'s' * (len(rounds_s) != 1)} of it"
+    seconds, within = measured.of_rounds_s(spec.rounds), OTHER
+    if on_mocks:
+        nodes, more_s = _of_datasets(spec, trial)
+        if not math.isfinite(more_s):
+            return TimeEstimate(by="unknown: the trial on the mocks was not measured")
+        seconds, within = seconds + more_s * spec.rounds, MOCKS
+        words += f" on the mocks of {', '.join(nodes)}, whose training was scaled to the rows of the datasets"
+    else:
+        words += ", run for this and deleted"
     return TimeEstimate(
-        seconds=max(0.0, measured.first_s) + each * spec.rounds,
-        within=MOCKS,
-        by=f"by two rounds on the mocks of {', '.join(sorted(trained))}, whose training was scaled to the rows of the datasets",
+        seconds=max(0.0, seconds, (spec.rounds - 1) * (spec.every_s or 0.0)),
+        within=max(within, spread(rounds_s)),
+        by=words,
     )
+
+
+def _of_datasets(spec: JobSpec, trial: JobFolder) -> tuple[list[str], float]:
+    """Return the nodes of a trial on mocks, and how many seconds longer a round trains on the datasets; infinite for unknown."""
+    tried: dict[str, list[tuple[float, float]]] = {}
+    for _, node, body in answers(trial):
+        tried.setdefault(node, []).append((training_s(body["timing"]), more_work(spec, node, body)))
+    took = {node: statistics.median(one for one, _ in rounds) for node, rounds in tried.items()}
+    whole = max((took[node] * rounds[-1][1] for node, rounds in tried.items()), default=math.inf)
+    return sorted(tried), whole - max(took.values(), default=0.0)
+
+
+def more_work(spec: JobSpec, node: str, body: Mapping[str, Any]) -> float:
+    """Return how many times the training on a mock a node's training on its dataset takes; infinite for unknown.
+
+    Args:
+        body: of the answer on the mock: a plan may make more or fewer examples of its rows, and will of the dataset's.
+    """
+    examples = int(body.get("num_examples") or 0)
+    read = int(body.get("rows", {}).get("read") or 0)
+    rows = int(spec.datasets[node].get("num_rows") or 0)
+    args = merged_args(spec.training_args, spec.each.get(node, {}))
+    whole = round(examples * rows / read) if read else _rows(spec, node)
+    few, many = examples_in(args, examples), examples_in(args, whole)
+    return many / few if few else math.inf
 
 
 def time_by_speeds(
@@ -283,8 +324,7 @@ def _speed_words(speed: Mapping[str, float]) -> str:
 
 def _rows(spec: JobSpec, node: str) -> int:
     """Return the rows that a node trains on."""
-    rows, held_out = int(spec.datasets[node].get("num_rows") or 0), spec.training_args.get("test_ratio", 0.0)
-    return round(rows * (1.0 - held_out)) if isinstance(held_out, float | int) else rows
+    return rows_trained_on(spec.training_args, int(spec.datasets[node].get("num_rows") or 0))
 
 
 def own_round_s(home: Path, lines: LineHistory, moved: RoundBytes) -> float:

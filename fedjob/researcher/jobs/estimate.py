@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.console import size
-from fedjob.common.errors import JobFailed, NoDatasets, SpecError
+from fedjob.common.errors import SpecError
 from fedjob.common.notebooks import html
+from fedjob.common.types import ENDLESS
 from fedjob.execution.private_work import private_work
 from fedjob.execution.work_speed import core_speed
 from fedjob.privacy.dp.mechanisms import cost_of
@@ -20,7 +21,6 @@ from fedjob.researcher.estimates.time_estimate import (
     HERE,
     TimeEstimate,
     time_by_earlier_jobs,
-    time_by_mocks,
     time_by_speeds,
 )
 from fedjob.researcher.federation.offers import NodeAnswer, offer_for
@@ -29,8 +29,6 @@ from fedjob.researcher.storage.deployment import Enclosed
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
 
-TRIAL_ROUND_S = 300.0
-"""Seconds that a round of a trial on mocks may take."""
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
 
 
@@ -171,15 +169,15 @@ class Trials:
     """What is tried to find the time of a job: the lines, and where nothing like it has run, a part of its work.
 
     Args:
-        lines: times the lines of all parties; returns the nodes' answers.
-        on_mocks: runs two rounds of the job on its nodes' mocks and deletes that job; returns the time of this one by them, or
-            an unknown one that says why they could not run.
+        rounds: runs first rounds of the job and deletes them; returns the time of the job by them, or an unknown one that says
+            why they could not run.
+        lines: times the lines of all parties; returns the nodes' answers. Of a job on this machine there are none.
         here: times one batch of made-up rows here; returns node -> examples a second, and why where it is 0.
     """
 
-    lines: Callable[[], Iterable[NodeAnswer]]
-    on_mocks: Callable[[], TimeEstimate]
-    here: Callable[[], Mapping[str, tuple[float, str]]]
+    rounds: Callable[[], TimeEstimate]
+    lines: Callable[[], Iterable[NodeAnswer]] = tuple
+    here: Callable[[], Mapping[str, tuple[float, str]]] = dict
 
 
 def estimate_job(
@@ -215,7 +213,7 @@ def estimate_job(
     if traffic is not None:
         down, up = traffic.down, traffic.up
         nodes = (replace(one, down=down.get(one.node, 0), up=up.get(one.node, 0)) for one in nodes)
-    if time.seconds is None and not spec.local:
+    if time.seconds is None and spec.rounds != ENDLESS:
         time = _time_by_nodes(spec, home, answers, traffic, trials)
     return Estimate(nodes, traffic=traffic, why=why, time=time, private=private)
 
@@ -227,14 +225,16 @@ def _time_by_nodes(
     traffic: TrafficEstimate | None,
     trials: Trials | None,
 ) -> TimeEstimate:
-    """Return the time of a job of which no like has run: by a trial on mocks, by the nodes' own speeds, by a trial here."""
+    """Return the time of a job of which no like has run: by a trial, by the nodes' own speeds, by a batch here."""
     speeds = {answer.node: answer.speed for answer in answers}
-    tried = TimeEstimate() if trials is None else trials.on_mocks()
-    if tried.seconds is not None:
+    tried = TimeEstimate() if trials is None else trials.rounds()
+    if tried.seconds is not None or spec.local:
         return tried
     measured = time_by_speeds(spec, home, speeds, traffic)
     if measured.seconds is not None or trials is None:
         return measured
+    if spec.use != "private":
+        return tried
     here, core = trials.here(), core_speed()
     whys = sorted({why for _, why in here.values() if why})
     guessed = {
@@ -243,55 +243,9 @@ def _time_by_nodes(
     }
     how = "of one batch of made-up rows here, scaled to the speed of their cores"
     found = time_by_speeds(spec, home, guessed, traffic, within=HERE, of=how)
-    return found if found.seconds is not None else TimeEstimate(by="; ".join([tried.by, *whys]))
-
-
-def check_can_be_tried(spec: JobSpec) -> None:
-    """Refuse to try a job that runs on this machine or on mocks anyway.
-
-    Raises:
-        SpecError: it is one.
-    """
-    if spec.local or spec.use != "private":
-        where = "on this machine" if spec.local else "on the mocks"
-        raise SpecError(
-            f"estimate(probe=True) is for jobs on the private data of nodes; this one is {where}: run a short one, "
-            "job.clone(rounds=2).run(), and estimate this one again"
-        )
-
-
-def time_on_mocks(spec: JobSpec, twin: Callable[[dict[str, Any]], Any]) -> TimeEstimate:
-    """Run two rounds of a job on its nodes' mocks, delete them, and return the time of the job by them.
-
-    Args:
-        twin: returns a clone of the job with other arguments.
-
-    Returns:
-        An unknown time that says why, where a node has no mock or its owner has not allowed that it is used, or it failed.
-    """
-    changes = {
-        "use": "mock",
-        "rounds": 2,
-        "every_s": None,
-        "hooks": (),
-        "watchers": (),
-        "name": "estimate",
-        "round_timeout_s": TRIAL_ROUND_S,
-        "validate_at_end": False,
-    }
-    job = None
-    try:
-        job = twin(changes)
-        refused = [f"{one.node}: {one.verdict}" for one in job.check() if not one.may_run]
-        if refused:
-            return TimeEstimate(by=f"unknown: it may not run on the mocks of {', '.join(refused)}")
-        job.run(progress=False)
-        return time_by_mocks(spec, JobFolder(job.folder))
-    except (NoDatasets, SpecError, JobFailed) as error:
-        return TimeEstimate(by=f"unknown: no trial on the nodes' mocks: {error}")
-    finally:
-        if job is not None:
-            job.delete()
+    if found.seconds is None:
+        return TimeEstimate(by="; ".join([tried.by, *whys]))
+    return replace(found, by=f"{found.by}; {tried.by.removeprefix('unknown: ')}")
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:

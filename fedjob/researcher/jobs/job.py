@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -37,6 +37,7 @@ from fedjob.researcher.definition.job_definition import Defined, define
 from fedjob.researcher.definition.job_file import open_definition
 from fedjob.researcher.definition.job_file_text import job_json
 from fedjob.researcher.estimates.line_checks import check_lines
+from fedjob.researcher.estimates.time_trial import time_by_trying
 from fedjob.researcher.federation.offers import Checks, warn_of_no_workers
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.hooks.base import Hook
@@ -62,9 +63,7 @@ from fedjob.researcher.jobs.deletion import delete_job
 from fedjob.researcher.jobs.estimate import (
     Estimate,
     Trials,
-    check_can_be_tried,
     estimate_job,
-    time_on_mocks,
 )
 from fedjob.researcher.jobs.lifecycle import (
     at_home,
@@ -377,31 +376,30 @@ class Job(ManualRounds, JobView):
         Args:
             timeout_s: after which a node counts as silent.
             probe: time the lines of all parties, as they are now, with an object of 256 KiB to 4 MiB that goes to the hub and
-                back; nodes have two minutes for it at least. Where no job like it ran here, try it: two rounds on the nodes'
-                mocks, where all have one that may be used; else, and where no node has measured this plan, one batch of
-                made-up rows on this machine.
+                back; nodes have two minutes for it at least. Where no job like it ran here, try it: its first rounds, 2 to 12,
+                on the nodes' mocks, where all have one that may be used; else, and where no node has measured this plan,
+                one batch of made-up rows on this machine. A job on this machine, a simulation and one on mocks is tried as
+                it is. What was tried is deleted.
 
         Returns:
             One estimate per node, and the sums.
 
         Raises:
             NoDatasets: nothing matches `data`.
-            SpecError: a local job, a simulation or a job on mocks is to be tried: just run it for a round.
         """
         session = self.reach()
         home = self._folder.path.parent.parent
-        trials = None
-        if probe:
-            check_can_be_tried(self._spec)
-            assert session is not None
-            trials = Trials(
+        trials = Trials(rounds=lambda: time_by_trying(self._spec, lambda changes: self.clone(**changes)))
+        if session is not None:
+            trials = replace(
+                trials,
                 lines=lambda: check_lines(session, self._spec, self._folder, timeout_s),
-                on_mocks=lambda: time_on_mocks(self._spec, lambda changes: self.clone(**changes)),
                 here=lambda: time_plan_here(
                     self._spec, self._source, self._folder, self._data, self._nodes_asked, session
                 ),
             )
-        return estimate_job(self._spec, self._folder, home, lambda: self.check(timeout_s), trials)
+        ask = partial(self.check, timeout_s)
+        return estimate_job(self._spec, self._folder, home, ask, trials if probe else None)
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.

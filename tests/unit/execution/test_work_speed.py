@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedjob.execution.work_speed import core_speed, examples_in
+from fedjob.execution.work_speed import core_speed, examples_in, rows_trained_on
 
 AMOUNTS: list[tuple[dict[str, Any], int, float]] = [
     ({}, 100, 100.0),
@@ -26,6 +26,11 @@ def test_the_examples_of_a_round_are_those_that_come_up(
     training_args: dict[str, Any], rows: int, examples: float
 ) -> None:
     assert examples_in(training_args, rows) == examples
+
+
+def test_rows_that_are_held_out_are_not_trained_on() -> None:
+    assert rows_trained_on({"test_ratio": 0.25}, 100) == 75
+    assert rows_trained_on({}, 100) == 100
 
 
 def test_the_speed_of_a_core_is_measured_once() -> None:

@@ -18,7 +18,7 @@ from fedjob.node.daemon.turn import Turn
 from fedjob.node.data.datasets import Datasets, RegisteredDataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
-from fedjob.node.grants.permissions import MAX_QUESTIONS, Permissions
+from fedjob.node.grants.permissions import MAX_QUESTIONS, Permissions, speed_of
 from fedjob.node.queue.book import Book, TaskRow
 from fedjob.node.storage.costs import CostLedger, TaskCost
 from fedjob.node.storage.database import Database
@@ -234,3 +234,15 @@ def test_all_jobs_of_a_grant_share_the_bytes_that_it_allows(
     assert costs.moved_by("three", "g1") == 14
     assert costs.moved_by("one", "") == 0
     assert costs.moved_by("three", "g2") == 0
+
+
+@pytest.mark.parametrize("rows", [{"read": 100, "used": 100}, {}])
+def test_a_speed_counts_the_rows_that_researchers_know_and_not_what_a_plan_makes_of_them(
+    rows: dict[str, int],
+) -> None:
+    task = replace(TASK, protocol="fedavg", training_args={"epochs": 2, "test_ratio": 0.2})
+    cost = TaskCost(
+        job="job", grant="", work="w", args="a", passes=2.0, round=1, seconds=3.0, bytes_in=0, bytes_out=0
+    )
+    result = Result(of="", key="k1", ok=True, num_examples=320, timing={"train": 2.0}, rows=rows)
+    assert speed_of(task, result, cost, {}).examples == (160.0 if rows else 640.0)

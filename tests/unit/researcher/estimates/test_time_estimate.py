@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedjob.common.types import ENDLESS, new_job_id
 from fedjob.researcher.estimates.measured_jobs import spread
-from fedjob.researcher.estimates.time_estimate import NODES, TimeEstimate, time_by_speeds
+from fedjob.researcher.estimates.time_estimate import NODES, TimeEstimate, more_work, time_by_speeds
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate
 from fedjob.researcher.storage.spec import Component, JobSpec
 
@@ -70,6 +71,23 @@ def test_one_node_without_a_believable_speed_makes_the_time_unknown(
 
 def test_an_endless_job_has_no_time(tmp_path: Path) -> None:
     assert time_by_speeds(replace(SPEC, rounds=ENDLESS), tmp_path, SPEEDS, None) == TimeEstimate()
+
+
+@pytest.mark.parametrize(
+    ("body", "args", "times"),
+    [
+        ({"num_examples": 100, "rows": {"read": 100}}, {"epochs": 2}, 4.0),
+        ({"num_examples": 400, "rows": {"read": 100}}, {"epochs": 2}, 4.0),  # the plan repeats its rows
+        ({"num_examples": 75, "rows": {"read": 100}}, {"epochs": 2, "test_ratio": 0.25}, 4.0),
+        ({"num_examples": 75}, {"epochs": 2, "test_ratio": 0.25}, 4.0),
+        ({"num_examples": 100, "rows": {"read": 100}}, {"num_updates": 5}, 1.0),
+        ({"num_examples": 0, "rows": {"read": 100}}, {"epochs": 2}, math.inf),
+    ],
+)
+def test_a_dataset_takes_as_much_longer_than_its_mock_as_it_has_more_rows(
+    body: dict[str, Any], args: dict[str, Any], times: float
+) -> None:
+    assert more_work(replace(SPEC, training_args=args), "west", body) == pytest.approx(times)
 
 
 @pytest.mark.parametrize(
