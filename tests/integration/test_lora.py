@@ -13,7 +13,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from fedjob import FedAvg, FlexLoRA, FLoRA, Int8, Job, JobFailed, PlanError
+from fedjob import FedAvg, FlexLoRA, FLoRA, Int8, Job, JobFailed
+from fedjob.common.errors import PlanError
 from fedjob.parameters.files import FileParams
 from fedjob.parameters.frozen import FROZEN, read_frozen
 from fedjob.researcher.storage.breakpoints import hash_file

@@ -23,7 +23,9 @@ from fedjob import (
     FineTuned,
     Int8,
     Job,
+    Protect,
     QFedAvg,
+    RecordDP,
     Scaffold,
     TopK,
     simulate,
@@ -110,6 +112,25 @@ def test_every_protocol_takes_every_odd_tensor_as_it_is_and_compressed(name: str
     again = Job.resume(cut.breakpoints[-1], rounds=ROUNDS)
     again.run(progress=False)
     assert digest(again) == digest(small)
+
+
+@pytest.mark.parametrize("mechanism", ["sampled", "tree"])
+def test_noise_is_on_every_odd_tensor_that_is_trained(mechanism: str, tmp_path: Path) -> None:
+    quiet = " ".join(kind for kind in KINDS if kind not in ("whole", "normalised", "tied"))
+    private = RecordDP(epsilon=50.0, delta=1e-3, mechanism=mechanism)
+    job = make_job(tmp_path, FedAvg(), Int8(), quiet, protect=Protect(dp=private))
+    params = job.run(progress=False).params
+    assert float(params["scalar"]) != 0.5
+    assert float(params["one"][0]) != 0.5
+
+
+def test_many_nodes_are_trained_at_once_with_odd_tensors_and_clipped_gradients(tmp_path: Path) -> None:
+    kinds = "scalar double zeros constant unused frozen"
+    args = {"lr": 0.02, "num_updates": NUM_UPDATES, "batch_size": 10, "clip_norm": 0.1}
+    each = dict(make_job(tmp_path, FedAvg(), None, kinds, training_args=args).run(progress=False).params)
+    nodes = simulate(3, workers=0, vectorize=True)
+    together = make_job(tmp_path, FedAvg(), None, kinds, training_args=args, nodes=nodes)
+    check_near(dict(together.run(progress=False).params), each)
 
 
 @pytest.mark.parametrize("compress", ["bf16", Int8(), TopK(0.01)], ids=repr)
