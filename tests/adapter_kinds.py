@@ -12,7 +12,6 @@ LORA = {
     "dropout": {"lora_dropout": 0.3, "use_rslora": True},
     "all biases": {"bias": "all"},
     "bias of B": {"lora_bias": True},
-    "saved head": {"modules_to_save": ["lm_head"]},
     "saved embedding": {"modules_to_save": ["wte"]},
     "magnitudes": {"use_dora": True},
     "embedding": {"target_modules": ["wte", "c_attn"]},

@@ -92,7 +92,6 @@ def job_with(example: Any, folder: Path, kind: str, protocol: Any, **given: Any)
         ("dropout", FLoRA(ranks={"clinic-1": 2}), None, 4),
         ("all biases", FlexLoRA(ranks={"clinic-1": 2}), "bf16", 17),
         ("bias of B", FLoRA(ranks={"clinic-1": 2}), None, 6),
-        ("saved head", FedAvg(), Int8(), 5),
         ("saved embedding", FlexLoRA(ranks={"clinic-2": 1}), None, 5),
         ("magnitudes", FedAvg(), "fp16", 6),
         ("embedding", FlexLoRA(ranks={"clinic-1": 2}), Int8(), 6),
