@@ -250,7 +250,7 @@ class LoopTorch(PrivateTorch):
         if not (self._is_fixed or self._has_own_loop):
             self.optimizer.zero_grad(set_to_none=True)
 
-    def check_optimizer(self) -> None:
+    def _check_optimizer(self) -> None:
         """See to it that the optimizer of this step trains a parameter.
 
         Raises:
@@ -315,7 +315,7 @@ class LoopTorch(PrivateTorch):
             if not loss.requires_grad:
                 why = why_no_gradient(self.model)
                 raise self.fail("plan", f"training_step returned a loss that depends on no parameter: {why}")
-            self.check_optimizer()
+            self._check_optimizer()
             loss.backward()  # type: ignore[no-untyped-call]
             if adjust is not None:
                 adjust(self.model)

@@ -111,7 +111,7 @@ def check_built(plan: TorchPlan) -> None:
                 f"{where} keeps running means, which change within a step",
                 "Use GroupNorm or LayerNorm, or give it track_running_stats=False",
             )
-    plan.check_optimizer()
+    plan._check_optimizer()
     kind = type(plan.optimizer)
     if kind not in ELEMENTWISE:
         raise refused(
