@@ -137,6 +137,40 @@ def _is_same(parameter: torch.Tensor, tensor: torch.Tensor) -> bool:
     )
 
 
+def check_some_trained(model: torch.nn.Module) -> None:
+    """Refuse a model that has parameters, and trains none of them.
+
+    Raises:
+        PlanError: it says what to do.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if names and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise PlanError(
+            f"every parameter of the model is frozen ({len(names)}, such as {names[0]}), so that there is nothing to "
+            f"train: freeze in init_model what stays as it is, and leave the rest with requires_grad=True{_adapters(model)}; "
+            "a plan that thaws parameters later takes Job(share='all')"
+        )
+
+
+def why_no_gradient(model: torch.nn.Module) -> str:
+    """Return why a loss may have no gradient, and what to do."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return f"every parameter of the model is frozen: leave requires_grad=True for what is trained{_adapters(model)}"
+    if merged := [name for name, module in model.named_modules() if getattr(module, "merged", False) is True]:
+        return (
+            f"the adapter of {merged[0]} is merged into its layer, and the layer is frozen: merge adapters after the "
+            "training, not in init_model"
+        )
+    return "compute it from what the model gives, without detach() and torch.no_grad()"
+
+
+def _adapters(model: torch.nn.Module) -> str:
+    """Return what else is to be done for adapters of `peft`; empty for a model without."""
+    if hasattr(model, "peft_config"):
+        return " (adapters are frozen by LoraConfig(inference_mode=True) and by PeftModel.from_pretrained without is_trainable=True)"
+    return ""
+
+
 def part_of(
     model: torch.nn.Module, names: Collection[str], files: Iterable[Mapping[str, torch.Tensor]]
 ) -> FrozenPart:

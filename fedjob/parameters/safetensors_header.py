@@ -28,7 +28,8 @@ MAX_AXES = 64
 _KEPT_BYTES = 64 << 10
 """The longest header that is not checked again where another file has the same."""
 
-NAME = re.compile(r"[A-Za-z0-9_.\-]{1,200}")
+NAME = re.compile(r"(aux--[a-z][a-z0-9_]{0,30}\.)?[A-Za-z0-9_.\-]{1,200}")
+"""Of a tensor: a parameter's name, which the prefix of a module may stand before, see `auxiliary`."""
 ITEM_BYTES = {
     "F64": 8,
     "F32": 4,

@@ -449,6 +449,16 @@ class TrainingPlan(LoadedExamples):
         """Return which of the shared parameters some protocols treat apart."""
         return Kinds()
 
+    def check_trained(self, *, thaws: bool) -> None:
+        """See to it that a training would change something of the plan's model.
+
+        Args:
+            thaws: frozen parameters may be trained later; False where they stay as they are.
+
+        Raises:
+            PlanError: all of the model is frozen.
+        """
+
     def train_locally(self, adjust: Adjust | None = None) -> TrainOutcome:
         """Train as the arguments say.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,15 @@ from fedjob.metrics.base import MetricState
 from fedjob.metrics.states import mean_state, measure
 from fedjob.parameters.adapters import set_ranks
 from fedjob.parameters.finiteness import first_not_finite
-from fedjob.parameters.frozen import FrozenPart, FrozenWatch, frozen_names, part_of, read_frozen
+from fedjob.parameters.frozen import (
+    FrozenPart,
+    FrozenWatch,
+    check_some_trained,
+    frozen_names,
+    part_of,
+    read_frozen,
+    why_no_gradient,
+)
 from fedjob.parameters.model_files import open_model
 from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
 from fedjob.parameters.tensor_kinds import Kinds
@@ -227,6 +235,33 @@ class LoopTorch(PrivateTorch):
         if clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
 
+    def check_trained(self, *, thaws: bool) -> None:
+        if self._has_own_loop or any(parameter.requires_grad for parameter in self.model.parameters()):
+            return
+        if thaws and not self._is_fixed:
+            # it may thaw some, or be given what training_step thaws
+            with suppress(ValueError):
+                self.optimizer  # noqa: B018
+                return
+        check_some_trained(self.model)
+
+    def forget_gradients(self) -> None:
+        """Make the optimizer of this step, where there is none yet, and forget all gradients; a plan's own loop does both."""
+        if not (self._is_fixed or self._has_own_loop):
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_optimizer(self) -> None:
+        """See to it that the optimizer of this step trains a parameter.
+
+        Raises:
+            PlanError: it trains none.
+        """
+        if not any(p.requires_grad for group in self.optimizer.param_groups for p in group["params"]):
+            raise PlanError(
+                "init_optimizer: every parameter that the optimizer is given is frozen, so that nothing would be "
+                "trained: give it those with requires_grad=True"
+            )
+
     @property
     def _has_own_loop(self) -> bool:
         return overrides(self, LoopTorch, "train")
@@ -278,7 +313,9 @@ class LoopTorch(PrivateTorch):
                 advice = missing_in(batch) or "try a smaller learning rate"
                 raise self.fail("not_finite", f"the loss is {losses[-1]}: {advice}")
             if not loss.requires_grad:
-                raise self.fail("plan", "training_step returned a loss that depends on no parameter")
+                why = why_no_gradient(self.model)
+                raise self.fail("plan", f"training_step returned a loss that depends on no parameter: {why}")
+            self._check_optimizer()
             loss.backward()  # type: ignore[no-untyped-call]
             if adjust is not None:
                 adjust(self.model)
@@ -466,8 +503,7 @@ class TorchPlan(LoopTorch):
             check_parameter_names(self.model)
         self.model.train()
         self._note_missing_gpu()
-        if not (self._is_fixed or self._has_own_loop):
-            self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
         with _repeatable():
             return super()._run_updates(adjust)
 

@@ -237,6 +237,9 @@ def test_owners_read_how_parameters_travel_and_allow_that_alone(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("protocol", "changes", "words"),
     [
+        ("fedavg", {"compress": "bf-16"}, "did you mean 'bf16'"),
+        ("fedavg", {"compress": "Float16"}, "did you mean 'fp16'"),
+        ("fedavg", {"compress": TopK}, r"did you mean TopK\(0.01\)"),
         ("fedavg", {"compress": "int4"}, "'bf16', 'fp16', Int8.*'int4'"),
         ("fedavg", {"compress": 8}, "'bf16', 'fp16', Int8.*8"),
         ("fedavg", {"compress": Int8}, "'bf16', 'fp16', Int8"),

@@ -13,7 +13,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from fedjob import Job
+from fedjob import FedAvg, FlexLoRA, FLoRA, Int8, Job, JobFailed
+from fedjob.common.errors import PlanError
 from fedjob.parameters.files import FileParams
 from fedjob.parameters.frozen import FROZEN, read_frozen
 from fedjob.researcher.storage.breakpoints import hash_file
@@ -67,3 +68,67 @@ def test_adapters_travel_alone_and_learn_and_a_cut_job_goes_on_to_the_same_bytes
     again = Job.resume(cut.breakpoints[-1], rounds=3)
     again.run(progress=False)
     assert digest(again) == digest(job)
+
+
+def job_with(example: Any, folder: Path, kind: str, protocol: Any, **given: Any) -> Job:
+    from tests.adapter_kinds import Adapters
+
+    arguments = {
+        "training_plan": Adapters,
+        "model_args": {"kind": kind},
+        "training_args": {"lr": 0.01, "num_updates": 2, "batch_size": 16},
+        "data": example.make_sites(folder),
+        "nodes": "local",
+        "rounds": 2,
+        "seed": 1,
+        "home": folder / "home",
+    }
+    return Job(protocol, **{**arguments, **given})
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "compress", "num_tensors"),
+    [
+        ("dropout", FLoRA(ranks={"clinic-1": 2}), None, 4),
+        ("all biases", FlexLoRA(ranks={"clinic-1": 2}), "bf16", 17),
+        ("bias of B", FLoRA(ranks={"clinic-1": 2}), None, 6),
+        ("saved embedding", FlexLoRA(ranks={"clinic-2": 1}), None, 5),
+        ("magnitudes", FedAvg(), "fp16", 6),
+        ("embedding", FlexLoRA(ranks={"clinic-1": 2}), Int8(), 6),
+        ("two", FLoRA(ranks={"clinic-1": 2}), Int8(), 4),
+        ("both of two", FedAvg(), Int8(), 8),
+        ("scales", FedAvg(), None, 4),
+    ],
+)
+def test_adapters_of_every_kind_are_trained_and_go_on_to_the_same_bytes(
+    example: Any, tmp_path: Path, kind: str, protocol: Any, compress: Any, num_tensors: int
+) -> None:
+    job = job_with(example, tmp_path, kind, protocol, compress=compress)
+    result = job.run(progress=False)
+    assert len(result.params) == num_tensors
+    assert set(result.state_dict()) >= set(result.params)
+    cut = job_with(example, tmp_path, kind, protocol, compress=compress, rounds=1)
+    cut.run(progress=False)
+    again = Job.resume(cut.breakpoints[-1], rounds=2)
+    again.run(progress=False)
+    assert digest(again) == digest(job)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("no layer", "Target modules .*no_such.* not found in the base model"),
+        ("for inference", r"every parameter of the model is frozen.*inference_mode=True"),
+        ("unloaded", "every parameter of the model is frozen"),
+    ],
+)
+def test_adapters_that_leave_nothing_to_train_are_named_before_there_is_a_job(
+    example: Any, tmp_path: Path, kind: str, words: str
+) -> None:
+    with pytest.raises(PlanError, match=words):
+        job_with(example, tmp_path, kind, FedAvg())
+
+
+def test_a_merged_adapter_is_named(example: Any, tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"the adapter of .*c_attn is merged into its layer"):
+        job_with(example, tmp_path, "merged", FedAvg()).run(progress=False)

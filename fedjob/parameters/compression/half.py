@@ -33,9 +33,10 @@ class _Half(Compressor):
         low, high = torch.aminmax(half)
         if not (torch.isfinite(low) and torch.isfinite(high)):
             most = torch.finfo(half.dtype).max
+            wider = "" if self.name == BFloat16.name else "take compress='bf16', "
             raise EncodeError(
                 f"compress={self.name!r} holds numbers up to {most:g}; found {float(numbers.abs().max()):g}: "
-                "take compress='bf16', scale the model, or leave compress out"
+                f"{wider}scale the model, or leave compress out"
             )
         return (half,)
 

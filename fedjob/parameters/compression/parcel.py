@@ -91,7 +91,7 @@ def _check_finite(numbers: torch.Tensor) -> None:
     low, high = torch.aminmax(numbers)
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise EncodeError(
-            "a change of the parameters is too large for a number of 32 bits: the training diverges"
+            "a number, or its change, is NaN, infinite or too large for 32 bits: the training diverges"
         )
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import torch
 
-from fedjob.common.errors import DecodeError
+from fedjob.common.errors import DecodeError, EncodeError
 from fedjob.parameters.compression.base import Compressor
 from fedjob.parameters.compression.parcel import (
     Form,
@@ -24,6 +24,7 @@ from fedjob.parameters.compression.parcel import (
     opened,
 )
 from fedjob.parameters.files import FileParams, dtype_of, schema_of
+from fedjob.parameters.finiteness import first_not_finite
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
 
 
@@ -57,7 +58,7 @@ def pack_tensors(
         exact: names of tensors that travel as they are, as integers and small tensors do anyway.
 
     Raises:
-        EncodeError: a change is not finite, or too large for the compressor's form.
+        EncodeError: a change is not finite, or too large for the compressor's form; its tensor is named.
     """
     forms = schema_of(tensors)
     parcels: dict[str, torch.Tensor] = {}
@@ -70,10 +71,33 @@ def pack_tensors(
             for known, sign in ((origin.get(name), -1), (owed.get(name), 1)):
                 if known is not None and known.shape == numbers.shape:
                     numbers = numbers + sign * known.to(numbers.dtype)
-            data, found = lossy_parcel(numbers, form, compressor)
+            try:
+                data, found = lossy_parcel(numbers, form, compressor)
+            except EncodeError as error:
+                raise EncodeError(f"parameter {name}: {error}") from error
             left[name] = numbers - found.to(numbers.dtype)
         parcels[name] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     return Packed(parcels, left)
+
+
+def check_first_sent(
+    params: Mapping[str, torch.Tensor], compressor: Compressor, exact: Collection[str] = ()
+) -> None:
+    """See to it that parameters can be sent for the first time, one tensor in memory after the other.
+
+    Raises:
+        EncodeError: a number is not finite, or too large for the compressor's form; its tensor is named.
+    """
+    for name, form in schema_of(params).items():
+        if name in exact or not is_lossy(compressor, form):
+            continue
+        if first_not_finite({name: params[name]}) is not None:
+            raise EncodeError(f"parameter {name} holds NaN or infinity")
+        if compressor.takes_whole:
+            try:
+                compressor.encode(_wide(params[name]).reshape(-1))
+            except EncodeError as error:
+                raise EncodeError(f"parameter {name}: {error}") from error
 
 
 def most_file_bytes(

@@ -83,7 +83,9 @@ class FedBuff(TrainingProtocol):
         return BufferedMean(self.staleness_exponent, self.weighted)
 
     def start(self, params: Mapping[str, Any]) -> State:
-        return {**TrainingProtocol.start(self, params), "buffers": list(kinds_of(params).buffers)}
+        buffers = kinds_of(params).buffers
+        whole = [name for name in params if name in buffers or not params[name].is_floating_point()]
+        return {**TrainingProtocol.start(self, params), "buffers": whole}
 
     def instruct(self, state: State, view: View) -> Ask | Done:
         ask = TrainingProtocol.instruct(self, state, view)
@@ -106,7 +108,10 @@ class FedBuff(TrainingProtocol):
     def train(self, instruction: Instruction, local: Local) -> Contribution:
         trained, start = self.train_with(local), instruction["params"]
         buffers = local.plan.kinds().buffers
-        value = {name: trained.value[name] - (0 if name in buffers else start[name]) for name in start}
+        value = {
+            name: after if name in buffers or not after.is_floating_point() else after - start[name]
+            for name, after in trained.value.items()
+        }
         return replace(trained, value=value)
 
     def finish(self, state: State, gathered: Gathered) -> State:

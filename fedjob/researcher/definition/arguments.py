@@ -312,7 +312,22 @@ def _checked_compress(name: str, compress: Any) -> Component | None:
                 "compress='top_k' does not say how much: expected TopK(0.01), or another fraction"
             )
         return to_part(COMPRESSORS, compress)
-    raise SpecError(f"compress is 'bf16', 'fp16', Int8(), TopK(0.01) or None, not {shown(compress)}")
+    expected = f"compress is 'bf16', 'fp16', Int8(), TopK(0.01) or None, not {shown(compress)}"
+    near = _COMPRESSED_AS.get(_letters(compress.__name__ if isinstance(compress, type) else compress), "")
+    raise SpecError(f"{expected}; did you mean {near}?" if near else expected)
+
+
+_COMPRESSED_AS = {
+    **dict.fromkeys(("bf16", "bfloat16", "brainfloat16"), "'bf16'"),
+    **dict.fromkeys(("fp16", "float16", "f16", "half"), "'fp16'"),
+    **dict.fromkeys(("int8", "i8"), "Int8()"),
+    **dict.fromkeys(("topk", "top"), "TopK(0.01)"),
+}
+"""What is often written for a compressor, without case and signs -> how it is written here."""
+
+
+def _letters(name: Any) -> str:
+    return "".join(filter(str.isalnum, name.casefold())) if isinstance(name, str) else ""
 
 
 def _facts(

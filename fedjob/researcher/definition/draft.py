@@ -14,6 +14,8 @@ from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.common.files import fsync_dir, link_or_copy, make_folder, new_folder, remove_folder, write_atomic
 from fedjob.parameters.frozen import FROZEN, FrozenPart, save_frozen
 from fedjob.privacy.protect import RecordDP, dp_of
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.definition.artifacts import copy_artifacts, keep_artifacts
 from fedjob.researcher.definition.brought_data import bring
 from fedjob.researcher.definition.initial_params import check_first, first_params, left_out, write_first
@@ -51,6 +53,8 @@ def write_draft(
     if isinstance(built, TrainingPlan) and isinstance(dp_of(defined.spec.protect), RecordDP):
         check_driven(type(built))
         built.check_private()
+    if isinstance(built, TrainingPlan) and _trains(defined.spec):
+        built.check_trained(thaws=defined.spec.share != TRAINABLE)
     part = None
     if not same_params and defined.frozen is None and defined.spec.share == TRAINABLE:
         part = left_out(defined.init, built)
@@ -73,6 +77,11 @@ def write_draft(
             raise
         raise ConfigError(f"can't write the job's folder {folder.path}: {error}") from error
     return spec
+
+
+def _trains(spec: JobSpec) -> bool:
+    """Tell whether nodes train a plan's model for certain: a protocol of the researcher's own may only apply it."""
+    return issubclass(PROTOCOLS.find(spec.protocol.name), TrainingProtocol) and spec.rounds > 0
 
 
 def _with_files(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.common.checks import check_path, shown
-from fedjob.common.errors import DecodeError, SpecError
+from fedjob.common.errors import DecodeError, EncodeError, SpecError
+from fedjob.parameters.compression import COMPRESSORS
 from fedjob.parameters.files import FileParams, save_params
+from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.results.result import JobResult
 from fedjob.researcher.storage.spec import JobSpec
@@ -191,18 +193,23 @@ def check_first(spec: JobSpec, path: Path) -> None:
 
 
 def _check_compressible(spec: JobSpec, params: FileParams) -> None:
-    """Refuse to compress parameters of which none is a floating-point number.
+    """Refuse to compress parameters of which none is a floating-point number, or that can't be sent in that form.
 
     Raises:
-        SpecError: all are whole numbers.
+        SpecError: all are whole numbers, or one is not finite, or too large.
     """
-    if (
-        spec.compress is not None
-        and params
-        and not any(kind in ("F64", "F32", "F16", "BF16") for kind, _ in params.schema.values())
-    ):
+    if spec.compress is None or not params:
+        return
+    if not any(kind in ("F64", "F32", "F16", "BF16") for kind, _ in params.schema.values()):
         kinds = ", ".join(sorted({kind for kind, _ in params.schema.values()}))
         raise SpecError(
             f"compress is for floating-point parameters; all of this plan's are whole numbers ({kinds}), which travel as "
             "they are: leave compress out"
         )
+    from fedjob.parameters.compression.parcels import check_first_sent
+
+    compressor = COMPRESSORS.build(spec.compress.name, spec.compress.config)
+    try:
+        check_first_sent(params, compressor, kinds_of(params).buffers)
+    except EncodeError as error:
+        raise SpecError(f"the first parameters can't travel compressed: {error}") from error

@@ -107,7 +107,8 @@ class Compression:
         refs: dict[str, Ref] = {}
         came = params
         if before is not None and holders:
-            packed = pack_tensors(params, self.compressor, origin=before, exact=self.exact).parcels
+            exact = self.exact | _without_origin(params, before)
+            packed = pack_tensors(params, self.compressor, origin=before, exact=exact).parcels
             path = _saved(packed, spool / f"sent_{ask.step}.safetensors")
             came = dict(Opened(FileParams(path), self.compressor, before))
             refs = dict.fromkeys(holders, self.publish(path))
@@ -209,6 +210,12 @@ def opened_again(about: Mapping[str, Any], path: Path, origin: Path) -> Opened:
             )
         start = FileParams(origin)
     return Opened(FileParams(path), COMPRESSORS.build(about["name"], about["config"]), start)
+
+
+def _without_origin(params: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
+    """Return the tensors that are no changes of what was sent last, such as adapters that have grown since."""
+    known = schema_of(before)
+    return {name for name, form in schema_of(params).items() if known.get(name) != form}
 
 
 def _saved(tensors: Mapping[str, Any], path: Path) -> Path:

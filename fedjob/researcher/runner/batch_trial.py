@@ -61,6 +61,7 @@ _SURE = (
     re.compile(
         r"(?P<call>\w+\(\) (?:missing \d+ required|takes \d+ positional|got an unexpected keyword).{0,120})"
     ),
+    re.compile(r"(?P<optimizer>optimizer got an empty parameter list)"),
     re.compile(r"(?P<column>column '.{1,80}' does not hold numbers; use \.frame\(\) and encode it)"),
 )
 """Messages of faults that no values cause, with what must be the same for all tables."""
@@ -181,6 +182,7 @@ def fault_of(
     for table in made_up_tables(schema):
         try:
             plan.load_data(table)
+            plan.forget_gradients()
             plan.training_loss()
         except Exception as error:  # the plan is the researcher's, and may raise anything
             sure = sure_fault(error)
@@ -201,7 +203,7 @@ def sure_fault(error: Exception) -> str:
 
     if isinstance(error, KeyError) and error.args and isinstance(error.args[0], AbsentColumns):
         return f"there is no column {error.args[0]}"
-    if not isinstance(error, (RuntimeError, TypeError, SpecError)):
+    if not isinstance(error, (RuntimeError, TypeError, ValueError)):
         return ""
     for pattern in _SURE:
         if match := pattern.search(str(error)):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -208,14 +209,15 @@ def _played(
     state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed)
     asks: list[_AskBytes] = []
-    way = compression_for(spec, folder, ref_of)
+    way, before = compression_for(spec, folder, ref_of), _NO_SCHEMA
     while len(asks) < min(most, spec.rounds):
         try:
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
                 return asks, False
             plain = _masked(_bytes_of(ask, spec), ask, spec, len(nodes))
-            asks.append(plain if way is None else _compressed(plain, ask, way, first=not asks))
+            asks.append(plain if way is None else _compressed(plain, ask, way, before))
+            before = _sent_schema(ask)
             if len(asks) == most:  # nothing is computed for an ask that nobody looks at
                 break
             answer = _zeros(_answer_schema(ask))
@@ -256,19 +258,21 @@ def _masked(plain: _AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> _AskBy
     return replace(plain, up=file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed)))
 
 
-def _compressed(plain: _AskBytes, ask: Ask, way: Compression, *, first: bool) -> _AskBytes:
+def _compressed(plain: _AskBytes, ask: Ask, way: Compression, before: Schema) -> _AskBytes:
     """Return the most bytes that an ask moves whose parameters travel compressed.
 
     Args:
-        first: no node has any parameters yet from which changes could count.
+        before: of the parameters that nodes have, from which changes count; a tensor that is none of these is sent as it is.
     """
-    params: Any = ask.shared.get("params")
-    if not is_params(params):
+    params = _sent_schema(ask)
+    if not params:
         return plain
-    whole = None if first and not way.compressor.takes_whole else way.compressor
+    new = (
+        set() if way.compressor.takes_whole else {name for name in params if before.get(name) != params[name]}
+    )
     others = list(plain.shared)
-    others.remove(_size(params))
-    shared = (*others, most_file_bytes(schema_of(params), whole, way.exact))
+    others.remove(_size(ask.shared["params"]))
+    shared = (*others, most_file_bytes(params, way.compressor, way.exact | new))
     answer = _answer_schema(ask)
     modules = join({}, ask.aux)
     up = most_file_bytes(answer, way.compressor, way.exact, aux=modules) if plain.up else 0
@@ -276,9 +280,14 @@ def _compressed(plain: _AskBytes, ask: Ask, way: Compression, *, first: bool) ->
 
 
 def _answer_schema(ask: Ask) -> Schema:
-    if ask.schema is not None:
-        return ask.schema
-    return schema_of(ask.shared["params"]) if is_params(ask.shared.get("params")) else {}
+    return _sent_schema(ask) if ask.schema is None else ask.schema
+
+
+def _sent_schema(ask: Ask) -> Schema:
+    return schema_of(ask.shared["params"]) if is_params(ask.shared.get("params")) else _NO_SCHEMA
+
+
+_NO_SCHEMA: Schema = MappingProxyType({})
 
 
 def _bytes_of(ask: Ask, spec: JobSpec) -> _AskBytes:

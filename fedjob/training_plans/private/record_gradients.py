@@ -104,15 +104,20 @@ class RecordGradients:
 
     def _bounded(self, sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
         """Add gradients, records first, each scaled to the bound."""
-        norms = _norms([g.detach().flatten(1).double() for g in found.values()])
+        norms = _norms([_rows(g).double() for g in found.values()])
         finite = torch.isfinite(norms)
         factors = self._bound / norms.clamp(min=self._bound)
         kept = finite.nonzero().flatten()
         self.ignored += len(finite) - len(kept)
         for name, g in found.items():
-            rows = g.detach().flatten(1) if len(kept) == len(finite) else g.detach().flatten(1)[kept]
+            rows = _rows(g) if len(kept) == len(finite) else _rows(g)[kept]
             weights = factors[kept].to(rows.device)
             sums[name] += (weights @ rows.double()).reshape(sums[name].shape)
+
+
+def _rows(gradients: torch.Tensor) -> torch.Tensor:
+    """Return a parameter's gradients as one row a record; a parameter without axes, such as a temperature, has rows of one."""
+    return gradients.detach().unsqueeze(-1).flatten(1)
 
 
 def _norms(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -242,7 +242,9 @@ class _Stack:
         if limit is None:
             return
         norms = [
-            g.flatten(1).norm(dim=1) for name, g in gradients.items() if name not in (self._unused or ())
+            g.unsqueeze(-1).flatten(1).norm(dim=1)
+            for name, g in gradients.items()
+            if name not in (self._unused or ())
         ]
         factors = (limit / (torch.stack(norms).norm(dim=0) + 1e-6)).clamp(max=1.0)
         for gradient in gradients.values():

@@ -14,6 +14,7 @@ import torch
 from torch.func import grad_and_value, vmap
 
 from fedjob.common.errors import NotPrivate, PlanError
+from fedjob.parameters.frozen import why_no_gradient
 from fedjob.training_plans.plan_checks import replaced_method
 from fedjob.training_plans.private.unchanged import Watch
 from fedjob.training_plans.together.loss_step import LossStep, stacked, without_advice
@@ -110,6 +111,7 @@ def check_built(plan: TorchPlan) -> None:
                 f"{where} keeps running means, which change within a step",
                 "Use GroupNorm or LayerNorm, or give it track_running_stats=False",
             )
+    plan._check_optimizer()
     kind = type(plan.optimizer)
     if kind not in ELEMENTWISE:
         raise refused(
@@ -247,7 +249,8 @@ def _plain(
     with _noting(plan) as read:
         loss = plan._loss_of(plan.model, batch)
     if not loss.requires_grad:
-        raise plan.fail("plan", "training_step returned a loss that depends on no parameter")
+        why = why_no_gradient(plan.model)
+        raise plan.fail("plan", f"training_step returned a loss that depends on no parameter: {why}")
     if _streams() != drawn:
         raise refused(
             name,

@@ -41,6 +41,14 @@ def test_what_was_joined_is_told_apart_without_loading_it(tmp_path: Path) -> Non
     assert len(params) == 2
 
 
+def test_the_longest_name_of_a_parameter_has_its_tensor_in_a_module_of_the_longest_name(
+    tmp_path: Path,
+) -> None:
+    name, module = "n" * 200, "m" * 31
+    whole = stored(dict(join({name: torch.ones(2)}, {module: {name: torch.zeros(2)}})), tmp_path)
+    assert torch.equal(split(whole)[1][module][name], torch.zeros(2))
+
+
 def test_a_set_without_modules_stays_the_same_object(tmp_path: Path) -> None:
     whole = stored(PARAMS, tmp_path)
     assert split(whole) == (whole, {})

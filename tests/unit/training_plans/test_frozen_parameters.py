@@ -127,6 +127,69 @@ class ThawsForAWhile(Head):
         return super().training_step(model, batch)
 
 
+class AllFrozen(Plain):
+    """Nothing of it is trained."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        return super().init_model(model_args).requires_grad_(False)
+
+
+class AllFrozenAndNoOptimizer(AllFrozen):
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(filter(lambda p: p.requires_grad, model.parameters()), lr=training_args["lr"])
+
+
+class ThawsTheHead(AllFrozen):
+    """Its optimizer thaws what it trains."""
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        model[2].requires_grad_(True)
+        return torch.optim.SGD(model[2].parameters(), lr=training_args["lr"])
+
+
+class MeansAlone(TorchPlan):
+    """A loop of its own finds the running mean of a buffer; its one parameter is frozen."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        model = torch.nn.Linear(4, 1)
+        model.register_buffer("mean", torch.zeros(4))
+        return model.requires_grad_(False)
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
+
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        for inputs, _ in data:
+            model.mean.copy_(inputs.mean(0))
+            yield 0.0
+
+
+class CountsAlone(Plain):
+    """A model of a buffer, which a step changes."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        model = torch.nn.Module()
+        model.register_buffer("seen", torch.tensor(0))
+        return model
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        model.seen += 1
+        return torch.tensor(0.0)
+
+
+class TrainsTheFrozen(Plain):
+    """Its optimizer is given what is frozen, and nothing else."""
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model[0].parameters(), lr=training_args["lr"])
+
+
+class LosesTheGradient(Plain):
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return super().training_step(model, batch).detach()
+
+
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("points")
@@ -264,6 +327,45 @@ def test_what_is_frozen_and_changes_all_the_same_is_an_error_that_names_it(
     with pytest.raises(JobFailed, match=r"parameter 0\.\w+ was frozen when the job was made.*share='all'"):
         run(points, tmp_path, training_plan=plan)
     run(points, tmp_path, training_plan=Thaws, share="all")
+
+
+@pytest.mark.parametrize(
+    ("plan", "share"),
+    [(AllFrozen, "trainable"), (ThawsTheHead, "trainable"), (AllFrozenAndNoOptimizer, "all")],
+)
+def test_a_model_that_is_frozen_as_a_whole_is_refused_before_there_is_a_job(
+    points: dict[str, str], tmp_path: Path, plan: Any, share: str
+) -> None:
+    words = r"every parameter of the model is frozen \(4, such as 0.weight\).*requires_grad=True.*share='all'"
+    with pytest.raises(PlanError, match=words):
+        job_of(points, tmp_path, training_plan=plan, share=share)
+    assert not list(tmp_path.glob("jobs/job_*"))
+
+
+def test_a_plan_that_trains_something_else_than_the_parameters_of_its_model_runs(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    thawed = run(points, tmp_path, training_plan=ThawsTheHead, share="all")
+    assert not same(thawed.result.params, FileParams(thawed.folder / "initial.safetensors"))
+    args = {"num_updates": 3, "batch_size": 8}
+    means = run(points, tmp_path, training_plan=MeansAlone, training_args=args).result.params
+    assert means["mean"].abs().sum() > 0
+    counts = run(points, tmp_path, training_plan=CountsAlone).result.params
+    assert int(counts["seen"]) == 2 * ARGS["num_updates"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (TrainsTheFrozen, "init_optimizer: every parameter that the optimizer is given is frozen"),
+        (LosesTheGradient, r"a loss that depends on no parameter: compute it .* without detach\(\)"),
+    ],
+)
+def test_a_step_that_would_train_nothing_is_an_error(
+    points: dict[str, str], tmp_path: Path, plan: Any, words: str
+) -> None:
+    with pytest.raises(JobFailed, match=words):
+        run(points, tmp_path, training_plan=plan)
 
 
 def test_what_a_model_ties_is_sent_once(points: dict[str, str], tmp_path: Path) -> None:

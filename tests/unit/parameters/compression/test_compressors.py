@@ -16,7 +16,7 @@ from fedjob.parameters.compression.half import BFloat16, Float16
 from fedjob.parameters.compression.int8 import Int8
 from fedjob.parameters.compression.lossless import packed, unpacked
 from fedjob.parameters.compression.parcel import exact_parcel, is_lossy, lossy_parcel, opened
-from fedjob.parameters.compression.parcels import Opened, pack_tensors
+from fedjob.parameters.compression.parcels import Opened, check_first_sent, pack_tensors
 from fedjob.parameters.compression.top_k import TopK
 from fedjob.parameters.files import FileParams, raw_bytes, save_params, schema_of
 
@@ -86,6 +86,30 @@ def test_half_precision_refuses_what_it_can_not_hold_and_says_what_can() -> None
     assert float(lossy_parcel(torch.full((100,), 1e5), ("F32", (100,)), BFloat16())[1][0]) == pytest.approx(
         1e5, rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("compressor", "value", "dtype", "words"),
+    [
+        (Float16(), 7e4, torch.float32, r"parameter b: .*65504; found 70000: take compress='bf16'"),
+        (BFloat16(), 1e300, torch.float64, r"parameter b: .*found 1e\+300: scale the model"),
+        (Int8(), math.nan, torch.float32, "parameter b holds NaN or infinity"),
+        (TopK(0.1), math.inf, torch.float64, "parameter b holds NaN or infinity"),
+    ],
+)
+def test_what_can_not_be_sent_for_the_first_time_is_named(
+    compressor: Compressor, value: float, dtype: torch.dtype, words: str
+) -> None:
+    params = {"a": draw(100), "b": torch.full((100,), value, dtype=dtype), "c": torch.tensor(value)}
+    with pytest.raises(EncodeError, match=words):
+        check_first_sent(params, compressor)
+    check_first_sent(params, compressor, exact={"b"})
+    check_first_sent({"a": draw(100), "c": torch.tensor(value), "d": torch.zeros(0)}, compressor)
+
+
+def test_a_change_that_can_not_travel_is_named() -> None:
+    with pytest.raises(EncodeError, match=r"parameter b: .* the training diverges"):
+        pack_tensors({"a": draw(100), "b": torch.full((100,), 1e300, dtype=torch.float64)}, Int8())
 
 
 @pytest.mark.parametrize("compressor", ALL, ids=repr)

@@ -28,7 +28,7 @@ class Net(TorchPlan):
         return {model}
 
     def init_optimizer(self, model, training_args):
-        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+        return torch.optim.SGD({parameters}, lr=training_args["lr"])
 
     def training_data(self, dataset, training_args):
 {data}
@@ -44,9 +44,16 @@ _OF_ARRAYS = (
 )
 
 
-def plan(data: str, *, model: str = "torch.nn.Linear(3, 1)", step: str = _STEP) -> PlanSource:
+def plan(
+    data: str,
+    *,
+    model: str = "torch.nn.Linear(3, 1)",
+    step: str = _STEP,
+    parameters: str = "model.parameters()",
+) -> PlanSource:
     text = _TEXT.format(
         model=model,
+        parameters=parameters,
         data=textwrap.indent(textwrap.dedent(data), " " * 8),
         step=textwrap.indent(step, " " * 8).replace(" " * 8 + "def ", " " * 4 + "def "),
     )
@@ -106,6 +113,11 @@ _FAULTY = {
         "dtype",
     ),
     "arrays of texts": (plan(_OF_ARRAYS), SCHEMA, "does not hold numbers"),
+    "an optimizer of nothing": (
+        plan(_OF_ARRAYS, model="torch.nn.Linear(3, 1)", parameters="[]"),
+        NUMBERS,
+        "optimizer got an empty parameter list",
+    ),
     "a method of its own that is called wrongly": (
         plan(_OF_ARRAYS, step="return self.loss_of(model)\n\ndef loss_of(self, model, batch):\n    return 0"),
         NUMBERS,
