@@ -74,7 +74,6 @@ class Workbench:
         self._borrow = borrow
         self._one_plan = one_plan
         self._built_of: tuple[Any, ...] | None = None
-        self._as_built: dict[str, Any] = {}
         self._kept: Any = None
         self._plan: Any = None
         self._data: Any = None
@@ -168,6 +167,7 @@ class Workbench:
         from fedjob.data.loader import open_dataset
         from fedjob.data.row_limit import RowLimit
         from fedjob.execution.batches import streams
+        from fedjob.training_plans.base import TrainingPlan
         from fedjob.training_plans.pipeline import Pipeline
 
         releases = _releases(order, self._borrow)
@@ -181,7 +181,7 @@ class Workbench:
                 open_dataset(order.dataset), order.items, load_known(order.known_path), order.node
             )
             made_of += (found,)
-        if self._made_of == made_of:
+        if self._made_of == made_of and _is_as_loaded(self._plan):
             if self._limit is not None and releases is not None:
                 self._limit.book = releases
             return self._plan, False
@@ -200,6 +200,8 @@ class Workbench:
             self._made_of = self._built_of = None
         else:
             plan.load_data(data)
+            if isinstance(plan, TrainingPlan) and not self._one_plan:  # which begins as built for every node
+                plan.note_loaded()
         return plan, True
 
     def _built(self, order: WorkOrder, emit: Emit, terms: PrivateTraining | None) -> Any:
@@ -213,20 +215,26 @@ class Workbench:
             *(order.plan_text, order.entry, order.model_args, order.seed, order.noise != {}),
             *(order.models, order.artifacts.get(FROZEN)),
         )
-        again = self._one_plan and self._built_of == built_of
+        again = self._one_plan and self._built_of == built_of and self._kept.is_as_built()
         plan = self._kept if again else make_plan(order.plan_text, order.entry)
-        if again:
-            plan.__dict__.clear()
-            plan.__dict__.update(self._as_built)
         plan.ctx = _context_of(plan, order, emit, self._limit, terms)
         if again:
             return plan
         seed_everything(seed_for(order.seed, 0, "", "init"))
         plan.build(order.model_args, order.training_args)
         check_as_private(plan, terms)
-        if self._one_plan and isinstance(plan, TrainingPlan):
-            self._kept, self._built_of, self._as_built = plan, built_of, dict(plan.__dict__)
+        if isinstance(plan, TrainingPlan):
+            plan.note_built()
+            if self._one_plan:
+                self._kept, self._built_of = plan, built_of
         return plan
+
+
+def _is_as_loaded(plan: Any) -> bool:
+    """Set a warm plan back to what it was before its first step; tell whether that could be done."""
+    from fedjob.training_plans.base import TrainingPlan
+
+    return not isinstance(plan, TrainingPlan) or plan.is_as_loaded()
 
 
 def _context_of(

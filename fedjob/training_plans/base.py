@@ -23,6 +23,7 @@ from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
 from fedjob.training_plans.private_terms import check_one_table, check_training_args
 from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.state.snapshot import Snapshot
 from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
@@ -357,9 +358,10 @@ class TrainingPlan(LoadedExamples):
     Users derive from `TorchPlan` or `SklearnPlan`. The order of calls is
     `build` and `load_data` once, then for every step `start_step`, `set_state`,
     `set_params`, `train_locally` or `validate`, `get_params` and `get_state`. A plan
-    that was built just now and one that has done many steps compute the same,
-    as long as the user's own methods keep what lasts in `ctx.state`. A plan is
-    made with no arguments to its constructor.
+    that was built just now and one that has done many steps compute the same: a
+    warm one is set back to what it was when its data were loaded (`note_loaded`,
+    `is_as_loaded`), and what lasts is in `ctx.state`. A plan is made with no
+    arguments to its constructor.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -402,14 +404,50 @@ class TrainingPlan(LoadedExamples):
 
     def start_step(self, training_args: RawArgs) -> None:
         """Begin a step as a fresh plan would, with these arguments and no state."""
-        self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
+        # a stream may remember where it was left, which a fresh plan would not know
+        used = any(getattr(data, "used", False) for data in (self._data, self._test))
+        loads, dataset = self._loaded is not None and (used or self._loaded != args.raw), self._dataset
+        is_warm = self._as_loaded is not None
+        if loads and self._as_built is not None:
+            self._as_built.set_back()
+        self.training_args = args
         self.timing = {}
         self.ctx.state = {}
         self._begin_anew()
-        # a stream may remember where it was left, which a fresh plan would not know
-        used = any(getattr(data, "used", False) for data in (self._data, self._test))
-        if self._loaded is not None and (used or self._loaded != self.training_args.raw):
-            self.load_data(self._dataset)
+        if loads:
+            self.load_data(dataset)
+            if is_warm:
+                self.note_loaded()
+
+    _as_built: Snapshot | None = None
+    _as_loaded: Snapshot | None = None
+
+    def note_built(self) -> None:
+        """Take note of the plan as it is built: what loads its data begins with that."""
+        self._as_built = Snapshot(self, apart=("_fedjob_ctx", "_as_built"), given=self._given_anew())
+
+    def note_loaded(self) -> None:
+        """Take note of the plan with its data loaded: every step begins with that."""
+        data = (self._data, self._test)
+        tensors = (
+            item
+            for part in data
+            for item in (part if isinstance(part, tuple) else getattr(part, "tensors", ()))
+        )
+        self._as_loaded = Snapshot(self, apart=_own_names(type(self)), data=tensors, given=self._given_anew())
+
+    def is_as_built(self) -> bool:
+        """Set the plan back to as it was built; tell whether that could be done."""
+        return self._as_built is not None and self._as_built.set_back()
+
+    def is_as_loaded(self) -> bool:
+        """Set the plan back to as it was with its data loaded; tell whether that could be done."""
+        return self._as_loaded is not None and self._as_loaded.set_back()
+
+    def _given_anew(self) -> Iterator[Any]:
+        """Yield the tensors that each step is given anew."""
+        return iter(())
 
     @property
     def optimizer_args(self) -> dict[str, Any]:
@@ -693,6 +731,17 @@ class TrainingPlan(LoadedExamples):
             report: of the round; hooks are given the same, a `RoundReport`.
         """
         return None
+
+
+def _own_names(kind: type) -> set[str]:
+    """Return the attributes that fedjob's own classes keep in a plan, which each step sets itself."""
+    found = {"device", "model_args", "timing", "training_args"}
+    for cls in kind.__mro__:
+        if cls.__module__.partition(".")[0] == "fedjob":
+            found |= {
+                name for name in (*vars(cls), *vars(cls).get("__annotations__", {})) if name.startswith("_")
+            }
+    return found | {"_fedjob_ctx"}
 
 
 def named_type(found: Any) -> str:

@@ -75,6 +75,8 @@ class SklearnPlan(TrainingPlan):
     _data: tuple[Array, Array] | None = None
     _test: tuple[Array, Array] | None = None
     _fitted: Fitted
+    _learner: Any
+    _own_seed: int | None
 
     @property
     def model(self) -> Any:

@@ -110,6 +110,15 @@ class TorchParameters(TrainingPlan):
     def _contents(self, examples: Any) -> list[np.ndarray[Any, Any]] | None:
         return [_numpy(part) for part in examples.tensors] if isinstance(examples, TensorExamples) else None
 
+    def _given_anew(self) -> Iterator[torch.Tensor]:
+        for prefix, module in self.model.named_modules():
+            lasting = {
+                n: item for n, item in module._buffers.items() if n not in module._non_persistent_buffers_set
+            }
+            for name, tensor in {**module._parameters, **lasting}.items():
+                if tensor is not None and (f"{prefix}.{name}" if prefix else name) not in self._frozen:
+                    yield tensor
+
     def _check_finite(self) -> None:
         if self._frozen_watch is not None and (problem := self._frozen_watch.problem()):
             raise self.fail("plan", problem)
@@ -404,6 +413,7 @@ class TorchPlan(LoopTorch):
     _test: Examples | ExampleStream | None = None
     _optimizer: torch.optim.Optimizer | None = None
     _memory: Mapping[str, Any]
+    _first_buffers: Mapping[str, torch.Tensor]
 
     def build(self, model_args: Mapping[str, Any] | None, training_args: RawArgs) -> None:
         self.training_args = TrainingArgs.parse(training_args, extra_args=self.extra_args)

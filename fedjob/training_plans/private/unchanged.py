@@ -28,6 +28,8 @@ _OF_FEDJOB = (
     "_known_sets",
     "_tests_withheld",
     "_is_loading",
+    "_as_built",
+    "_as_loaded",
 )
 _BY_IDENTITY = ("_dataset", "_data", "_test")
 _OF_CONTEXT = ("state", "send", "launcher", "rows", "private")

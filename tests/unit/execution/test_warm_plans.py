@@ -1,0 +1,135 @@
+"""Plans that keep something beside their state: a warm worker, a new one and one that goes from node to node compute the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fedjob import FedAvg, TorchPlan
+from fedjob.execution.workbench import Workbench
+from tests.hospital import Hospital
+
+
+class Plain(TorchPlan):
+    def init_model(self, model_args):
+        return torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Dropout(0.1), torch.nn.Linear(4, 2))
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD([item for item in model.parameters() if item.requires_grad], lr=0.1)
+
+    def training_data(self, dataset, training_args):
+        table = dataset.frame()
+        return torch.tensor(table[["a", "b"]].to_numpy("float32")), torch.tensor(table["y"].to_numpy())
+
+    def training_step(self, model, batch):
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+class GradientsLeft(Plain):
+    def train(self, model, data, training_args):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for number, batch in enumerate(data):
+            loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+            loss.backward()
+            if number % 2:
+                optimizer.step()
+                optimizer.zero_grad()
+            yield loss
+
+
+class Counting(Plain):
+    def init_model(self, model_args):
+        self.losses = []
+        return super().init_model(model_args)
+
+    def training_step(self, model, batch):
+        self.losses.append(1)
+        model[1].p = min(0.9, model[1].p + 0.1)
+        return super().training_step(model, batch) * len(self.losses)
+
+
+class Freezing(Plain):
+    def init_optimizer(self, model, training_args):
+        model[0].weight.requires_grad_(self.ctx.round > 1)
+        model[2].register_forward_hook(lambda layer, given, found: found * 0.5)
+        return super().init_optimizer(model, training_args)
+
+
+class Unsaved(Plain):
+    def init_model(self, model_args):
+        model = super().init_model(model_args)
+        model.register_buffer("seen", torch.zeros(()), persistent=False)
+        return model
+
+    def training_step(self, model, batch):
+        model.seen += 1
+        return super().training_step(model, batch) * model.seen
+
+
+class DataInPlace(Plain):
+    def training_data(self, dataset, training_args):
+        self.inputs, targets = super().training_data(dataset, training_args)
+        return self.inputs, targets
+
+    def training_step(self, model, batch):
+        self.inputs.mul_(0.9)
+        return super().training_step(model, batch)
+
+
+class LargeInPlace(DataInPlace):
+    def init_model(self, model_args):
+        self.table = torch.ones(40_000)
+        return super().init_model(model_args)
+
+    def training_step(self, model, batch):
+        self.table.mul_(1.5)
+        return super().training_step(model, batch) * self.table[0]
+
+
+PLANS = (Plain, GradientsLeft, Counting, Freezing, Unsaved, DataInPlace, LargeInPlace)
+
+
+def _hospital(folder: Path, seed: int) -> Hospital:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.normal(size=(40, 2)), columns=["a", "b"])
+    return Hospital(folder, table.assign(y=(table["a"] > 0).astype(int)), 0)
+
+
+def _rounds(hospital: Hospital, plan: type, bench: Workbench | None, **args: Any) -> dict[str, torch.Tensor]:
+    params = hospital.first(plan, {}, {})
+    for number in (1, 2, 3):
+        given = {
+            "num_updates": 3,
+            "batch_size": 8,
+            **{name: values[number - 1] for name, values in args.items()},
+        }
+        left = hospital.ask(FedAvg(), plan=plan, params=params, args=given, round_=number, bench=bench)
+        assert left.params is not None
+        params = {name: left.params[name].clone() for name in left.params}
+    return params
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("args", [{}, {"batch_size": [8, 4, 8]}], ids=["", "data loaded anew"])
+def test_a_warm_worker_and_a_new_one_for_each_round_end_in_the_same_bytes(
+    plan: type, args: dict[str, Any], tmp_path: Path
+) -> None:
+    hospital = _hospital(tmp_path, 1)
+    assert _same(_rounds(hospital, plan, None, **args), _rounds(hospital, plan, Workbench(), **args))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_what_a_plan_keeps_of_one_node_reaches_no_other_of_a_simulation(plan: type, tmp_path: Path) -> None:
+    hospitals = [_hospital(tmp_path / name, seed) for seed, name in enumerate(("north", "south"))]
+    bench = Workbench(one_plan=True)
+    for hospital in (*hospitals, *hospitals):
+        assert _same(_rounds(hospital, plan, None), _rounds(hospital, plan, bench))

@@ -1,0 +1,166 @@
+"""Plans that keep something from step to step: a warm one is set back, or says that it has to be built anew."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from fedjob.training_plans.state.snapshot import Snapshot
+
+
+class Holder:
+    """An object of a plan's own."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Kept:
+    """Whatever a plan keeps something in."""
+
+    shared: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        self.ctx = Holder()
+        self.model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Dropout(0.5), torch.nn.GRU(3, 3))
+        self.model.register_buffer("mask", torch.zeros(3), persistent=False)
+        self.model.register_buffer("table", torch.zeros(40_000), persistent=False)
+        self.count, self.names, self.found = 0, [], {"a": [1]}
+        self.queue, self.places = deque([1], maxlen=4), {1}
+        self.own, self.array = Holder(), np.zeros(3)
+        self.draws = [random.Random(1), np.random.default_rng(1), np.random.RandomState(1), torch.Generator()]
+        self.many, self.big = list(range(5000)), torch.zeros(40_000)
+        self.nested = ([0], {"deep": {"deeper": [0]}})
+
+
+def _train(plan: Kept) -> None:
+    plan.model(torch.ones(1, 2))[0].sum().backward()
+
+
+def _draw(plan: Kept) -> None:
+    plan.draws[0].random(), plan.draws[1].random(), plan.draws[2].random()
+    torch.rand(1, generator=plan.draws[3])
+
+
+CHANGES: dict[str, Callable[[Kept], Any]] = {
+    "a number": lambda plan: setattr(plan, "count", 1),
+    "an attribute that is new": lambda plan: setattr(plan, "anchor", torch.ones(2)),
+    "an attribute that is gone": lambda plan: delattr(plan, "count"),
+    "an attribute of the context": lambda plan: setattr(plan.ctx, "seen", 1),
+    "an empty list": lambda plan: plan.names.append(1),
+    "what is in a dictionary": lambda plan: plan.found["a"].append(2),
+    "what is deep within": lambda plan: plan.nested[1]["deep"]["deeper"].append(1),
+    "a deque": lambda plan: plan.queue.append(2),
+    "a set": lambda plan: plan.places.add(2),
+    "an object": lambda plan: setattr(plan.own, "count", 3),
+    "an array": lambda plan: plan.array.__iadd__(1),
+    "generators of randomness": _draw,
+    "a setting of a layer": lambda plan: setattr(plan.model[1], "p", 0.9),
+    "a state of a layer": lambda plan: setattr(plan.model[2], "hidden", torch.ones(3)),
+    "a buffer that is not saved": lambda plan: plan.model.mask.add_(1),
+    "a buffer that is replaced": lambda plan: setattr(plan.model, "mask", torch.ones(5)),
+    "what is written past the count of versions": lambda plan: plan.model.mask.data.add_(1),
+    "gradients": _train,
+    "what learns": lambda plan: plan.model[0].weight.requires_grad_(False),
+    "a parameter that is replaced": lambda plan: setattr(
+        plan.model[0], "weight", torch.nn.Parameter(torch.ones(3, 2))
+    ),
+    "hooks": lambda plan: plan.model[0].register_forward_hook(lambda layer, given, found: found * 0),
+    "training or not": lambda plan: plan.model.eval(),
+    "an attribute of the class": lambda plan: setattr(type(plan), "calls", 1),
+    "a list of the class": lambda plan: plan.shared.append(1),
+}
+
+NOTICED: dict[str, Callable[[Kept], Any]] = {
+    "a long list": lambda plan: plan.many.append(1),
+    "a large tensor": lambda plan: plan.big.add_(1),
+    "a large buffer": lambda plan: plan.model.table.add_(1),
+    "the dtype of the model": lambda plan: plan.model.double(),
+    "a hook of a tensor": lambda plan: plan.model[0].weight.register_hook(lambda grad: grad * 0),
+}
+
+
+def _snapshot(plan: Kept) -> Snapshot:
+    return Snapshot(plan, apart=("ctx",), given=plan.model.parameters())
+
+
+def _seen(value: Any, depth: int = 6) -> Any:
+    """Return what a plan holds, as values that can be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist(), value.requires_grad, value.grad is None
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state())
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist()
+    if isinstance(value, dict):
+        return {key: _seen(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, deque)):
+        return [_seen(item, depth - 1) for item in value]
+    if depth and hasattr(value, "__dict__") and not callable(getattr(value, "__code__", None)):
+        return _seen(vars(value), depth - 1)
+    return repr(value)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_step_left_is_set_back(change: str) -> None:
+    plan = Kept()
+    before, own = _seen(plan), (list(Kept.shared), "calls" in vars(Kept))
+    snapshot = _snapshot(plan)
+    for _ in range(2):
+        CHANGES[change](plan)
+        assert (_seen(plan), (list(Kept.shared), "calls" in vars(Kept))) != (before, own)
+        assert snapshot.set_back()
+        assert (_seen(plan), (list(Kept.shared), "calls" in vars(Kept))) == (before, own)
+
+
+@pytest.mark.parametrize("change", NOTICED)
+def test_what_can_not_be_set_back_is_noticed(change: str) -> None:
+    plan = Kept()
+    snapshot = _snapshot(plan)
+    assert snapshot.set_back()
+    NOTICED[change](plan)
+    assert not snapshot.set_back()
+
+
+def test_what_gives_one_item_after_the_other_has_to_be_made_anew() -> None:
+    plan = Kept()
+    plan.numbers = itertools.count()
+    assert not _snapshot(plan).set_back()
+
+
+def test_values_that_every_step_is_given_are_left_as_they_are() -> None:
+    plan = Kept()
+    snapshot = _snapshot(plan)
+    with torch.no_grad():
+        plan.model[0].weight.fill_(3)
+    assert snapshot.set_back()
+    assert plan.model[0].weight.eq(3).all()
+
+
+def test_data_are_not_entered_for_what_they_remember_of_their_files() -> None:
+    class Images:
+        def __init__(self) -> None:
+            self.cache: dict[int, int] = {}
+
+        def __getitem__(self, place: int) -> int:
+            return self.cache.setdefault(place, place)
+
+    plan = Kept()
+    plan.images = Images()
+    snapshot = _snapshot(plan)
+    assert plan.images[3] == 3
+    assert snapshot.set_back()
+    assert plan.images.cache == {3: 3}
