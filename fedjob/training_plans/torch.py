@@ -248,7 +248,7 @@ class LoopTorch(PrivateTorch):
             raise self.fail("plan", "train has to yield the loss after each update, as in `yield loss`")
         try:
             for loss in found:
-                number = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+                number = _yielded(self, loss)
                 if not math.isfinite(number):
                     raise self.fail("not_finite", f"the loss is {number}: try a smaller learning rate")
                 size, seen = seen, 0
@@ -683,6 +683,15 @@ def _scalar(plan: TorchParameters, loss: Any) -> torch.Tensor:
             "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
         )
     return loss.reshape(())
+
+
+def _yielded(plan: TorchParameters, loss: Any) -> float:
+    """Return the loss that a loop of the plan's own yielded, as a number."""
+    try:
+        return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else named_type(loss)
+        raise plan.fail("plan", f"train yielded {what}; expected the loss, one number") from error
 
 
 def _one_each(output: Any, size: int) -> torch.Tensor:
