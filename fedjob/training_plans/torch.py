@@ -409,8 +409,14 @@ class TorchPlan(LoopTorch):
             with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
                 optimizer = self.init_optimizer(self.model, self.training_args.for_user())
             if not isinstance(optimizer, torch.optim.Optimizer):
+                several = isinstance(optimizer, (tuple, list))
+                hint = (
+                    ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for "
+                    "each round into training_args, such as CosineDecay"
+                )
                 raise PlanError(
                     f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
+                    f"{hint if several else ''}"
                 )
             try:
                 load_optimizer(optimizer, self._memory, self.model)
