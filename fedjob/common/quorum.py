@@ -143,13 +143,13 @@ def _listed(left_out: Mapping[str, str]) -> str:
     nodes_of: dict[str, list[str]] = {}
     for node, reason in sorted(left_out.items()):
         nodes_of.setdefault(reason, []).append(node)
-    groups = [f"{named(nodes)}: {reason}" for reason, nodes in nodes_of.items()]
+    groups = [f"{_named(nodes)}: {reason}" for reason, nodes in nodes_of.items()]
     rest = sum(map(len, [*nodes_of.values()][MAX_REASONS:]))
     more = [f"{rest} more for other reasons"] if rest else []
     return "; ".join(groups[:MAX_REASONS] + more)
 
 
-def named(nodes: Sequence[str]) -> str:
+def _named(nodes: Sequence[str]) -> str:
     """Return the names of nodes for a sentence: the first ones, and how many more there are."""
     more = len(nodes) - MAX_NAMED
     return ", ".join(nodes[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -409,15 +409,7 @@ class TorchPlan(LoopTorch):
             with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
                 optimizer = self.init_optimizer(self.model, self.training_args.for_user())
             if not isinstance(optimizer, torch.optim.Optimizer):
-                several = isinstance(optimizer, (tuple, list))
-                hint = (
-                    ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for "
-                    "each round into training_args, such as CosineDecay"
-                )
-                raise PlanError(
-                    f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
-                    f"{hint if several else ''}"
-                )
+                raise _no_optimizer(optimizer)
             try:
                 load_optimizer(optimizer, self._memory, self.model)
             except PlanError:
@@ -689,6 +681,17 @@ def _scalar(plan: TorchParameters, loss: Any) -> torch.Tensor:
             "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
         )
     return loss.reshape(())
+
+
+def _no_optimizer(found: Any) -> PlanError:
+    hint = (
+        ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for each round "
+        "into training_args, such as CosineDecay"
+    )
+    return PlanError(
+        f"init_optimizer returned {named_type(found)}; expected a torch.optim.Optimizer"
+        f"{hint if isinstance(found, (tuple, list)) else ''}"
+    )
 
 
 def _yielded(plan: TorchParameters, loss: Any) -> float:

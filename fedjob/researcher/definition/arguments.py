@@ -203,7 +203,7 @@ def checked_nodes(name: str, nodes: Any) -> Any:
 
 
 def _no_nodes(found: Any) -> SpecError:
-    number = isinstance(found, int) and not isinstance(found, bool)
+    number = isinstance(found, int) and found > 1
     many = f"simulate({found})" if number else "simulate(100)"
     return SpecError(
         f'nodes is a list of node ids, None for all, "local", or {many} for so many on this machine; found {shown(found)}'

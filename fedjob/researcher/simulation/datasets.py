@@ -183,9 +183,8 @@ def _kind(data: Any) -> str:
 
 
 def _is_array(data: Any) -> bool:
-    return (
-        hasattr(data, "dtype") and hasattr(data, "shape") and type(data).__module__.split(".")[0] != "pandas"
-    )
+    """Tell an array or a tensor from a Dataset of somebody's own, which may have a dtype and a shape, too."""
+    return type(data).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(data, "dtype")
 
 
 def _words(data: Any) -> str:

@@ -686,3 +686,26 @@ def test_a_plan_on_objects_of_this_process_is_tried_by_a_run(tmp_path: Path) -> 
     job = simulated(tmp_path, data=pooled(), nodes=simulate(2, workers=0))
     with pytest.raises(SpecError, match=r"job\.clone\(rounds=1\)\.run\(\)"):
         job.check(plan_only=True)
+
+
+def test_arrays_for_a_local_job_are_answered_in_one_line_by_what_takes_them(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"taken by nodes=simulate\(4, split=IID\(\)\)$") as caught:
+        simulated(tmp_path, data=pooled(), nodes="local").run(progress=False)
+    assert len(str(caught.value)) < 500
+
+
+class Described(torch.utils.data.Dataset[tuple[Any, int]]):
+    """A Dataset that describes its examples as an array does."""
+
+    dtype, shape = np.dtype("float32"), (8, 4)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, place: int) -> tuple[Any, int]:
+        return torch.full((4,), float(place)), place % 2
+
+
+def test_a_dataset_that_has_a_dtype_and_a_shape_is_no_array(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=Described(), nodes=simulate(2, workers=0))
+    assert job.run(progress=False).last
