@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
@@ -12,7 +12,10 @@ from fedjob.common.errors import QuorumNotReached, SpecError
 
 ALL: Literal["all"] = "all"
 MAX_NAMED = 5
-"""Required nodes that an error names."""
+"""Nodes that an error names, of those that are required and of those with one reason."""
+
+MAX_REASONS = 5
+"""Different reasons that an error gives for the nodes that are left out."""
 
 
 class Verdict(Enum):
@@ -120,7 +123,7 @@ def too_few(
         left_out: node -> reason, for the others.
         arrivals: node -> what came of it all the same.
     """
-    listed = "; ".join(f"{node}: {reason}" for node, reason in sorted(left_out.items()))
+    listed = _listed(left_out)
     missing = sorted(set(left_out) if quorum.required == ALL else set(quorum.required) & set(left_out))
     enough = missing and len(received) >= quorum.min_nodes
     without = (
@@ -133,3 +136,20 @@ def too_few(
         left_out=dict(left_out),
         arrivals=arrivals,
     )
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    """Return the reasons with their nodes, each reason once, however many nodes have it."""
+    nodes_of: dict[str, list[str]] = {}
+    for node, reason in sorted(left_out.items()):
+        nodes_of.setdefault(reason, []).append(node)
+    groups = [f"{_named(nodes)}: {reason}" for reason, nodes in nodes_of.items()]
+    rest = sum(map(len, [*nodes_of.values()][MAX_REASONS:]))
+    more = [f"{rest} more for other reasons"] if rest else []
+    return "; ".join(groups[:MAX_REASONS] + more)
+
+
+def _named(nodes: Sequence[str]) -> str:
+    """Return the names of nodes for a sentence: the first ones, and how many more there are."""
+    more = len(nodes) - MAX_NAMED
+    return ", ".join(nodes[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -92,8 +92,13 @@ class Registry(Mapping[str, type[T]]):
                 loaded: type[T] = point.load()
                 return loaded
         near = get_close_matches(name, self.names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise SpecError(f"there is no {self.kind} {name[:80]!r}{hint} Known: {', '.join(self.names())}")
+
+    def _classes(self) -> Iterator[str]:
+        """Yield the names of the classes, of those of others by which they are installed."""
+        for name in self.names():
+            yield self._table.get(name, name).rpartition(":")[2]
 
     def build(self, name: str, config: Mapping[str, Any]) -> T:
         """Build a component from its plain-data configuration.
@@ -109,7 +114,7 @@ class Registry(Mapping[str, type[T]]):
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not is_dataclass(component) or isinstance(component, type):
             raise SpecError(
-                f"a {self.kind} is a frozen dataclass with a `name`, such as an instance of one of "
-                f"{', '.join(self.names())}; found {shown(component)}"
+                f"a {self.kind} is an instance of {', '.join(sorted(self._classes()))} or of a frozen dataclass of "
+                f"your own with a `name`; found {shown(component)}"
             )
         return name, {f.name: to_plain(getattr(component, f.name)) for f in fields(component) if f.init}

@@ -16,9 +16,13 @@ from fedjob.common.errors import (
     PreparationError,
     UnreadableData,
 )
+from fedjob.common.notebooks.short_traceback import wants_whole
 from fedjob.data.item_choice import ITEMS_NAME, save_remembered
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.training_plans.source.locations import where
+
+OF_USER_CODE = ("exception", "out_of_memory")
+"""The reasons for what code of others raised: a plan's own, or a library that it calls."""
 
 _OF_DATA = {
     EmptyData.reason: "the dataset has no rows",
@@ -112,5 +116,19 @@ def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) ->
         reason=reason,
         detail=detail,
         message=f"{type(error).__name__}: {error}"[:4000],
-        trace="".join(traceback.format_exception(error))[-20_000:],
+        trace=_trace(error)[-20_000:],
     )
+
+
+def _trace(error: BaseException) -> str:
+    """Return a traceback that begins with the plan's own line, where it was in the plan; else the whole one."""
+    from fedjob.training_plans.source.locations import PLAN_FILENAME
+
+    whole = traceback.TracebackException.from_exception(error)
+    parts = [] if wants_whole() else [whole]
+    while parts:
+        part = parts.pop()
+        own = [place for place, frame in enumerate(part.stack) if frame.filename.startswith(PLAN_FILENAME)]
+        del part.stack[: own[0] if own else 0]
+        parts.extend(filter(None, (part.__cause__, part.__context__)))
+    return "".join(whole.format())

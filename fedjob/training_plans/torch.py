@@ -292,7 +292,7 @@ class LoopTorch(PrivateTorch):
             raise self.fail("plan", "train has to yield the loss after each update, as in `yield loss`")
         try:
             for loss in found:
-                number = float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+                number = _yielded(self, loss)
                 if not math.isfinite(number):
                     raise self.fail("not_finite", f"the loss is {number}: try a smaller learning rate")
                 size, seen = seen, 0
@@ -456,9 +456,7 @@ class TorchPlan(LoopTorch):
             with seeded(seed_for(self.ctx.job_seed, 0, "", "optimizer")):
                 optimizer = self.init_optimizer(self.model, self.training_args.for_user())
             if not isinstance(optimizer, torch.optim.Optimizer):
-                raise PlanError(
-                    f"init_optimizer returned {named_type(optimizer)}; expected a torch.optim.Optimizer"
-                )
+                raise _no_optimizer(optimizer)
             try:
                 load_optimizer(optimizer, self._memory, self.model)
             except PlanError:
@@ -729,6 +727,26 @@ def _scalar(plan: TorchParameters, loss: Any) -> torch.Tensor:
             "plan", f"training_step returned a tensor of shape {list(loss.shape)}; expected one number"
         )
     return loss.reshape(())
+
+
+def _no_optimizer(found: Any) -> PlanError:
+    hint = (
+        ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for each round "
+        "into training_args, such as CosineDecay"
+    )
+    return PlanError(
+        f"init_optimizer returned {named_type(found)}; expected a torch.optim.Optimizer"
+        f"{hint if isinstance(found, (tuple, list)) else ''}"
+    )
+
+
+def _yielded(plan: TorchParameters, loss: Any) -> float:
+    """Return the loss that a loop of the plan's own yielded, as a number."""
+    try:
+        return float(loss.detach() if isinstance(loss, torch.Tensor) else loss)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, torch.Tensor) else named_type(loss)
+        raise plan.fail("plan", f"train yielded {what}; expected the loss, one number") from error
 
 
 def _one_each(output: Any, size: int) -> torch.Tensor:

@@ -191,15 +191,23 @@ def checked_nodes(name: str, nodes: Any) -> Any:
     if isinstance(nodes, Simulation):
         return nodes
     if isinstance(nodes, str) and nodes != LOCAL:
-        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(nodes)}')
+        raise _no_nodes(nodes)
     if nodes is None or isinstance(nodes, str):
         return nodes
     if not is_list(nodes):
-        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(nodes)}')
+        raise _no_nodes(nodes)
     listed = list(nodes)
     if not all(isinstance(node, str) for node in listed):
-        raise SpecError(f'nodes is a list of node ids, None for all, or "local"; found {shown(listed)}')
+        raise _no_nodes(listed)
     return listed
+
+
+def _no_nodes(found: Any) -> SpecError:
+    number = isinstance(found, int) and found > 1
+    many = f"simulate({found})" if number else "simulate(100)"
+    return SpecError(
+        f'nodes is a list of node ids, None for all, "local", or {many} for so many on this machine; found {shown(found)}'
+    )
 
 
 def checked_use(name: str, use: Any) -> str:

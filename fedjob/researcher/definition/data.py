@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import NoDatasets, NoReply, SpecError
 from fedjob.common.quorum import ALL
 from fedjob.common.types import seat
@@ -209,9 +210,9 @@ def resolve_for(
 
 
 def _listed(silent: Mapping[str, str]) -> str:
-    shown = [f"{node}: {why}" for node, why in sorted(silent.items())[:MAX_LISTED]]
-    more = [f"and {len(silent) - len(shown)} more"] if len(silent) > len(shown) else []
-    return "; ".join([*shown, *more])
+    listed = [f"{node}: {why}" for node, why in sorted(silent.items())[:MAX_LISTED]]
+    more = [f"and {len(silent) - len(listed)} more"] if len(silent) > len(listed) else []
+    return "; ".join([*listed, *more])
 
 
 def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
@@ -465,8 +466,8 @@ def _local_file(item: Any, node: str, use: str) -> dict[str, Any]:
         item = {"path": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("path"), (str, Path)):
         raise SpecError(
-            f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; '
-            f"found {item!r} for {node}"
+            f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; found '
+            f"{shown(item)} for {node}. Arrays in memory are taken by nodes=simulate(4, split=IID())"
         )
     unknown = set(item) - {"path", "reader", "options", "loading", "name", "tags", "mock"}
     if unknown:

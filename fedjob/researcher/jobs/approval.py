@@ -37,6 +37,7 @@ from fedjob.researcher.runner.plan_trial import (
     try_one_batch,
 )
 from fedjob.researcher.runner.traffic_estimate import write_cost
+from fedjob.researcher.simulation.datasets import GivenData
 from fedjob.researcher.storage.deployment import plan_at, text_of
 from fedjob.researcher.storage.event_log import read_events
 from fedjob.researcher.storage.folder import JobFolder
@@ -192,7 +193,17 @@ def time_plan_here(
 def _found(
     spec: JobSpec, folder: JobFolder, data: Any, nodes: Any, as_node: str, session: Connection | None
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Return node -> what is known of its dataset."""
+    """Return node -> what is known of its dataset.
+
+    Raises:
+        NoDatasets: nothing matches `data`.
+        SpecError: the data are objects of this process, and can be trained on at once.
+    """
+    if isinstance(data, GivenData):
+        raise SpecError(
+            "check(plan_only=True) makes up rows like those that a node or a file has; this job's data are objects of "
+            "this process: try the plan on them, job.clone(rounds=1).run()"
+        )
     if session is None:
         return resolve_local(data, as_node, folder, use=spec.use)
     asked = None if nodes is None else list(nodes)

@@ -16,9 +16,10 @@ from fedjob.training_plans.source.locations import PLAN_FILENAME
 from fedjob.training_plans.source.plan_source import PlanSource, line_words
 
 _AT_LINES = re.compile(
-    r"(?:(?P<node>[\w.:-]+): \w+: )?(?P<kind>\w+) at plan line (?P<lines>\d{1,7}(?:, \d{1,7})*)"
+    r"(?:(?P<nodes>[\w.:-]+(?:, [\w.:-]+)*(?: and \d+ more)?): \w+: )?"
+    r"(?P<kind>\w+) at plan line (?P<lines>\d{1,7}(?:, \d{1,7})*)"
 )
-"""What `where` of a node says, behind the node and the reason that it is left out for."""
+"""What `where` of a node says, behind the nodes and the reason that they are left out for."""
 
 _AROUND = 1
 _MAX_EXCERPTS = 3
@@ -40,9 +41,12 @@ def excerpts_added(source: PlanSource) -> Iterator[None]:
 def excerpts_of(error: BaseException, source: PlanSource) -> list[str]:
     """Return the excerpts of a plan that an error is about: one for each place, with its nodes."""
     places: dict[tuple[str, int], list[str]] = {}
+    unnamed: dict[tuple[str, int], int] = {}
     for found in _AT_LINES.finditer(str(error)):
-        line = int(found["lines"].rpartition(", ")[2])
-        places.setdefault((found["kind"], line), []).append(found["node"] or "")
+        place = found["kind"], int(found["lines"].rpartition(", ")[2])
+        names, _, more = (found["nodes"] or "").partition(" and ")
+        places.setdefault(place, []).extend(filter(None, names.split(", ")))
+        unnamed[place] = unnamed.get(place, 0) + int(more.partition(" ")[0] or 0)
     own = error.__cause__
     if not places and own is not None:
         lines = [
@@ -54,14 +58,24 @@ def excerpts_of(error: BaseException, source: PlanSource) -> list[str]:
             places[type(own).__name__, lines[-1]] = []
     rows = source.text.splitlines()
     return [
-        _excerpt(kind, line, sorted(filter(None, nodes)), rows, source)
-        for (kind, line), nodes in list(places.items())[:_MAX_EXCERPTS]
-        if 0 < line <= len(rows)
+        _excerpt(place, sorted(nodes), unnamed.get(place, 0), rows, source)
+        for place, nodes in list(places.items())[:_MAX_EXCERPTS]
+        if 0 < place[1] <= len(rows)
     ]
 
 
-def _excerpt(kind: str, line: int, nodes: list[str], rows: list[str], source: PlanSource) -> str:
-    more = f" and {len(nodes) - _MAX_NODES} more" if len(nodes) > _MAX_NODES else ""
+def _excerpt(
+    place: tuple[str, int], nodes: list[str], num_unnamed: int, rows: list[str], source: PlanSource
+) -> str:
+    """Return the excerpt of one place.
+
+    Args:
+        place: the class of the error, and the line of the plan.
+        num_unnamed: nodes that failed there, too, beside those that are named.
+    """
+    kind, line = place
+    num_more = max(len(nodes) - _MAX_NODES, 0) + num_unnamed
+    more = f" and {num_more} more" if num_more else ""
     at = f" at {', '.join(nodes[:_MAX_NODES])}{more}" if nodes else ""
     label, _ = _origin(line, source)
     shown = [

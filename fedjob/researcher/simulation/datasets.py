@@ -41,6 +41,15 @@ ROWS = "rows.npy"
 _DENSE = "torch.strided"
 """The layout of a tensor that an array can have."""
 
+_TAKES = (
+    "(inputs, targets) as arrays or tensors, a torch Dataset of such pairs, a DataFrame, a path or {'path': ...}, or a "
+    "map from nodes to these"
+)
+"""What `data=` is in a simulation, for errors."""
+
+_OF_SEARCHES = {"tags", "name"}
+"""Keys of `data=` that look for datasets at real nodes."""
+
 _KEYS = {"path", "reader", "options", "loading", "name", "tags"}
 
 
@@ -108,6 +117,16 @@ def given_data(simulation: Simulation, data: Any) -> Any:
 
 
 def _given_map(simulation: Simulation, data: Mapping[Any, Any]) -> Any:
+    if data and data.keys() <= _OF_SEARCHES:
+        raise SpecError(
+            f"data={shown(dict(data))} looks for datasets at real nodes; a simulation takes the data themselves, {_TAKES}"
+        )
+    for name, own in data.items():
+        if _is_array(own):
+            raise SpecError(
+                f"data[{shown(name)}] is one {type(own).__name__} and no dataset; expected a dataset for each node, or "
+                "data=(inputs, targets) for one that is divided"
+            )
     if simulation.split is not None or simulation.num_nodes is not None:
         raise SpecError(
             "data is a map from nodes to datasets, which are divided already: write nodes=simulate(), without a number "
@@ -148,6 +167,10 @@ def _kind(data: Any) -> str:
                 f"data has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
             )
         return "arrays"
+    if _is_array(data):
+        raise SpecError(
+            f"data is one {type(data).__name__} of shape {list(data.shape)}, without targets; expected (inputs, targets)"
+        )
     if (
         not isinstance(data, (tuple, list, set, bytes))
         and hasattr(data, "__len__")
@@ -156,10 +179,22 @@ def _kind(data: Any) -> str:
         if not _length(data):
             raise SpecError(f"data is a {type(data).__name__} of no examples; expected one or more")
         return "arrays"
-    raise SpecError(
-        "a simulation takes data=(inputs, targets) as arrays or tensors, a torch Dataset of such pairs, a DataFrame, a "
-        f"path or {{'path': ...}}, or a map from nodes to these; found {shown(type(data).__name__)}"
-    )
+    raise SpecError(f"a simulation takes data={_TAKES}; found {_words(data)}")
+
+
+def _is_array(data: Any) -> bool:
+    """Tell an array or a tensor from a Dataset of somebody's own, which may have a dtype and a shape, too."""
+    return type(data).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(data, "dtype")
+
+
+def _words(data: Any) -> str:
+    """Return what was given as data, for an error."""
+    if not isinstance(data, (tuple, list)):
+        return shown(data) if data is None or isinstance(data, (int, float)) else f"a {type(data).__name__}"
+    kinds = ", ".join(type(part).__name__ for part in data[:3]) + (", ..." if len(data) > 3 else "")
+    lists = len(data) == 2 and all(isinstance(part, (tuple, list)) for part in data)
+    hint = ": make an array of each, numpy.array(...)" if lists else ""
+    return f"a {type(data).__name__} of {len(data)} ({kinds}){hint}"
 
 
 def _length(part: Any) -> int:
@@ -211,7 +246,9 @@ def _as_array(array: Any) -> Rows:
             f"{str(error)[:200]}"
         ) from error
     if found.dtype.hasobject:
-        raise SpecError(f"data has an array of {found.dtype}; expected numbers")
+        raise SpecError(
+            f"data has an array of {found.dtype}; expected numbers: encode other values, or give a DataFrame"
+        )
     return found
 
 

@@ -17,7 +17,8 @@ from fedjob.common.errors import NodeFailure, NoSpace
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.seeds import seed_for
-from fedjob.execution.orders import WorkOrder
+from fedjob.execution.failures import OF_USER_CODE
+from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.messaging.messages import Task
 from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols.base import Buffered
@@ -29,6 +30,7 @@ from fedjob.researcher.simulation.profile import Profile
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
+from fedjob.training_plans.source.locations import PLAN_FILENAME
 
 DROPPED = "dropped: the simulation lets this answer never come (drop=...)"
 
@@ -207,8 +209,8 @@ class SimulatedFederation(LocalFederation):
             elif done.reason == NoSpace.reason:  # the disk is the job's own, and full for all nodes to come
                 raise NoSpace(done.message or done.detail)
             else:
-                problem = f"{done.reason}: {done.message or done.detail}"
-                self._show_trace(node, done.trace, found)
+                problem = _problem(node, done)
+                self._show_trace(node, done, found)
         if arrival is not None:
             problem = accept(arrival)
         if problem or arrival is None:
@@ -219,10 +221,14 @@ class SimulatedFederation(LocalFederation):
             found.arrivals[node] = arrival
             self._record(node, task, place, completion(arrival.result))
 
-    def _show_trace(self, node: str, trace: str, found: _AskAnswers) -> None:
-        """Log where the first node of an ask failed: the plan is the researcher's own, and so are the data."""
-        if trace and not any(reason != DROPPED for reason in found.left_out.values()):
-            _log.warning("%s failed:\n%s", node, trace)
+    def _show_trace(self, node: str, done: WorkResult, found: _AskAnswers) -> None:
+        """Log where the first node of an ask failed: the plan is the researcher's own, and so are the data.
+
+        Of what fedjob itself refuses, with no line of the plan at work, the words say all there is.
+        """
+        unforeseen = done.reason in OF_USER_CODE or PLAN_FILENAME in done.trace
+        if unforeseen and not any(reason != DROPPED for reason in found.left_out.values()):
+            _log.warning("%s failed:\n%s", node, done.trace)
 
     def _record(self, node: str, task: Task, place: AskContext, body: Mapping[str, Any]) -> None:
         """Record the state of a node's task; steps of secure sums have none."""
@@ -244,3 +250,14 @@ class SimulatedFederation(LocalFederation):
 def _drawn(seed: int, round_: int, node: str, purpose: str) -> float:
     """Return a number from 0 to below 1 that follows from the job's seed."""
     return seed_for(seed, round_, node, purpose) / 2**63
+
+
+def _problem(node: str, done: WorkResult) -> str:
+    """Return why a node failed, with the words of the error and the plan's line; all of it is the researcher's own."""
+    kind, _, words = done.message.partition(": ")
+    if not words or words.startswith(f"node {node}: "):  # the detail is what follows there
+        return f"{done.reason}: {done.detail or done.message}"
+    if done.reason in OF_USER_CODE:
+        place = done.detail.partition(": ")[0] if done.detail.startswith(f"{kind} at ") else kind
+        return f"{done.reason}: {place}: {words}"
+    return f"{done.reason}: {words}"

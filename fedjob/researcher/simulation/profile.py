@@ -12,13 +12,15 @@ from fedjob.common.files import write_atomic
 
 STAGES = {
     "start": "the driver: starting the workers",
-    "data": "the workers: opening a node's rows, and setting the plan up",
+    "data": "the workers: opening rows, setting up the plan",
     "compute": "the workers: training and validating",
-    "transfer": "the workers: parameters in, contributions out and hashed",
-    "cpu": "the workers: processor time of all of this, less than the above where other programs use the cores",
-    "wait": "the driver: giving orders, waiting for workers and checking what comes",
-    "aggregate": "the driver: aggregating, and committing the round",
+    "transfer": "the workers: parameters in, contributions out",
+    "cpu": "the workers: processor time of these three",
+    "wait": "the driver: giving orders, waiting, checking",
+    "aggregate": "the driver: aggregating, committing the round",
 }
+"""Each stage in words that pandas shows whole."""
+
 NAME = "profile.json"
 
 

@@ -97,8 +97,8 @@ def _refuse_non_plan(plan: object, definition: type | types.FunctionType) -> Non
     )
     if stranger or definition.__module__ == "builtins" or isinstance(plan, (Path, types.ModuleType)):
         raise PlanError(
-            "a training plan is a class, an instance of one, or 'file.py:Class', "
-            f"not {type(plan).__name__} {shown(plan)}"
+            "a training plan is a class derived from TorchPlan or SklearnPlan, an instance of one, or "
+            f"'file.py:Class', not an object of {type(plan).__name__}: {shown(plan)}"
         )
 
 

@@ -106,6 +106,10 @@ def place_of(definition: Definition) -> SourceLocation:
         PlanError: it has no source, or the source is no longer the one it was made from.
     """
     name = definition.__name__
+    if not name.isidentifier():
+        raise PlanError(
+            "a lambda can't be sent to nodes by its name: write a function with def, or a class", name=name
+        )
     codes = list(_codes(definition))
     filename = codes[0].co_filename if codes else ""
     module = sys.modules.get(definition.__module__)
@@ -154,8 +158,9 @@ def _place_in_source(
     name = definition.__name__
     if not fitting:
         raise PlanError(
-            f"the source of {name} can't be obtained: {path} does not define it where it was imported from; "
-            "if the file was changed since, import it again (restart the program or the kernel)",
+            f"the source of {name} can't be obtained: {path} does not define it where it was imported from: write it "
+            "there with class or def, not by exec or type(); if the file was changed since, import it again (restart "
+            "the program or the kernel)",
             path=path,
             name=name,
         )
@@ -343,7 +348,7 @@ def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False, main:
 
 def _parse(unit: Unit, path: str) -> ast.Module:
     try:
-        return ast.parse(unit.text)
+        return ast.parse(unit.text, filename=path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"{path} is not valid Python: {error}", path=path) from error
 

@@ -89,6 +89,19 @@ def test_the_error_of_too_few_names_who_is_needed_and_who_is_left_out() -> None:
     assert error.left_out == {"b": "silent", "c": "late"}
 
 
+def test_nodes_that_are_left_out_for_one_reason_share_it_in_the_error() -> None:
+    left_out = {"a": "exception: ValueError: no", "c": "exception: ValueError: no", "b": "late"}
+    assert str(too_few(Quorum(), 1, [], left_out)).endswith("(a, c: exception: ValueError: no; b: late)")
+    many = {f"node-{k:04d}": "exception: ValueError: no" for k in range(1000)}
+    assert str(too_few(Quorum(), 1, [], many)).endswith(
+        "(node-0000, node-0001, node-0002, node-0003, node-0004 and 995 more: exception: ValueError: no)"
+    )
+    unlike = {f"node-{k:04d}": f"exception: IndexError: {k}" for k in range(1000)}
+    assert str(too_few(Quorum(), 1, [], unlike)).endswith(
+        "; node-0004: exception: IndexError: 4; 995 more for other reasons)"
+    )
+
+
 def test_who_has_to_answer_is_put_in_words() -> None:
     assert Quorum().words == "1 or more"
     assert Quorum(required="all").words == "every node"

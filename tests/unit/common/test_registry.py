@@ -11,6 +11,7 @@ import pytest
 import fedjob
 from fedjob import FedAvg
 from fedjob.common.errors import SpecError
+from fedjob.protocols import PROTOCOLS
 
 MODULE = """\
 from dataclasses import dataclass
@@ -50,6 +51,13 @@ def test_what_there_is_to_run_is_a_map_that_nobody_can_write_to() -> None:
         plans["fedavgg"]
     with pytest.raises(SpecError, match=re.escape("did you mean 'fedavg'?")):
         plans.find("fedavgg")
+
+
+def test_what_is_no_component_is_answered_by_the_classes_that_there_are() -> None:
+    with pytest.raises(SpecError, match=r"a protocol is an instance of .*FedAvg.*; found 0\.1$"):
+        PROTOCOLS.config_of(0.1)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"there is no protocol 'zzzz'\. Known: "):
+        PROTOCOLS.find("zzzz")
 
 
 @pytest.mark.feature("BF-02")

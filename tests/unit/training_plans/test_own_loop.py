@@ -199,6 +199,24 @@ def test_a_loop_that_does_not_let_the_protocol_correct_gradients_is_named() -> N
         built(Forgets, lr=0.1).train_locally(lambda model: None)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"d": 1.0}, "yielded a dict"),
+        (None, r"yielded nothing \(None\)"),
+        (torch.zeros(3), r"yielded a tensor of shape \[3\]"),
+    ],
+)
+def test_a_loop_that_yields_no_loss_is_told_what_was_expected(given: Any, words: str) -> None:
+    class Yields(Rich):
+        def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+            for _ in data:
+                yield given
+
+    with pytest.raises(NodeFailure, match=f"train {words}; expected the loss, one number"):
+        built(Yields).train_locally(None)
+
+
 def test_a_plan_with_a_loop_needs_no_step_and_one_without_still_does() -> None:
     assert check_plan_class(Rich) is Rich
 

@@ -754,6 +754,16 @@ def test_a_builder_that_returns_nothing_is_named(name: str, words: str) -> None:
         built(wrong).train_locally()
 
 
+def test_an_optimizer_with_a_scheduler_is_answered_by_where_each_of_them_goes() -> None:
+    class Pair(Line):
+        def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> Any:
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+    with pytest.raises(PlanError, match=r"returned a tuple; .* a loop of your own, `train`; .* CosineDecay"):
+        built(Pair).train_locally()
+
+
 def test_an_unknown_training_arg_stops_the_build() -> None:
     with pytest.raises(SpecError, match="nearest known one is 'epochs'"):
         built(args={"epoch": 1})

@@ -96,7 +96,11 @@ def test_content_is_what_was_asked_for_and_nothing_that_is_found_out_later() -> 
     [
         ({"name": 3}, "name is text, not 3"),
         ({"use": "public"}, "use is 'private' or 'mock', not 'public'"),
-        ({"nodes": "node-a"}, "nodes is a list of node ids, None for all, or \"local\"; found 'node-a'"),
+        (
+            {"nodes": "node-a"},
+            "nodes is a list of node ids, None for all, .* so many on this machine; found 'node-a'",
+        ),
+        ({"nodes": 100}, r"or simulate\(100\) for so many on this machine; found 100"),
         ({"guard": 3}, r"guard is a Guard\(max_norm=.*\) or None, not 3"),
         ({"quorum": 3}, r"quorum is a Quorum\(required=..., min_nodes=..., deadline_s=...\), not 3"),
         ({"items": 3}, r"items is Items\(only="),

@@ -26,6 +26,12 @@ def test_nodes_that_failed_at_one_line_share_an_excerpt() -> None:
     ]
 
 
+def test_nodes_that_share_a_reason_share_an_excerpt_whatever_their_number() -> None:
+    error = JobFailed("(a, b-1, c, d, e and 95 more: exception: KeyError at plan line 3: 'sox'; f: late)")
+    (excerpt,) = excerpts_of(error, SOURCE)
+    assert excerpt.startswith("KeyError at a, b-1, c, d, e and 95 more in line 3 of the plan:")
+
+
 def test_the_users_own_file_and_lines_are_named_where_they_are_known() -> None:
     origins = (("heart.py", 11), ("heart.py", 12), ("heart.py", 13))
     (excerpt,) = excerpts_of(

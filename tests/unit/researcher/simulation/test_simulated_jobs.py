@@ -305,7 +305,7 @@ def test_a_node_whose_plan_raises_is_left_out_and_no_node_sees_anothers_attribut
     job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=0), training_plan=FailsAtOne)
     job.run(progress=False)
     reasons = [event.body["reason"] for event in job.events() if event.type == "error"]
-    assert reasons == ["exception: ValueError: this node is broken"] * 2
+    assert reasons == ["exception: ValueError at plan line 10: this node is broken"] * 2
 
 
 # -- resumes and clones ----------------------------------------------------------------
@@ -447,8 +447,17 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "examples of other shapes": (
         [np.zeros(2), np.zeros(3), np.zeros(4)],
         simulate(2),
-        "a simulation takes data=",
+        r"found a list of 3 \(ndarray, ndarray, ndarray\)",
     ),
+    "lists for arrays": (([[1, 2], [3, 4]], [0, 1]), simulate(2), r"\(list, list\): make an array of each"),
+    "three arrays": ((*pooled(), np.zeros(3)), simulate(2), r"a tuple of 3 \(ndarray, ndarray, ndarray\)"),
+    "inputs alone": (pooled()[0], simulate(2), r"one ndarray of shape \[120, 4\], without targets"),
+    "arrays by name": (
+        {"x": pooled()[0], "y": pooled()[1]},
+        simulate(2),
+        r"data\['x'\] is one ndarray and no",
+    ),
+    "a search by tags": ({"tags": ["heart"]}, simulate(2), "looks for datasets at real nodes"),
 }
 
 
@@ -593,6 +602,7 @@ def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is(
 def test_a_simulation_has_a_profile_and_other_jobs_have_none(files: dict[str, str], tmp_path: Path) -> None:
     job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=0))
     job.run(progress=False)
+    assert "..." not in job.result.profile.to_html(), "pandas shows each word of it"
     profile = job.result.profile.set_index("stage")["seconds"]
     assert profile["compute"] > 0
     assert set(profile.index) == {"start", "data", "compute", "transfer", "cpu", "wait", "aggregate"}
@@ -627,3 +637,75 @@ def test_the_split_depends_on_the_jobs_seed(tmp_path: Path) -> None:
         return found
 
     assert rows_of(1) == rows_of(1) != rows_of(2)
+
+
+class Astray(Linear):
+    """A plan with a fault of its own."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return self.nowhere(batch)
+
+
+class Blank(Linear):
+    """A plan whose step returns nothing."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        return None
+
+
+def test_an_error_of_a_plan_is_told_once_for_all_nodes_with_its_own_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(8, workers=0), training_plan=Astray)
+    with pytest.raises(JobFailed) as caught:
+        job.run(progress=False)
+    said = str(caught.value)
+    assert said.count("has no attribute 'nowhere'") == 1
+    assert "node-0005 and 3 more: exception: AttributeError at plan line " in said
+    (note,) = caught.value.__notes__
+    assert note.startswith("AttributeError at node-0001, ")
+    assert any(line.startswith("---->") and "self.nowhere(batch)" in line for line in note.splitlines())
+    logged = [line for line in caplog.text.splitlines() if line.lstrip().startswith("File ")]
+    assert len(logged) == 1
+    assert '"<plan ' in logged[0]
+
+
+def test_what_fedjob_refuses_of_a_plan_is_no_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(2, workers=0), training_plan=Blank)
+    words = (
+        r"\(node-0001, node-0002: plan: training_step returned nothing \(None\); expected a scalar tensor\)$"
+    )
+    with pytest.raises(JobFailed, match=words):
+        job.run(progress=False)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_plan_on_objects_of_this_process_is_tried_by_a_run(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(2, workers=0))
+    with pytest.raises(SpecError, match=r"job\.clone\(rounds=1\)\.run\(\)"):
+        job.check(plan_only=True)
+
+
+def test_arrays_for_a_local_job_are_answered_in_one_line_by_what_takes_them(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"taken by nodes=simulate\(4, split=IID\(\)\)$") as caught:
+        simulated(tmp_path, data=pooled(), nodes="local").run(progress=False)
+    assert len(str(caught.value)) < 500
+
+
+class Described(torch.utils.data.Dataset[tuple[Any, int]]):
+    """A Dataset that describes its examples as an array does."""
+
+    dtype, shape = np.dtype("float32"), (8, 4)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, place: int) -> tuple[Any, int]:
+        return torch.full((4,), float(place)), place % 2
+
+
+def test_a_dataset_that_has_a_dtype_and_a_shape_is_no_array(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=Described(), nodes=simulate(2, workers=0))
+    assert job.run(progress=False).last

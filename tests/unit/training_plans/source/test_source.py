@@ -257,7 +257,7 @@ def test_a_local_name_that_shadows_a_captured_one_is_no_capture(tmp_path: Path) 
     ("text", "words", "cause"),
     [
         (None, "can't be read: No such file", FileNotFoundError),
-        ("class Plan(:\n", "not valid Python", SyntaxError),
+        ("class Plan(:\n", r"not valid Python: .*\(my_plans\.py, line 1\)", SyntaxError),
         ("class Other:\n    pass\n", "defines no class 'Plan'", type(None)),
     ],
 )
@@ -298,6 +298,11 @@ def test_files_of_one_name_load_independently_and_leave_no_trace(tmp_path: Path)
 def test_what_is_no_plan_is_refused(plan: Any) -> None:
     with pytest.raises(SpecError):
         check_plan_class(compile_text(*dataclasses.astuple(extract(plan))[:2]))
+
+
+def test_a_lambda_is_answered_by_what_to_write() -> None:
+    with pytest.raises(PlanError, match=r"a lambda can't be sent .* write a function with def, or a class"):
+        extract(lambda: 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.feature("FB-11")
@@ -409,5 +414,7 @@ def test_extracting_an_extracted_text_changes_nothing(tmp_path: Path) -> None:
     "given", [pd.DataFrame({"a": [1]}), np.zeros(3), datetime.now(UTC)], ids=["frame", "array", "time"]
 )
 def test_an_object_of_another_library_is_no_plan_and_is_not_read(given: object) -> None:
-    with pytest.raises(PlanError, match=f"a class, an instance of one, .* not {type(given).__name__} "):
+    with pytest.raises(
+        PlanError, match=f"a class derived from .*, not an object of {type(given).__name__}: "
+    ):
         extract(given)
