@@ -46,18 +46,18 @@ def answers_login(host: str, port: int, *, tls: bool, timeout_s: float = 5.0) ->
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
-    shaken = False
+    shaken = False  # what ends a connection after the handshake misses a certificate, as TLS 1.3 has it
     with socket.create_connection((host, port), timeout=timeout_s) as plain:
         try:
             with context.wrap_socket(plain, server_hostname=host) if tls else plain as stream:
                 shaken = tls
                 stream.sendall(login_packet("nobody", secrets.token_hex(16)))
-                return bool(stream.recv(1))
+                return bool(stream.recv(1)) or shaken
         except ssl.SSLError as error:  # in TLS 1.2 also that a certificate is missing
             speaks_no_tls = getattr(error, "reason", "") == "WRONG_VERSION_NUMBER"
-            return not (speaks_no_tls or isinstance(error, ssl.SSLEOFError))
+            return shaken or not (speaks_no_tls or isinstance(error, ssl.SSLEOFError))
         except ConnectionError:
-            return shaken  # TLS 1.3 says that a certificate is missing after the handshake
+            return shaken
         except TimeoutError:
             return False
 
