@@ -113,12 +113,11 @@ def examine_broker(membership: Membership) -> list[Finding]:
             why = f"{trouble}; it is reached through the hub's port instead"
             return [Finding("broker", True, why), *findings, _rights(membership)]
     if trouble:
-        refused = "refuses" in trouble
-        advice = (
-            "enrol again, or ask whether this party was revoked"
-            if refused
-            else "look at the hub's log and its ports"
-        )
+        advice = "look at the hub's log and its ports"
+        if "refuses" in trouble:
+            advice = "enrol again, or ask whether this party was revoked"
+        elif "did not answer" in trouble:
+            advice = "look at the broker's disk and memory, and at its log"
         return [Finding("broker", False, trouble, advice, "the hub's owner"), *findings]
     return [Finding("broker", True, announced), *findings, _rights(membership)]
 

@@ -17,6 +17,7 @@ from fedjob.common.network.proxy import DIRECT
 from fedjob.doctor import machine
 from fedjob.doctor.findings import Finding, Who
 from fedjob.hub.broker.certificate_probe import asks_for_certificate, names_by_certificate
+from fedjob.hub.broker.probe import answers_login
 from fedjob.hub.config.authority import ClientAuthority
 from fedjob.hub.config.home import HubHome, Running
 from fedjob.hub.config.limits import HubLimits
@@ -27,6 +28,7 @@ from fedjob.hub.storage.parties import Parties
 from fedjob.identity.membership import fetch_hub
 
 CONNECT_S = 5.0
+_PORTS = {"mqtts": 8883, "ws": 80, "wss": 443}
 
 
 def examine(home: HubHome) -> list[Finding]:
@@ -124,16 +126,26 @@ def _host(running: Running) -> str:
 
 def _broker(running: Running) -> Finding:
     named = f"{running.broker_kind} {running.broker_version}".strip()
-    parts = urlsplit(running.broker_url)
-    host, port = parts.hostname or "", parts.port or 1883
+    found, parts = f"{named} at {running.broker_url}", urlsplit(running.broker_url)
+    host, port = on_this_machine(parts.hostname or ""), parts.port or _PORTS.get(parts.scheme, 1883)
     try:
-        socket.create_connection((on_this_machine(host), port), timeout=CONNECT_S).close()
+        if running.broker_kind == "external" and parts.scheme in ("mqtt", "mqtts"):
+            answers = answers_login(host, port, tls=parts.scheme == "mqtts", timeout_s=CONNECT_S)
+        else:
+            socket.create_connection((host, port), timeout=CONNECT_S).close()
+            answers = True
     except OSError as error:
         advice = (
             "look at broker/broker.log in the home" if running.broker_pid else "ask whoever runs the broker"
         )
-        return Finding("broker", False, f"{named} at {running.broker_url}: {error}", advice, "you")
-    return Finding("broker", True, f"{named} at {running.broker_url}")
+        return Finding("broker", False, f"{found}: {error}", advice, "you")
+    if not answers:
+        found = f"{found}: it takes connections and answers no login"
+        advice = (
+            "RabbitMQ does so while disk or memory is short: rabbitmq-diagnostics alarms, docs/rabbitmq.md"
+        )
+        return Finding("broker", False, found, advice, "you")
+    return Finding("broker", True, found)
 
 
 def _broker_certificates(home: HubHome, running: Running) -> Finding:

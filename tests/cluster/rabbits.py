@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,8 @@ from tests.processes import Processes, Running, wait_until
 SHIPPED = Path(__file__).parents[2] / "envs" / "rabbitmq"
 NAMES = ("broker-1", "broker-2", "broker-3")
 START_S = 120.0
+MAX_WORDS = 20
+_IS_TROUBLE = re.compile(r"\[(warning|error|critical)\] <[\d.]+> +\S")
 LIGHT = "+S 1:1 +SDcpu 1:1 +SDio 2 +A 2 +sbwt none +sbwtdcpu none +sbwtdio none"
 """For Erlang: one scheduler, which sleeps where there is nothing to do."""
 
@@ -104,6 +107,11 @@ class Rabbit:
         os.killpg(self._process.pid, signal.SIGKILL)  # a group of its own
         self._process.wait(timeout_s=20)
 
+    def alarms(self) -> str:
+        """Return the alarms of the cluster as this node knows them, such as that of a full disk; empty for none."""
+        found = self.ctl("eval", "rabbit_alarm:get_alarms().").strip()
+        return "" if found == "[]" else found
+
     def log(self) -> str:
         """Return what it has written so far."""
         return "" if self._process is None else self._process.log()
@@ -161,12 +169,44 @@ class Cluster:
             name="epmd",
         )
         wait_until(lambda: _answers(self.epmd_port), timeout_s=20, what="epmd")
-        for node in self.nodes:
-            node.start()
-        for node in self.nodes:
-            node.wait()
+        # The first alone: of nodes that begin together each may make a Raft cluster of its own for the ids of clients.
+        for some in (self.nodes[:1], self.nodes[1:]):
+            for node in some:
+                node.start()
+            for node in some:
+                node.wait()
+        self.check()
         self.processes.start(self._haproxy, "-db", "-f", self._balance(), name="haproxy")
         wait_until(lambda: _answers(self.port), timeout_s=20, what="HAProxy")
+
+    def check(self) -> None:
+        """Check that nothing keeps the nodes from letting clients in.
+
+        Raises:
+            AssertionError: something does, in RabbitMQ's words.
+        """
+        for node in self.nodes:
+            alarms = node.alarms()
+            assert not alarms, f"{node.name} answers nobody because of {alarms}\n{self.words()}"
+            members = node.ctl("eval", "ra:members({mqtt_node, node()}).")
+            missing = [each.name for each in self.nodes if each.node not in members]
+            assert not missing, f"{node.name} knows no client ids of {missing}: {members}\n{self.words()}"
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Add RabbitMQ's words to whatever fails meanwhile."""
+        try:
+            yield
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.words()}") from error
+
+    def words(self) -> str:
+        """Return the last warnings and errors of the nodes."""
+        return "\n".join(
+            f"{node.name}: {line}"
+            for node in self.nodes
+            for line in [line for line in node.log().splitlines() if _IS_TROUBLE.search(line)][-MAX_WORDS:]
+        )
 
     def _configure(self, node: Rabbit, rights: str) -> None:
         (node.folder / "conf.d").mkdir(parents=True)
@@ -192,7 +232,7 @@ class Cluster:
     def _balance(self) -> Path:
         text = (SHIPPED / "haproxy.cfg").read_text().replace("bind :8883", f"bind 127.0.0.1:{self.port}")
         for node in self.nodes:
-            text = text.replace(f" {node.name}:8883", f" 127.0.0.1:{node.port}")
+            text = text.replace(f" {node.name}:8883", f" 127.0.0.1:{node.port} port {node.tls_port}")
         path = self.folder / "haproxy.cfg"
         path.write_text(text)
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -42,7 +43,8 @@ def federation(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     made.hub_options = ("--broker-management", management)
     with made:
         cluster.start((made.folder / "hub" / "broker" / rabbitmq.SETTINGS_NAME).read_text())
-        _add_nodes(made)
+        with cluster.explained():
+            _add_nodes(made)
         yield made
 
 
@@ -82,7 +84,7 @@ def _listens_on_loopback_alone(port: int) -> bool:
 
 @pytest.fixture
 def healed(cluster: Cluster, federation: Federation) -> Iterator[None]:
-    """Leave the hub and every node of the cluster running, whatever became of the test."""
+    """Leave the hub and every node of the cluster running and all parties connected, whatever became of the test."""
     yield
     if not federation.hub.alive:
         federation.start_hub()
@@ -90,6 +92,13 @@ def healed(cluster: Cluster, federation: Federation) -> Iterator[None]:
         if not node.alive:
             node.start()
             node.wait()
+    with cluster.explained():
+        wait_until(lambda: _all_answer(federation), timeout_s=PATIENCE_S, what="every node to answer")
+
+
+def _all_answer(federation: Federation) -> bool:
+    """Ask all nodes; one that RabbitMQ has stopped to listen to notices within three quarters of a minute."""
+    return {info.id for info in federation.session().nodes(timeout_s=5) if info.online} >= set(SITES)
 
 
 @pytest.fixture
@@ -272,6 +281,40 @@ def test_a_job_ends_in_the_bytes_of_one_over_a_single_broker_also_when_a_cluster
     cluster.nodes[0].start()
     cluster.nodes[0].wait()
     assert cluster.nodes[0].ctl("cluster_status", "--formatter", "json").count(cluster.nodes[0].node) > 2
+
+
+@pytest.mark.usefixtures("healed")
+def test_a_full_disk_of_the_cluster_is_named_by_the_node_the_hub_and_the_test(
+    cluster: Cluster, federation: Federation
+) -> None:
+    for node in cluster.nodes:
+        node.ctl("set_disk_free_limit", "1000000GB")
+    try:
+        wait_until(
+            lambda: cluster.nodes[0].alarms().count("disk") == len(cluster.nodes),
+            timeout_s=60,
+            what="the alarm at every node",
+        )
+        with pytest.raises(AssertionError, match="answers nobody because of") as caught:
+            cluster.check()
+        assert all(
+            f"disk resource limit alarm set on node '{node.node}'" in str(caught.value)
+            for node in cluster.nodes
+        )
+        found = {row["check"]: row for row in json.loads(_doctor(federation, "node", "site-1"))}
+        assert "docs/rabbitmq.md" in found["broker"]["found"]
+        found = {row["check"]: row for row in json.loads(_doctor(federation, "hub", "hub"))}
+        assert "answers no login" in found["broker"]["found"]
+        assert "rabbitmq-diagnostics alarms" in found["broker"]["do"]
+    finally:
+        for node in cluster.nodes:
+            node.ctl("set_disk_free_limit", "50MB")
+    wait_until(lambda: not cluster.nodes[0].alarms(), timeout_s=60, what="the end of the alarm")
+    cluster.check()
+
+
+def _doctor(federation: Federation, role: str, home: str) -> str:
+    return federation.cli(role, "doctor", "--json", home=federation.folder / home, expect=1).stdout
 
 
 def test_a_revoked_partys_connections_are_ended(cluster: Cluster, federation: Federation) -> None:

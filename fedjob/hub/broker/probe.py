@@ -1,9 +1,11 @@
-"""A probe of whether a broker accepts a user: one hand-written MQTT 3.1.1 CONNECT."""
+"""Probes of a broker by one hand-written MQTT 3.1.1 CONNECT: whether it accepts a user, and whether it answers at all."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
+import ssl
 import struct
 from contextlib import suppress
 
@@ -31,6 +33,33 @@ async def lets_in(broker: LocalSocket, user: str, password: str, *, timeout_s: f
             writer.close()
             with suppress(Exception):
                 await asyncio.wait_for(writer.wait_closed(), 1)
+
+
+def answers_login(host: str, port: int, *, tls: bool, timeout_s: float = 5.0) -> bool:
+    """Return whether a broker answers a login that nobody has, or asks for a certificate.
+
+    RabbitMQ reads nothing from anybody while its disk or its memory is short, and takes connections all the same; what leads
+    to several of them, all of which are so, ends the connection.
+
+    Raises:
+        OSError: it can't be reached.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent
+    shaken = False  # what ends a connection after the handshake misses a certificate, as TLS 1.3 has it
+    with socket.create_connection((host, port), timeout=timeout_s) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=host) if tls else plain as stream:
+                shaken = tls
+                stream.sendall(login_packet("nobody", secrets.token_hex(16)))
+                return bool(stream.recv(1)) or shaken
+        except ssl.SSLError as error:  # in TLS 1.2 also that a certificate is missing
+            speaks_no_tls = getattr(error, "reason", "") == "WRONG_VERSION_NUMBER"
+            return shaken or not (speaks_no_tls or isinstance(error, ssl.SSLEOFError))
+        except ConnectionError:
+            return shaken
+        except TimeoutError:
+            return False
 
 
 def login_packet(user: str, password: str) -> bytes:

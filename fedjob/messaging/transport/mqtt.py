@@ -189,6 +189,7 @@ class MqttTransport(Transport):
         self._on_frame: OnFrame | None = None
         self._on_connection: OnConnection | None = None
         self._connected = False
+        self._answered = False  # by the broker, to the login of the present connection
         self._opening = False
         self._probing = False
         self._presence = PresenceBoard()
@@ -389,6 +390,7 @@ class MqttTransport(Transport):
     def _connect_answered(
         self, client: Client, userdata: Any, flags: ConnectFlags, code: ReasonCode, properties: Any
     ) -> None:
+        self._answered = True
         if code.is_failure:
             detail = _sentence_of(properties)
             if not self._probing:
@@ -439,6 +441,9 @@ class MqttTransport(Transport):
                 self._on_connection(False)
         elif isinstance(client, _PartyClient):
             client.rename(_new_id(self._user))
+            if not (self._answered or self._opening):
+                self.trouble = _unanswered(self.url, "a login")
+        self._answered = False
         self._end(client, _ConnectAttempt("closed", code.getName()))
 
     def _connect_failed(self, client: Client, userdata: Any) -> None:
@@ -517,7 +522,10 @@ def _explain(attempt: _ConnectAttempt, way: _Way, user: str, party: str, timeout
         return f"the broker at {attempt.why}"
     if attempt.how in ("refused", "closed"):
         why = attempt.why or "it closed the connection"
-        return f"the broker at {way.url} does not take this client ({why}): is it an MQTT broker?"
+        return (
+            f"the broker at {way.url} does not take this client ({why}): is it an MQTT broker? One before several brokers "
+            "closes where it finds none that answers (docs/rabbitmq.md)"
+        )
     if attempt.how == "unreachable" and way.proxy is not None:
         proxy = way.proxy
         return (
@@ -529,7 +537,15 @@ def _explain(attempt: _ConnectAttempt, way: _Way, user: str, party: str, timeout
             f"no MQTT broker answers at {way.url} ({attempt.why}): "
             f"is the hub running, and may this machine connect to it?"
         )
-    return f"the broker at {way.url} did not answer in {timeout_s:g} s: is it an MQTT broker?"
+    return _unanswered(way.url, f"in {timeout_s:g} s")
+
+
+def _unanswered(url: str, how_long: str) -> str:
+    """Return a sentence about a broker that takes connections and does nothing else."""
+    return (
+        f"the broker at {url} did not answer {how_long}: is it an MQTT broker, and has it disk and memory left? "
+        "RabbitMQ takes connections and answers nobody while it has not (docs/rabbitmq.md)"
+    )
 
 
 def _tls_context(tls_ca: Path | str | None) -> ssl.SSLContext:

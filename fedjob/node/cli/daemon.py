@@ -181,14 +181,17 @@ def _logs_to_stderr() -> bool:
 
 
 def _print_ready(home: NodeHome, daemon: Daemon) -> None:
-    """Print that the node is ready, or once that it waits for the broker."""
+    """Print that the node is ready, or once that it waits for the broker, and why."""
+    from fedjob.common.checks import printable
+    from fedjob.node.daemon.settings import live_facts
     from fedjob.node.owner.node_state import name_of
 
     in_terminal = sys.stderr.isatty() and not _logs_to_stderr()
     with still_going_on("connecting to the broker") if in_terminal else nullcontext():
         is_ready = daemon.ready.wait(BROKER_WITHIN_S)
     if not is_ready:
-        click.echo("fedjob: the node waits for the broker; fedjob node status says why", err=True)
+        why = live_facts(home).get("trouble") or "fedjob node status says why"
+        click.echo(f"fedjob: the node waits for the broker: {printable(str(why))}", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
     name = name_of(home)
