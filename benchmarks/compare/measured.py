@@ -8,8 +8,9 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,50 @@ NOT_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 SETTINGS = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", "TOKENIZERS_PARALLELISM": "false"}
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """The processor seconds of a process when it was last looked at.
+
+    Attributes:
+        parent: The process that started it.
+        own_s: Its own.
+        waited_s: Of processes below it that have ended, where it has waited for them.
+    """
+
+    parent: int
+    own_s: float
+    waited_s: float
+
+
+def total_s(used: Mapping[int, Used], living: Collection[int]) -> float:
+    """Return the processor seconds of processes, those that have ended among them, each once.
+
+    What a process has used counts as its parent's once that has waited for it, and as nobody's where its parent lets the
+    system forget it, as workers of a simulation are: so the larger of both counts, of the children that have ended.
+    """
+    below: dict[int, list[int]] = {}
+    for pid, each in used.items():
+        below.setdefault(each.parent, []).append(pid)
+
+    def of(pid: int) -> tuple[float, float]:
+        """Return the seconds of a process with those below it that have ended, and of those below it that run."""
+        ended_s = running_s = 0.0
+        for child in below.get(pid, ()):
+            child_s, below_s = of(child)
+            running_s += below_s + (child_s if child in living else 0.0)
+            ended_s += 0.0 if child in living else child_s
+        return used[pid].own_s + max(used[pid].waited_s, ended_s), running_s
+
+    return sum(sum(of(pid)) for pid, each in used.items() if each.parent not in used)
+
+
 class Watched:
     """A process and all below it: processor seconds over time, and the most memory at a time."""
 
     def __init__(self, root: psutil.Process) -> None:
         self._root = root
         self._known: dict[int, psutil.Process] = {}
-        self._ended_s: dict[int, float] = {}
+        self._used: dict[int, Used] = {}
         self.history: list[tuple[float, float]] = []
         self.most_mb = 0.0
         self._looks = 0
@@ -44,13 +82,14 @@ class Watched:
             for each in (self._root, *self._root.children(recursive=True)):
                 self._known.setdefault(each.pid, each)
         for pid, each in self._known.items():
-            # What is below a process and has ended counts as its own, once it has waited for it.
             with suppress(psutil.Error):
+                # noted once: when that has ended, another is its parent
+                parent = self._used[pid].parent if pid in self._used else each.ppid()
                 times = each.cpu_times()
-                self._ended_s[pid] = times.user + times.system + times.children_user + times.children_system
-        alive = [each for each in self._known.values() if each.is_running()]
-        living = {each.pid for each in alive}
-        self.history.append((time.time(), sum(self._ended_s[pid] for pid in living if pid in self._ended_s)))
+                waited_s = times.children_user + times.children_system
+                self._used[pid] = Used(parent, times.user + times.system, waited_s)
+        living = {pid for pid, each in self._known.items() if each.is_running()}
+        self.history.append((time.time(), total_s(self._used, living)))
         if self._looks % MEMORY_EVERY == 0:
             self.most_mb = max(self.most_mb, sum(memory_mb(pid) for pid in living))
         self._looks += 1

@@ -1,4 +1,4 @@
-"""The C library's allocator in a process that trains: it keeps the memory of one batch for the next."""
+"""The C library's allocator: it keeps the memory of one batch for the next, or gives back what is freed."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_TOP_PAD, GROW_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Give freed memory back to the system, where the C library is GNU's: it keeps what was used once for large arrays."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

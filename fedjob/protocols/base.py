@@ -87,7 +87,7 @@ class Ask:
     step: str = "train"
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    to: tuple[str, ...] | None = None
+    to: Sequence[str] | None = None
     aggregator: Aggregator = field(default_factory=WeightedMean)
     origin: Origin | None = None
     until: Buffered | None = None
@@ -178,7 +178,7 @@ class View:
     """
 
     rounds: int
-    nodes: tuple[str, ...]
+    nodes: Sequence[str]
     last: Gathered | None = None
     seed: int = 0
     validate_at_end: bool = False

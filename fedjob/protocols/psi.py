@@ -91,7 +91,7 @@ class PrivateSetIntersection(FederatedProtocol):
     def instruct(self, state: State, view: View) -> Ask | Done:
         if state["common"] is not None:
             return Done(decode(state["common"]))
-        nodes = view.nodes
+        nodes = tuple(view.nodes)
         if len(nodes) < 2 or self.own not in nodes:
             raise SpecError(
                 f"a private set intersection needs two nodes or more, {self.own} with your own dataset among them; "

@@ -16,10 +16,19 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from fedjob import Dirichlet, Quorum, simulate
 from fedjob.common.errors import JobFailed
-from tests.integration.test_simulated_nodes import ARGS, EndsItsProcess, end_of, simulated, wait_until
+from tests.integration.test_simulated_nodes import (
+    ARGS,
+    EndsItsProcess,
+    FromBase,
+    end_of,
+    simulated,
+    wait_until,
+)
 from tests.parts import package
 
 # Ray drops its handle of a process that fedjob has just ended, as it does after a start that failed on a busy machine
@@ -28,9 +37,16 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """Import Ray before the first test, for it then adds to `sys.path`, for the whole process."""
+    package("ray")
+
+
 @pytest.fixture(autouse=True)
-def handles() -> Iterator[None]:
+def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have Python reap the processes of Ray that have ended, whose handles Ray drops without asking how they ended."""
+    monkeypatch.setenv("PYTHONBREAKPOINT", "")  # Ray sets it when it starts; the test gives it back
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -68,6 +84,19 @@ def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
     assert not ray.is_initialized()  # it was started for the job, and has ended with it
     programs = os.path.dirname(ray.__file__ or "")
     wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
+
+
+@pytest.mark.timeout(500)
+def test_actors_read_the_models_that_a_job_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    save_file({"weight": torch.ones(1, 4), "bias": torch.zeros(1)}, tmp_path / "base.safetensors")
+    given = {"training_plan": FromBase, "models": {"base": tmp_path / "base.safetensors"}, "rounds": 1}
+    by_backend = [
+        end_of(simulated(tmp_path, nodes=simulate(2, workers=1, backend=backend), **given))
+        for backend in ("processes", "ray")
+    ]
+    assert by_backend[0] == by_backend[1]
 
 
 def test_a_ray_cluster_that_is_away_or_does_not_start_is_named_before_the_first_round(

@@ -27,6 +27,24 @@ for _ in range(orders["rounds"]):
 print("something else")
 print(json.dumps({"ends": ends, "outcome": 1.5}))
 """
+FORGETTING = """
+import json, os, signal, sys, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as the process does that forks a simulation's workers
+ends = [time.time()]
+for _ in range(2):
+    if not os.fork():
+        until = time.process_time() + 1.0
+        while time.process_time() < until:
+            pass
+        os._exit(0)
+    try:
+        os.wait()
+    except ChildProcessError:  # there is none any more
+        pass
+    time.sleep(0.6)
+    ends.append(time.time())
+print(json.dumps({"ends": ends, "outcome": 1.0}))
+"""
 LEAVING_A_CHILD = """
 import subprocess, sys, time
 middle = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)"
@@ -45,6 +63,16 @@ def test_a_run_is_measured_from_outside(tmp_path: Path) -> None:
     assert 0.15 < run.cpu_s < 0.6
     assert run.memory_mb > 1
     assert run.outcome == 1.5
+
+
+def test_children_that_the_system_forgets_count_as_the_run_s_own(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FORGETTING)
+    run = measure(sys.executable, script, {}, deadline_s=60)
+    assert run.error == ""
+    assert run.cpu_s > 0.5, (
+        "each of two rounds has a child that computes for a second, and is looked at 4 times a second"
+    )
 
 
 def test_a_script_that_fails_is_a_run_with_its_last_words(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fedjob.common.errors import NoDatasets, NoReply, SpecError
 from fedjob.common.quorum import ALL
 from fedjob.common.types import seat
 from fedjob.data.shares import SharedDatasets
+from fedjob.execution.allocator import give_back_freed_memory
 from fedjob.researcher.connection.catalogue import DatasetHandle, Offered, list_datasets, list_nodes
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
@@ -427,6 +428,7 @@ def resolve_simulated(
     if simulation.split is None and not isinstance(data, GivenData) and SIMULATED not in data:
         return resolve_local(data, "local", folder, use=spec.use), spec
     shares = divide(simulation, data, folder.simulated, spec.seed)
+    give_back_freed_memory()  # that of all row numbers
     known = spec.simulation.get("rows", shares.rows_hash)
     if known != shares.rows_hash:
         raise SpecError(

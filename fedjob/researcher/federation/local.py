@@ -25,6 +25,7 @@ from fedjob.common.files import link_or_copy, make_folder, remove_folder
 from fedjob.common.lifecycle import State
 from fedjob.common.quorum import Quorum, Verdict, too_few
 from fedjob.common.types import Ref
+from fedjob.data.shares import num_rows_of
 from fedjob.execution.orders import KEPT_NAME, Emit, WorkOrder, WorkResult, result_of, work_order_of
 from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.tree_stretches import RECORD_NAME, LocalTrees, tree_of
@@ -80,7 +81,7 @@ class LocalFederation(Federation):
         federation: str = "",
         models: Mapping[str, ModelFile] | None = None,
     ) -> None:
-        self.num_rows = {node: info.get("num_rows") for node, info in datasets.items()}
+        self.num_rows = num_rows_of(datasets)
         self._datasets = datasets
         self._home = home
         self._events = events

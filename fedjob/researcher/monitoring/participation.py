@@ -9,6 +9,7 @@ from typing import Any
 from fedjob.common.checks import printable
 from fedjob.common.notebooks import html
 from fedjob.data.preprocessing.learning import LEARN
+from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.protocols.base import LOSS, VALIDATE
 from fedjob.researcher.storage.position import AggregationRecord, Position
 from fedjob.researcher.storage.record import JobRecord
@@ -63,17 +64,33 @@ class Participation:
     """The parts of all nodes in a job, in the order of their names.
 
     Args:
+        parts: of the nodes, or of a simulation those of which more is known than their rows.
         num_rounds: committed rounds of the job.
+        simulated: the nodes of a simulation with their rows, see `RowRanges`: those without a part were not asked.
     """
 
-    nodes: tuple[NodeParticipation, ...] = ()
+    parts: tuple[NodeParticipation, ...] = ()
     num_rounds: int = 0
+    simulated: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def nodes(self) -> tuple[NodeParticipation, ...]:
+        """The parts of all nodes."""
+        return tuple(self)
 
     def __iter__(self) -> Iterator[NodeParticipation]:
-        return iter(self.nodes)
+        if not self.simulated:
+            yield from self.parts
+            return
+        rows = RowRanges.of(self.simulated)
+        known = {part.node: part for part in self.parts}
+        for place, node in enumerate(rows.names):
+            yield known.get(node) or NodeParticipation(
+                node=node, reason=NOT_ASKED, rows_registered=rows.count_at(place)
+            )
 
     def __len__(self) -> int:
-        return len(self.nodes)
+        return len(RowRanges.of(self.simulated).names) if self.simulated else len(self.parts)
 
     def __getitem__(self, node: str) -> NodeParticipation:
         """Return the part of one node.
@@ -81,10 +98,10 @@ class Participation:
         Raises:
             KeyError: there is no such node.
         """
-        for part in self.nodes:
+        for part in self:
             if part.node == node:
                 return part
-        raise KeyError(f"{node!r} is none of {', '.join(part.node for part in self.nodes) or 'no nodes'}")
+        raise KeyError(f"{node!r} is none of {_named([part.node for part in self]) or 'no nodes'}")
 
     @property
     def dataframe(self) -> Any:
@@ -98,7 +115,7 @@ class Participation:
         columns = ("node", "rounds", "rows_registered", "rows_read", "rows_used", "left_out")
         rows = [
             (part.node, part.num_rounds, part.rows_registered, part.rows_read, part.rows_used, part.reason)
-            for part in self.nodes
+            for part in self
         ]
         counts = dict.fromkeys(columns[2:5], "Int64")
         return pandas.DataFrame(rows, columns=list(columns)).astype(counts)
@@ -106,12 +123,12 @@ class Participation:
     @property
     def took_part(self) -> tuple[str, ...]:
         """The nodes that count."""
-        return tuple(part.node for part in self.nodes if part.took_part)
+        return tuple(part.node for part in self if part.took_part)
 
     @property
     def left_out(self) -> dict[str, str]:
         """node -> reason, for the nodes that do not count."""
-        return {part.node: part.reason for part in self.nodes if not part.took_part}
+        return {part.node: part.reason for part in self if not part.took_part}
 
     @property
     def complete(self) -> bool:
@@ -123,24 +140,24 @@ class Participation:
         """node -> rounds, for the nodes that count, but not in every round."""
         return {
             part.node: part.num_rounds
-            for part in self.nodes
+            for part in self
             if part.took_part and part.num_rounds < self.num_rounds
         }
 
     @property
     def rows_used(self) -> int | None:
         """Rows that the result comes from; None where a node that counts did not report them."""
-        counts = [part.rows_used for part in self.nodes if part.took_part]
+        counts = [part.rows_used for part in self if part.took_part]
         return None if not counts or None in counts else sum(c for c in counts if c is not None)
 
     @property
     def rows_registered(self) -> int | None:
         """Rows of all datasets that are known of, those of nodes that are left out among them."""
-        counts = [part.rows_registered for part in self.nodes if part.rows_registered is not None]
+        counts = [part.rows_registered for part in self if part.rows_registered is not None]
         return sum(counts) if counts else None
 
     def __str__(self) -> str:
-        line = f"{len(self.took_part)} of {len(self.nodes)} nodes"
+        line = f"{len(self.took_part)} of {len(self)} nodes"
         if self.rows_used is not None and self.rows_registered is not None:
             line += f", {self.rows_used} of {self.rows_registered} rows"
         partly = [f"{node} ({rounds} of {self.num_rounds} rounds)" for node, rounds in self.partly.items()]
@@ -153,7 +170,7 @@ class Participation:
 
     def lines(self) -> list[str]:
         """Return one line for each node: its rows and rounds, or why it is left out."""
-        return [printable(f"{part.node}: {_line(part, self.num_rounds)}") for part in self.nodes]
+        return [printable(f"{part.node}: {_line(part, self.num_rounds)}") for part in self]
 
     def _repr_html_(self) -> str:
         rows = [
@@ -164,7 +181,7 @@ class Participation:
                 part.rows,
                 part.reason,
             )
-            for part in self.nodes
+            for part in self
         ]
         return html.panel(str(self), html.table(("node", "", "rounds", "rows", "why"), rows))
 
@@ -198,7 +215,9 @@ def participation_of(spec: JobSpec, record: JobRecord, position: Position | None
     reasons = {**record.participants, **tally.reasons}
     total = len({entry.round for entry in asks})
     parts = []
-    for node in sorted({*spec.datasets, *record.absent, *reasons}):
+    shared = spec.datasets if isinstance(spec.datasets, SharedDatasets) else None
+    every = spec.datasets if shared is None else ()
+    for node in sorted({*every, *record.absent, *reasons}):
         rows: Mapping[str, int] = record.rows.get(node, {})
         registered = spec.datasets.get(node, {}).get("num_rows")
         counted = tally.rounds.get(node, set())
@@ -212,7 +231,8 @@ def participation_of(spec: JobSpec, record: JobRecord, position: Position | None
                 rows_used=rows.get("used"),
             )
         )
-    return Participation(nodes=tuple(parts), num_rounds=total)
+    simulated = {} if shared is None else shared.rows.plain
+    return Participation(parts=tuple(parts), num_rounds=total, simulated=simulated)
 
 
 def _that_count(position: Position) -> list[AggregationRecord]:

@@ -68,7 +68,7 @@ class Coordination:
         view = look(position, None)
         self.rounds = view.rounds
         self.seed = view.seed
-        self._known: tuple[str, ...] = view.nodes
+        self._known = tuple(view.nodes)
         self._count = 0
 
     @property

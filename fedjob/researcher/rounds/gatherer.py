@@ -18,6 +18,7 @@ from fedjob.aggregation.stretches import StretchedTotal
 from fedjob.common.codec import from_plain, pack, to_plain
 from fedjob.common.errors import QuorumNotReached
 from fedjob.common.quorum import Quorum
+from fedjob.data.node_names import in_order
 from fedjob.data.preprocessing.learning import LEARN, LEARNED
 from fedjob.messaging.messages import Task
 from fedjob.parameters.auxiliary import split
@@ -130,7 +131,7 @@ class Gatherer:
         )
         candidates = Candidates(
             round=round_,
-            nodes=tuple(sorted(self.federation.num_rows)),
+            nodes=in_order(self.federation.num_rows),
             seed=self.spec.seed,
             num_rows=self.federation.num_rows,
         )

@@ -8,6 +8,7 @@ from functools import partial
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.guard import check_decoded
 from fedjob.common.errors import SpecError
+from fedjob.data.node_names import in_order
 from fedjob.data.preprocessing.base import LearningStep
 from fedjob.data.preprocessing.learning import LEARN, learn, to_learn_together
 from fedjob.protocols.answer_form import Something
@@ -27,7 +28,7 @@ def learned(spec: JobSpec, position: Position, gather: Gather) -> Position:
     for step in to_learn_together(spec.preprocess)[len(position.learned) :]:
         ask = Ask(
             step=LEARN,
-            to=tuple(sorted(spec.datasets)),
+            to=tuple(in_order(spec.datasets)),
             aggregator=Collect(),
             commit=False,
             schema={},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fedjob.aggregation.collect import Collect
@@ -61,8 +61,8 @@ def _losses(gathered: Gathered) -> dict[str, float]:
     return {node: loss for node, loss in losses.items() if math.isfinite(loss)}
 
 
-def _known(nodes: tuple[str, ...], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
-    unknown = sorted(set(nodes) - set(candidates.nodes))
+def _known(nodes: Sequence[str], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
+    unknown = sorted(set(nodes).difference(candidates.nodes))
     if unknown or not (nodes or may_be_none):
         raise SpecError(
             f"round {candidates.round} is for nodes {', '.join(nodes) or '(none)'}, "

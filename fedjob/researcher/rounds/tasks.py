@@ -77,7 +77,8 @@ class TaskBuilder:
         """
         named = self.named_states()
         fresh = self._fresh(ask, position, nodes, spool, named)
-        return fresh | self.unfinished.asked_again(waiting, named, self._sent_along())
+        again = self.unfinished.asked_again(waiting, named, self._sent_along()) if waiting else {}
+        return fresh | again
 
     def _sent_along(self) -> Iterable[Ref]:
         plans = (code.ref for code in self.code.values())

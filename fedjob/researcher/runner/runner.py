@@ -14,6 +14,8 @@ from typing import Any
 from fedjob.common.errors import BreakpointIncompatible, JobFailed, JobStopped, QuorumNotReached, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
+from fedjob.data.node_names import in_order
+from fedjob.data.shares import SharedDatasets
 from fedjob.parameters.files import FileParams
 from fedjob.privacy.protect import RecordDP, dp_of
 from fedjob.protocols import PROTOCOLS
@@ -224,7 +226,7 @@ class Runner:
         """Return the part of the job that the protocol may see."""
         return View(
             rounds=position.round if position.stop else self.spec.rounds,
-            nodes=tuple(sorted(self._federation.num_rows)),
+            nodes=in_order(self._federation.num_rows),
             last=gathered,
             seed=self.spec.seed,
             validate_at_end=self.spec.validate_at_end,
@@ -335,7 +337,8 @@ def _prepare(
     """Publish the nodes' code and files and wait until they are ready; return the gatherer."""
     spec, folder, events = attempt.spec, attempt.folder, attempt.events
     code = publish_code(spec, folder, federation.publish)
-    attempt.update(deployment=deployment(spec))
+    if not isinstance(spec.datasets, SharedDatasets):  # whose plan is one, at all of them
+        attempt.update(deployment=deployment(spec))
     tasks = TaskBuilder(
         spec=spec,
         federation=federation,

@@ -22,7 +22,7 @@ class Candidates:
     """
 
     round: int
-    nodes: tuple[str, ...]
+    nodes: Sequence[str]
     seed: int
     num_rows: Mapping[str, int | None] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)

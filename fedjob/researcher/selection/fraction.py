@@ -32,4 +32,4 @@ class Fraction(Selector):
     def select(self, candidates: Candidates) -> Sequence[str]:
         count = max(1, round(self.fraction * len(candidates.nodes)))
         drawn = random.Random(seed_for(candidates.seed, candidates.round, "", "select"))
-        return sorted(drawn.sample(list(candidates.nodes), count))
+        return sorted(drawn.sample(candidates.nodes, count))

@@ -48,7 +48,7 @@ class OverSelection(Selector):
     def select(self, candidates: Candidates) -> Sequence[str]:
         wanted = math.ceil(self.num_nodes * (1 + self.extra_fraction) - 1e-9)
         drawn = random.Random(seed_for(candidates.seed, candidates.round, "", "select"))
-        return sorted(drawn.sample(list(candidates.nodes), min(wanted, len(candidates.nodes))))
+        return sorted(drawn.sample(candidates.nodes, min(wanted, len(candidates.nodes))))
 
     def enough(self, selected: Sequence[str]) -> int | None:
         return min(self.num_nodes, len(selected))

@@ -23,13 +23,14 @@ from fedjob.common.files import link_or_copy, make_folder, no_space_is_an_error,
 from fedjob.common.seeds import seed_for
 from fedjob.common.types import check_party
 from fedjob.data.loader import describe, open_dataset
+from fedjob.data.node_names import NumberedNames
 from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
 from fedjob.data.readers.table import TableDataset
-from fedjob.data.shares import SharedDatasets
+from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
-from fedjob.researcher.simulation.splits import ByColumn, Rows, checked_rows
+from fedjob.researcher.simulation.splits import ByColumn, Division, Rows, checked_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -458,28 +459,27 @@ def divide(simulation: Simulation, data: Any, folder: Path, seed: int) -> NodeSh
     dataset = open_dataset(info)
     source = _DividedData(dataset)
     if isinstance(data, Mapping) and data.get("nodes"):
-        names = sorted(data["nodes"])
+        names: Sequence[str] = tuple(sorted(data["nodes"]))
         ends = np.cumsum([int(data["nodes"][name]) for name in names])
-        rows = np.split(np.arange(source.num_rows), ends[:-1])
+        divided = Division(np.arange(source.num_rows), ends)
     else:
-        names, rows = _divided(simulation, source, dataset, seed)
-    counts = [len(own) for own in rows]
-    every = np.concatenate(rows).astype(np.int64)
+        names, divided = _divided(simulation, source, dataset, seed)
+    every = np.ascontiguousarray(divided.rows)
     make_folder(folder)
     index = folder / ROWS
     with _renamed(index) as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(every))
         file.write(every.data)  # by numpy it would be an error that doesn't say that the disk is full
-    datasets = SharedDatasets(
-        info=info, index=str(index), names=tuple(names), stops=array("q", np.cumsum(counts).tolist())
-    )
-    digest = hashlib.sha256(np.asarray(counts, dtype=np.int64).tobytes() + every.tobytes()).hexdigest()
-    return NodeShares(datasets=datasets, rows_hash=digest)
+    digest = hashlib.sha256(divided.counts.astype(np.int64).data)
+    digest.update(every.data)
+    stops = array("q", divided.stops.astype(np.int64).tobytes())
+    datasets = SharedDatasets(info=info, index=str(index), rows=RowRanges(names=names, stops=stops))
+    return NodeShares(datasets=datasets, rows_hash=digest.hexdigest())
 
 
 def _divided(
     simulation: Simulation, source: _DividedData, dataset: Dataset, seed: int
-) -> tuple[list[str], list[Rows]]:
+) -> tuple[Sequence[str], Division]:
     """Return the nodes' names and rows."""
     split, wanted = simulation.split, simulation.num_nodes
     rng = np.random.default_rng(seed_for(seed, 0, "", "split"))
@@ -520,7 +520,7 @@ def _given_by(
         ) from error
 
 
-def _names(split: Any, source: _DividedData, num_nodes: int) -> list[str]:
+def _names(split: Any, source: _DividedData, num_nodes: int) -> Sequence[str]:
     """Return the nodes' names, in order: those of a column's values where these can be names, else numbers."""
     if isinstance(split, ByColumn):
         values = [
@@ -528,9 +528,8 @@ def _names(split: Any, source: _DividedData, num_nodes: int) -> list[str]:
         ]
         with_names = _are_parties(values) and len(set(values)) == len(values) and values == sorted(values)
         if with_names and not all(value.isdigit() for value in values):
-            return values
-    width = max(4, len(str(num_nodes)))
-    return [f"node-{number:0{width}d}" for number in range(1, num_nodes + 1)]
+            return tuple(values)
+    return NumberedNames(num_nodes)
 
 
 def _are_parties(names: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, overload
 
 import numpy as np
 
@@ -26,6 +26,44 @@ MAX_KINDS = 100
 
 HUGE_ALPHA = 1e100
 """Larger values of `Dirichlet(alpha=...)` give every node the same share."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Division(Sequence[Rows]):
+    """The rows of each node, as two arrays whatever the number of nodes.
+
+    Args:
+        rows: of all nodes, one after another.
+        stops: where the rows of each node end.
+    """
+
+    rows: Rows
+    stops: Rows
+
+    def __len__(self) -> int:
+        return len(self.stops)
+
+    @overload
+    def __getitem__(self, at: int) -> Rows: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Rows]: ...
+    def __getitem__(self, at: int | slice) -> Rows | list[Rows]:
+        places = range(len(self.stops))[at]
+        return self._of(places) if isinstance(places, int) else [self._of(place) for place in places]
+
+    def _of(self, place: int) -> Rows:
+        return self.rows[self.stops[place - 1] if place else 0 : self.stops[place]]
+
+    @property
+    def counts(self) -> Rows:
+        """Rows of each node."""
+        return np.diff(self.stops, prepend=0)
+
+
+def joined(shares: Sequence[Rows]) -> Division:
+    """Return the rows of each node, which are arrays of their own, as one division."""
+    counts = np.fromiter(map(len, shares), dtype=np.int64, count=len(shares))
+    return Division(np.concatenate(shares), np.cumsum(counts))
 
 
 class DividedRows(Protocol):
@@ -49,7 +87,7 @@ class Split(Protocol):
             SpecError: that number can't be had of this dataset.
         """
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
         """Return each node's rows."""
 
 
@@ -70,8 +108,10 @@ class IID:
     def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
-        return np.array_split(rng.permutation(source.num_rows), num_nodes)
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
+        each, more = divmod(source.num_rows, num_nodes)
+        places = np.arange(1, num_nodes + 1)
+        return Division(rng.permutation(source.num_rows), places * each + places.clip(max=more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +141,7 @@ class Dirichlet:
     def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
         if self.min_rows * num_nodes > source.num_rows:
             raise SpecError(
                 f"{self.min_rows} rows at each of {num_nodes} nodes are {self.min_rows * num_nodes}; the dataset has "
@@ -122,7 +162,7 @@ class Dirichlet:
             counts = np.bincount(owners, minlength=num_nodes)
             if counts.min() >= self.min_rows:
                 order = np.argsort(owners, kind="stable")
-                return np.split(order, np.cumsum(counts)[:-1])
+                return Division(order, np.cumsum(counts))
             fewest = int((counts < self.min_rows).sum())
         raise SpecError(
             f"Dirichlet(alpha={self.alpha:g}) leaves {fewest} of {num_nodes} nodes with fewer than {self.min_rows} "
@@ -173,7 +213,7 @@ class Shards:
     def num_nodes(self, source: DividedRows, wanted: int | None) -> int:
         return _given(self, wanted)
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
         num_shards = num_nodes * self.per_node
         if num_shards > source.num_rows:
             raise SpecError(
@@ -183,7 +223,7 @@ class Shards:
         _, labels = np.unique(source.labels(self.by), return_inverse=True)
         shards = np.array_split(np.argsort(labels, kind="stable"), num_shards)
         dealt = rng.permutation(num_shards).reshape(num_nodes, self.per_node)
-        return [np.concatenate([shards[shard] for shard in hand]) for hand in dealt]
+        return joined([np.concatenate([shards[shard] for shard in hand]) for hand in dealt])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +250,10 @@ class ByColumn:
             )
         return found
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
         _, values = np.unique(source.labels(self.column), return_inverse=True)
         order = np.argsort(values, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(values))[:-1])
+        return Division(order, np.cumsum(np.bincount(values)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +284,7 @@ class Sizes:
             )
         return len(self.sizes)
 
-    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> list[Rows]:
+    def divide(self, source: DividedRows, num_nodes: int, rng: np.random.Generator) -> Division:
         total = sum(self.sizes)
         if all(isinstance(size, int) for size in self.sizes):
             if total != source.num_rows:
@@ -257,13 +297,13 @@ class Sizes:
                 )
             ends = np.rint(np.cumsum(self.sizes) * source.num_rows).astype(np.int64)
             ends[-1] = source.num_rows
-        return np.split(rng.permutation(source.num_rows), ends[:-1])
+        return Division(rng.permutation(source.num_rows), ends)
 
 
 SPLITS: dict[str, type[Any]] = {split.name: split for split in (IID, Dirichlet, Shards, ByColumn, Sizes)}
 
 
-def checked_rows(found: Any, num_nodes: int, num_rows: int, what: str) -> list[Rows]:
+def checked_rows(found: Any, num_nodes: int, num_rows: int, what: str) -> Division:
     """Return each node's rows as a split gave them.
 
     Args:
@@ -275,35 +315,49 @@ def checked_rows(found: Any, num_nodes: int, num_rows: int, what: str) -> list[R
     try:
         if isinstance(found, (str, bytes, Mapping)):
             raise TypeError
-        shares = [_whole(rows, what) for rows in found]
+        divided = found if isinstance(found, Division) else None
+        shares = () if divided is not None else [_whole(rows, what) for rows in found]
     except TypeError as error:
         raise SpecError(
             f"{what} gave {shown(found)}; expected a list with a list of row numbers for each node"
         ) from error
-    if len(shares) != num_nodes:
-        raise SpecError(f"{what} gave rows for {len(shares)} nodes; expected {num_nodes}")
-    empty = [number for number, rows in enumerate(shares, 1) if not len(rows)]
-    if empty:
+    given = len(shares) if divided is None else len(divided)
+    if given != num_nodes:
+        raise SpecError(f"{what} gave rows for {given} nodes; expected {num_nodes}")
+    divided = joined(shares) if divided is None else divided
+    counts, rows = divided.counts, divided.rows
+    if not counts.all():
+        empty = (np.flatnonzero(counts == 0) + 1).tolist()
         listed = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise SpecError(
             f"{what} leaves {len(empty)} of {num_nodes} nodes without a row (number {listed}); the dataset has "
             f"{num_rows} rows: take fewer nodes or another split"
         )
-    for rows in shares:
-        if rows.min() < 0 or rows.max() >= num_rows:
-            odd = int(rows[(rows < 0) | (rows >= num_rows)][0])
-            raise SpecError(f"{what} gave row {odd}; the dataset has rows 0 to {num_rows - 1}")
-    shares = [rows.astype(np.int64) for rows in shares]
-    counts = np.bincount(np.concatenate(shares), minlength=num_rows)
-    if counts.max() > 1:
-        row = int(counts.argmax())
-        nodes = [number for number, rows in enumerate(shares, 1) if row in rows]
-        raise SpecError(
-            f"{what} gave row {row} to {len(nodes)} nodes; expected one at most"
-            if len(nodes) > 1
-            else f"{what} gave row {row} {int(counts.max())} times to node number {nodes[0]}; expected once at most"
-        )
-    return shares
+    if rows.min() < 0 or rows.max() >= num_rows:
+        odd = int(rows[(rows < 0) | (rows >= num_rows)][0])
+        raise SpecError(f"{what} gave row {odd}; the dataset has rows 0 to {num_rows - 1}")
+    _check_once(divided, num_rows, what)
+    return divided
+
+
+def _check_once(divided: Division, num_rows: int, what: str) -> None:
+    """Refuse a row that is given twice.
+
+    Raises:
+        SpecError: it says which, and to whom.
+    """
+    is_given = np.zeros(num_rows, dtype=bool)
+    is_given[divided.rows] = True
+    if np.count_nonzero(is_given) == len(divided.rows):
+        return
+    counts = np.bincount(divided.rows, minlength=num_rows)
+    row = int(counts.argmax())
+    nodes = [number for number, rows in enumerate(divided, 1) if row in rows]
+    raise SpecError(
+        f"{what} gave row {row} to {len(nodes)} nodes; expected one at most"
+        if len(nodes) > 1
+        else f"{what} gave row {row} {int(counts.max())} times to node number {nodes[0]}; expected once at most"
+    )
 
 
 def _whole(rows: Any, what: str) -> Rows:
@@ -320,4 +374,6 @@ def _whole(rows: Any, what: str) -> Rows:
             f"{what} gave an array of {found.dtype} of shape {list(found.shape)} for a node; expected a list of whole "
             "numbers"
         )
-    return found
+    if found.dtype == np.uint64 and found.max() > np.iinfo(np.int64).max:
+        raise SpecError(f"{what} gave row {found.max()}, and no dataset has so many")
+    return found.astype(np.int64, copy=False)

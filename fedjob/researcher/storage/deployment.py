@@ -15,6 +15,7 @@ from fedjob.common.codec import unpack
 from fedjob.common.errors import BreakpointIncompatible, DecodeError, SpecError
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Ref, party_of
+from fedjob.data.node_names import ByName, in_order
 from fedjob.parameters.frozen import FROZEN
 from fedjob.parameters.model_files import SHA256, ModelFile, check_model_name
 from fedjob.parameters.safetensors_header import read_schema
@@ -52,12 +53,13 @@ class Enclosed:
 Publish = Callable[[Path, str | None], Ref]
 
 
-def publish_code(spec: JobSpec, folder: JobFolder, publish: Publish) -> dict[str, Code]:
+def publish_code(spec: JobSpec, folder: JobFolder, publish: Publish) -> Mapping[str, Code]:
     """Put the plans where their nodes can read them; return node -> code, empty where no plan is needed."""
     if not spec.plan_hash:
         return {}
     if not spec.plans:
-        return dict.fromkeys(spec.datasets, Code(publish(folder.plan, None), spec.plan_entry))
+        code = Code(publish(folder.plan, None), spec.plan_entry)
+        return ByName(in_order(spec.datasets), lambda _: code)
     return {
         node: Code(publish(folder.plan_of(plan["hash"]), node), plan["entry"])
         for node in spec.datasets

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.compare.__main__ import arguments, chosen, not_yet, turns
 from benchmarks.compare.environments import torch_pin
 from benchmarks.compare.machine import Machine, processor
-from benchmarks.compare.measured import Watched, at, found, last_words, others_share
+from benchmarks.compare.measured import Used, Watched, at, found, last_words, others_share, total_s
 from benchmarks.compare.page import page, seconds, section
 from benchmarks.compare.work import FEDJOB, PEERS, WORKS, Compared, Form, Pair, Run, Work, orders
 
@@ -103,6 +103,16 @@ def test_what_the_run_itself_computes_is_no_other_work() -> None:
     assert others_share(15.0, watched, 10.0) == 0.0
     assert others_share(15.0 + 2.5 * cores, watched, 10.0) == pytest.approx(0.25)
     assert others_share(10.0, watched, 10.0) == 0.0
+
+
+@pytest.mark.parametrize("waited_s", [0.0, 7.0])
+def test_what_processes_that_have_ended_have_used_is_no_other_work(waited_s: float) -> None:
+    used = {1: Used(0, 1.0, 0.0), 2: Used(1, 2.0, waited_s), 3: Used(2, 4.0, 0.0), 4: Used(3, 3.0, 0.0)}
+    assert total_s(used, {1, 2, 3, 4}) == pytest.approx(10.0 + waited_s)
+    assert total_s(used, {1, 2}) == pytest.approx(10.0)  # whether 2 has waited for 3 or lets it be forgotten
+    used[2] = Used(1, 2.0, 9.0)
+    assert total_s(used, {1, 2}) == pytest.approx(12.0)  # it had a child besides that was never seen
+    assert total_s(used, {1, 4}) == pytest.approx(15.0)
 
 
 def test_the_page_has_the_date_the_commit_and_the_machine() -> None:

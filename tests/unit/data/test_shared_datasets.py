@@ -9,14 +9,19 @@ import pytest
 
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import DecodeError
-from fedjob.data.shares import SHARED, SharedDatasets
+from fedjob.data.node_names import NumberedNames
+from fedjob.data.shares import SHARED, RowRanges, SharedDatasets
 
 INFO = {"name": "scans", "path": "/data/scans", "reader": "npy", "version": "v1"}
 
 
 def shared(**changes: Any) -> SharedDatasets:
-    given = {"info": INFO, "index": "/job/rows.npy", "names": ("a", "b", "d"), "stops": array("q", [2, 3, 9])}
-    return SharedDatasets(**{**given, **changes})
+    rows = RowRanges(names=("a", "b", "d"), stops=array("q", [2, 3, 9]))
+    return SharedDatasets(**{"info": INFO, "index": "/job/rows.npy", "rows": rows, **changes})
+
+
+def stops(*ends: int) -> bytes:
+    return array("q", ends).tobytes()
 
 
 def test_each_node_has_its_range_of_rows() -> None:
@@ -58,10 +63,15 @@ def test_they_come_back_from_plain_data() -> None:
 
 
 def test_a_node_costs_few_bytes() -> None:
-    names = tuple(f"node-{number:05d}" for number in range(10_000))
-    many = shared(names=names, stops=array("q", range(1, 10_001)))
-    assert len(pack(many.plain)) < 16 * len(names)
-    assert many["node-09999"]["share"]["start"] == 9_999
+    many = shared(rows=RowRanges(names=NumberedNames(10_000), stops=array("q", range(1, 10_001))))
+    assert len(pack(many.plain)) < 9 * len(many)
+    assert many["node-10000"]["share"]["start"] == 9_999
+    assert SharedDatasets.of(unpack(pack(many.plain))) == many
+
+
+def test_rows_of_nodes_are_counted_without_what_they_are_opened_by() -> None:
+    assert dict(shared().num_rows) == {"a": 2, "b": 1, "d": 6}
+    assert "c" not in shared().num_rows
 
 
 @pytest.mark.parametrize(
@@ -73,9 +83,14 @@ def test_a_node_costs_few_bytes() -> None:
         {"names": []},
         {"names": ["a", "b", 3]},
         {"names": None},
+        {"names": True},
+        {"names": 4},
+        {"names": -3},
+        {"stops": stops(2, 2, 9)},
+        {"stops": stops(0, 3, 9)},
+        {"stops": stops(-1, 3, 9)},
+        {"stops": stops(2, 3, 9)[:-1]},
         {"stops": [2, 2, 9]},
-        {"stops": [0, 3, 9]},
-        {"stops": [-1, 3, 9]},
         {"stops": [2, 3.5, 9]},
         {"stops": [2, 3, 2**70]},
         {"stops": "abc"},

@@ -12,20 +12,20 @@ import pytest
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import BreakpointCorrupt
 from fedjob.common.types import new_job_id
-from fedjob.data.shares import SharedDatasets
+from fedjob.data.node_names import NumberedNames
+from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.researcher.definition.components import Component
 from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.storage.spec import JobSpec, load_spec, plain_spec, spec_from_plain
 
-NODES = tuple(f"node-{number:04d}" for number in range(1, 1001))
+NODES = NumberedNames(1000)
 
 
 def spec(**given: Any) -> JobSpec:
     shared = SharedDatasets(
         info={"name": "scans", "path": "/data", "reader": "npy", "version": "v"},
         index="/job/rows.npy",
-        names=NODES,
-        stops=array("q", range(50, 50_050, 50)),
+        rows=RowRanges(names=NODES, stops=array("q", range(50, 50_050, 50))),
     )
     return JobSpec(
         id=new_job_id(), protocol=Component(name="fedavg"), rounds=9, seed=1, **{"datasets": shared, **given}
@@ -55,7 +55,7 @@ def test_datasets_of_nodes_with_data_of_their_own_come_back_too(tmp_path: Path) 
 
 def test_datasets_that_are_none_are_refused() -> None:
     plain = unpack(pack(plain_spec(spec())))
-    plain["datasets"]["*"]["stops"].pop()
+    plain["datasets"]["*"]["stops"] = plain["datasets"]["*"]["stops"][:-8]
     with pytest.raises(BreakpointCorrupt, match="no datasets of simulated nodes"):
         spec_from_plain(plain)
 
