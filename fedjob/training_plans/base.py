@@ -23,7 +23,7 @@ from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
 from fedjob.training_plans.private_terms import check_one_table, check_training_args
 from fedjob.training_plans.randomness import seeded
-from fedjob.training_plans.state.snapshot import Snapshot
+from fedjob.training_plans.state.snapshot import PlanSnapshot
 from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
@@ -420,12 +420,12 @@ class TrainingPlan(LoadedExamples):
             if is_warm:
                 self.note_loaded()
 
-    _as_built: Snapshot | None = None
-    _as_loaded: Snapshot | None = None
+    _as_built: PlanSnapshot | None = None
+    _as_loaded: PlanSnapshot | None = None
 
     def note_built(self) -> None:
         """Take note of the plan as it is built: what loads its data begins with that."""
-        self._as_built = Snapshot(self, apart=("_fedjob_ctx", "_as_built"), given=self._given_anew())
+        self._as_built = PlanSnapshot(self, apart=("_fedjob_ctx", "_as_built"), given=self._given_anew())
 
     def note_loaded(self) -> None:
         """Take note of the plan with its data loaded: every step begins with that."""
@@ -435,7 +435,9 @@ class TrainingPlan(LoadedExamples):
             for part in data
             for item in (part if isinstance(part, tuple) else getattr(part, "tensors", ()))
         )
-        self._as_loaded = Snapshot(self, apart=_own_names(type(self)), data=tensors, given=self._given_anew())
+        self._as_loaded = PlanSnapshot(
+            self, apart=_own_names(type(self)), data=tensors, given=self._given_anew()
+        )
 
     def is_as_built(self) -> bool:
         """Set the plan back to as it was built; tell whether that could be done."""

@@ -30,7 +30,7 @@ _Check = Callable[[], bool]
 """Sets something back; tells whether it is now as it was."""
 
 
-class Snapshot:
+class PlanSnapshot:
     """The values that a plan's attributes, model, classes and module have, with what is in them.
 
     Attributes, small containers and arrays, generators of randomness, and gradients are set back. That a large container or

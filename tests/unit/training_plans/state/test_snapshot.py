@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedjob.training_plans.state.snapshot import Snapshot
+from fedjob.training_plans.state.snapshot import PlanSnapshot
 
 
 class Holder:
@@ -87,8 +87,8 @@ NOTICED: dict[str, Callable[[Kept], Any]] = {
 }
 
 
-def _snapshot(plan: Kept) -> Snapshot:
-    return Snapshot(plan, apart=("ctx",), given=plan.model.parameters())
+def _snapshot(plan: Kept) -> PlanSnapshot:
+    return PlanSnapshot(plan, apart=("ctx",), given=plan.model.parameters())
 
 
 def _seen(value: Any, depth: int = 6) -> Any:
