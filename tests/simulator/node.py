@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedjob.common.codec import pack, unpack
+from fedjob.common.lifecycle import State
 from fedjob.common.types import Address
 from fedjob.messaging import courier
 from fedjob.node.queue import task_events as events
@@ -130,6 +131,10 @@ class Node(Party):
                     self.tasks[row.key] = row
                 case events.DeleteTask(row):
                     self.tasks.pop(row.key, None)
+                    if row.state == State.KILLED:
+                        # It was ended before the daemon heard that its worker was through, and what the worker wrote
+                        # went with it: a runner that resumes from before that has it computed again.
+                        self.completed.discard(row.key)
                 case events.ReleaseSpool(key) if self.world.config.buffered:
                     # a runner that resumes from before the next work was asked for wants it again
                     self.completed.discard(key)
