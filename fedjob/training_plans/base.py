@@ -23,7 +23,7 @@ from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
 from fedjob.training_plans.private_terms import check_one_table, check_training_args
 from fedjob.training_plans.randomness import seeded
-from fedjob.training_plans.state.snapshot import PlanSnapshot
+from fedjob.training_plans.state.warm_plan import WarmPlan
 from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ class LoadedExamples(ABC):
         return NodeFailure(self.ctx.node, reason, detail)
 
 
-class TrainingPlan(LoadedExamples):
+class TrainingPlan(LoadedExamples, WarmPlan):
     """A user's model, optimizer, data loading and step, as fedjob drives them.
 
     Users derive from `TorchPlan` or `SklearnPlan`. The order of calls is
@@ -419,37 +419,6 @@ class TrainingPlan(LoadedExamples):
             self.load_data(dataset)
             if is_warm:
                 self.note_loaded()
-
-    _as_built: PlanSnapshot | None = None
-    _as_loaded: PlanSnapshot | None = None
-
-    def note_built(self) -> None:
-        """Take note of the plan as it is built: what loads its data begins with that."""
-        self._as_built = PlanSnapshot(self, apart=("_fedjob_ctx", "_as_built"), given=self._given_anew())
-
-    def note_loaded(self) -> None:
-        """Take note of the plan with its data loaded: every step begins with that."""
-        data = (self._data, self._test)
-        tensors = (
-            item
-            for part in data
-            for item in (part if isinstance(part, tuple) else getattr(part, "tensors", ()))
-        )
-        self._as_loaded = PlanSnapshot(
-            self, apart=_own_names(type(self)), data=tensors, given=self._given_anew()
-        )
-
-    def is_as_built(self) -> bool:
-        """Set the plan back to as it was built; tell whether that could be done."""
-        return self._as_built is not None and self._as_built.set_back()
-
-    def is_as_loaded(self) -> bool:
-        """Set the plan back to as it was with its data loaded; tell whether that could be done."""
-        return self._as_loaded is not None and self._as_loaded.set_back()
-
-    def _given_anew(self) -> Iterator[Any]:
-        """Yield the tensors that each step is given anew."""
-        return iter(())
 
     @property
     def optimizer_args(self) -> dict[str, Any]:
@@ -733,17 +702,6 @@ class TrainingPlan(LoadedExamples):
             report: of the round; hooks are given the same, a `RoundReport`.
         """
         return None
-
-
-def _own_names(kind: type) -> set[str]:
-    """Return the attributes that fedjob's own classes keep in a plan, which each step sets itself."""
-    found = {"device", "model_args", "timing", "training_args"}
-    for cls in kind.__mro__:
-        if cls.__module__.partition(".")[0] == "fedjob":
-            found |= {
-                name for name in (*vars(cls), *vars(cls).get("__annotations__", {})) if name.startswith("_")
-            }
-    return found | {"_fedjob_ctx"}
 
 
 def named_type(found: Any) -> str:

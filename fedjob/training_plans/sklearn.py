@@ -128,19 +128,9 @@ class SklearnPlan(TrainingPlan):
 
     def set_params(self, params: Mapping[str, torch.Tensor]) -> None:
         own = self._fitted.arrays()
-        if set(own) != set(params):
-            raise PlanError(
-                f"the parameters don't fit the estimator: expected {', '.join(own)}, "
-                f"found {', '.join(params)}"
-            )
+        _check_fit(own, params)
         for name, array in own.items():
-            given = params[name].numpy()
-            if given.shape != array.shape or given.dtype != array.dtype:
-                raise PlanError(
-                    f"parameter {name}: expected {array.dtype} {list(array.shape)}, "
-                    f"found {given.dtype} {list(given.shape)}"
-                )
-            array[...] = given
+            array[...] = params[name].numpy()
         self._fitted.refresh()
 
     def train_locally(self, adjust: Adjust | None = None) -> TrainOutcome:
@@ -380,3 +370,18 @@ class SklearnPlan(TrainingPlan):
                 f"{where} gave {len(unknown)} labels that model_args['classes'] does not list",
             )
         return inputs, targets.astype(classes.dtype)
+
+
+def _check_fit(own: Mapping[str, Array], params: Mapping[str, torch.Tensor]) -> None:
+    """Check that parameters are those of the estimator, by name, type and shape."""
+    if set(own) != set(params):
+        raise PlanError(
+            f"the parameters don't fit the estimator: expected {', '.join(own)}, found {', '.join(params)}"
+        )
+    for name, array in own.items():
+        given = params[name].numpy()
+        if given.shape != array.shape or given.dtype != array.dtype:
+            raise PlanError(
+                f"parameter {name}: expected {array.dtype} {list(array.shape)}, "
+                f"found {given.dtype} {list(given.shape)}"
+            )

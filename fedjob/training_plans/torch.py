@@ -49,11 +49,9 @@ from fedjob.training_plans.private.torch_steps import train_privately
 from fedjob.training_plans.private.training import PrivateTraining
 from fedjob.training_plans.private.unchanged import DATA, Watch
 from fedjob.training_plans.randomness import seeded
+from fedjob.training_plans.state.optimizer_settings import settings_of_groups
 from fedjob.training_plans.together.stacked import NodeTraining
 from fedjob.training_plans.training_args import Arguments, TrainingArgs
-
-MAX_GROUPS = 64
-"""Groups of parameters whose settings are reported."""
 
 
 class TorchParameters(TrainingPlan):
@@ -472,10 +470,7 @@ class TorchPlan(LoopTorch):
     def optimizer_args(self) -> dict[str, Any]:
         if self._optimizer is None:
             return {}
-        groups = [
-            {name: item for name, item in map(_plain_setting, group.items()) if name}
-            for group in self._optimizer.param_groups[:MAX_GROUPS]
-        ]
+        groups = settings_of_groups(self._optimizer)
         return {"optimizer": type(self._optimizer).__name__, "device": self.device.type, "groups": groups}
 
     def _as_examples(self, given: Any, method: str) -> Examples | ExampleStream:
@@ -679,17 +674,6 @@ def _order(
         return passes.batches(seed, shuffle=data.shuffle)
     size, drop = data.batch_size, data.drop_last
     return training_batches(rows, args, seed, batch_size=size, shuffle=data.shuffle, drop_last=drop)
-
-
-def _plain_setting(setting: tuple[str, Any]) -> tuple[str, Any]:
-    """Return a setting of an optimizer's group as plain data, without a name if it is none, as parameters are."""
-    name, item = setting
-    if isinstance(item, torch.Tensor) and item.numel() == 1:
-        item = item.item()
-    if isinstance(item, (tuple, list)) and len(item) <= 4 and all(isinstance(part, float) for part in item):
-        return name, list(item)
-    finite = not isinstance(item, float) or math.isfinite(item)
-    return (name if item is None or (isinstance(item, (bool, int, float)) and finite) else ""), item
 
 
 @contextmanager

@@ -13,9 +13,10 @@ import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 _NOT_ENTERED = ("fedjob", "torch", "numpy", "pandas", "polars", "sklearn", "logging", "threading", "weakref")
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes)
@@ -219,6 +220,8 @@ def _check_of(value: Any) -> _Check | None:
 
     What gives one item after the other can't be.
     """
+    import numpy as np
+
     if isinstance(value, random.Random):
         return _state_check(value.getstate, value.setstate)
     if isinstance(value, np.random.RandomState):

@@ -1,0 +1,59 @@
+"""A plan that works on in the same process, and is set back before each step.
+
+Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fedjob.training_plans.state.snapshot import PlanSnapshot
+
+
+class WarmPlan:
+    """The part of a training plan by which one that has done many steps computes what a new one does."""
+
+    _data: Any = None
+    _test: Any = None
+    _as_built: PlanSnapshot | None = None
+    _as_loaded: PlanSnapshot | None = None
+
+    def note_built(self) -> None:
+        """Take note of the plan as it is built: what loads its data begins with that."""
+        self._as_built = PlanSnapshot(self, apart=("_fedjob_ctx", "_as_built"), given=self._given_anew())
+
+    def note_loaded(self) -> None:
+        """Take note of the plan with its data loaded: every step begins with that."""
+        data = (self._data, self._test)
+        tensors = (
+            item
+            for part in data
+            for item in (part if isinstance(part, tuple) else getattr(part, "tensors", ()))
+        )
+        self._as_loaded = PlanSnapshot(
+            self, apart=_own_names(type(self)), data=tensors, given=self._given_anew()
+        )
+
+    def is_as_built(self) -> bool:
+        """Set the plan back to as it was built; tell whether that could be done."""
+        return self._as_built is not None and self._as_built.set_back()
+
+    def is_as_loaded(self) -> bool:
+        """Set the plan back to as it was with its data loaded; tell whether that could be done."""
+        return self._as_loaded is not None and self._as_loaded.set_back()
+
+    def _given_anew(self) -> Iterator[Any]:
+        """Yield the tensors that each step is given anew."""
+        return iter(())
+
+
+def _own_names(kind: type) -> set[str]:
+    """Return the attributes that fedjob's own classes keep in a plan, which each step sets itself."""
+    found = {"device", "model_args", "timing", "training_args"}
+    for cls in kind.__mro__:
+        if cls.__module__.partition(".")[0] == "fedjob":
+            found |= {
+                name for name in (*vars(cls), *vars(cls).get("__annotations__", {})) if name.startswith("_")
+            }
+    return found | {"_fedjob_ctx"}
