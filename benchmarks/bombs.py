@@ -100,7 +100,7 @@ def _out_of_proportion(arrival: Arrival) -> str:
 
 
 def _start_peak() -> int:
-    """Begin to measure anew; return the resident memory in KB."""
+    """Begin to measure anew; return the resident memory in kB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _peak_kb()
 

@@ -43,7 +43,7 @@ def main() -> None:
                 began = time.monotonic()
                 answer = visitor.get(paths[name])
                 print(
-                    f"answer {name:5} {time.monotonic() - began:6.3f} s  {len(answer.body) / 1e3:6.0f} KB  {answer.status}"
+                    f"answer {name:5} {time.monotonic() - began:6.3f} s  {len(answer.body) / 1e3:6.0f} kB  {answer.status}"
                 )
             with chromium() as browser:
                 window = Watched(

@@ -108,7 +108,7 @@ def measure(url: str, hub_pid: int, folder: Path, size_mb: int, repeat: int) -> 
 
 
 def small(put: Callable[..., object], get: Callable[..., bytes], count: int = 200) -> None:
-    print(f"{count} objects of 40 KB, one after the other")
+    print(f"{count} objects of 40 kB, one after the other")
     contents = [os.urandom(40_000) for _ in range(count)]
     refs: list[object] = []
     puts = [seconds(lambda c=c: refs.append(put(c, job="small"))) for c in contents]  # type: ignore[misc]

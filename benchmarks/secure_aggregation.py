@@ -2,7 +2,7 @@
 
 The processor time is also that with the noise of whole nodes.
 
-python benchmarks/secure_aggregation.py                                      masks, 100 MB and 40 KB a round, 4 nodes
+python benchmarks/secure_aggregation.py                                      masks, 100 MB and 40 kB a round, 4 nodes
 python benchmarks/secure_aggregation.py --graphs                             20, 100 and 300 nodes, one of them
 python benchmarks/secure_aggregation.py --params 25000000 --pairs 4 --rounds 6
 """

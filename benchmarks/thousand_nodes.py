@@ -203,7 +203,7 @@ def main() -> None:
     """Print the figures of each number of nodes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nodes", type=int, nargs="*", default=[10, 100, 300, 1000])
-    parser.add_argument("--params", type=int, default=10_000, help="float32 numbers: 10,000 are 40 KB")
+    parser.add_argument("--params", type=int, default=10_000, help="float32 numbers: 10,000 are 40 kB")
     parser.add_argument("--rounds", type=int, default=2, help="0: searches alone")
     parser.add_argument("--broker", default="auto")
     parser.add_argument("--one-port", action="store_true", help="MQTT over WebSocket through the hub's port")

@@ -337,7 +337,7 @@ def _array(**changes: Any) -> dict[str, Any]:
 
 
 VALUES: tuple[Bomb, ...] = (
-    _value("a table of 40 MB in 1.6 KB, zstd", _series(_zeros(5_000_000), compression="zstd")),
+    _value("a table of 40 MB in 1.6 kB, zstd", _series(_zeros(5_000_000), compression="zstd")),
     _value("a table, lz4", _series(_zeros(1_000_000), compression="lz4")),
     _value("a column of 10^8 nothings", _series(_nulls(10**8))),
     _value("a column of two billion equal numbers", _series(_runs)),

@@ -148,6 +148,17 @@ class Network(torch.nn.Module):
     def _add_infinite(self) -> None:
         self._add("infinite", torch.tensor([torch.inf] * 100), used=False)
 
+    def _add_masked(self) -> None:
+        self.register_buffer("masked", torch.tensor([0.0, -torch.inf]))
+
+    def _add_expanded(self) -> None:
+        self._add("expanded", torch.zeros(1, 4).expand(3, 4))
+
+    def _add_overlapping(self) -> None:
+        whole = torch.zeros(100)
+        self._add("left", whole[:60])
+        self._add("right", whole[40:])
+
     def _add_complex(self) -> None:
         self._add("complex", torch.ones(100, dtype=torch.complex64), used=False)
 

@@ -291,7 +291,7 @@ def show_steps(steps: Iterable[tuple[str, str]], column: int) -> None:
 
 def size(num_bytes: int) -> str:
     size = float(num_bytes)
-    for unit in ("B", "KB", "MB"):
+    for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000

@@ -1,6 +1,6 @@
 """The list of a federation's parties as the hub has it: fetched whole once, then only what has changed.
 
-With its keys a party is 3 KB: of a thousand parties, a thousand nodes would fetch 3 GB whenever they look for one new
+With its keys a party is 3 kB: of a thousand parties, a thousand nodes would fetch 3 GB whenever they look for one new
 researcher. So each answer bears a mark, and who shows it gets what is new since. A mark ends with the hash of
 the whole list, so that an answer that a box on the way changed, held back or mixed up is found out and asked for anew.
 """
@@ -24,7 +24,7 @@ MARK = "X-Fedjob-Mark"
 """The header by which an answer of the hub says how new its list of parties is."""
 
 MAX_PARTIES_BYTES = 64 << 20
-"""Of the list of parties: 3 KB for each of the 10,000 that a hub may have, twice over."""
+"""Of the list of parties: 3 kB for each of the 10,000 that a hub may have, twice over."""
 
 NUM_TRIES = 3
 """For the whole list, where what arrives is not what the hub sent."""

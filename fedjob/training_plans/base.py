@@ -459,13 +459,13 @@ class TrainingPlan(LoadedExamples, WarmPlan):
         return Kinds()
 
     def check_trained(self, *, thaws: bool) -> None:
-        """See to it that a training would change something of the plan's model.
+        """See to it that a training would change something of the plan's model, and each parameter by itself.
 
         Args:
             thaws: frozen parameters may be trained later; False where they stay as they are.
 
         Raises:
-            PlanError: all of the model is frozen.
+            PlanError: all of the model is frozen, or two parameters share a part of their memory.
         """
 
     def train_locally(self, adjust: Adjust | None = None) -> TrainOutcome:

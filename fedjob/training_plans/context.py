@@ -113,7 +113,7 @@ class Context:
 
         Args:
             type_: `metrics` (its numbers are drawn as curves), `result`, `checkpoint`, or a word of your own.
-            body: fields as a map, beside those given by name; plain data, 16 KB in all.
+            body: fields as a map, beside those given by name; plain data, 16 KiB in all.
         """
         self.send(type_, {**(body or {}), **fields})
 

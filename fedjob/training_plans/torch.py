@@ -27,6 +27,7 @@ from fedjob.parameters.frozen import (
 )
 from fedjob.parameters.model_files import open_model
 from fedjob.parameters.model_tensors import buffer_names, check_parameter_names, model_tensors, set_tensors
+from fedjob.parameters.shared_memory import shared_memory
 from fedjob.parameters.tensor_kinds import Kinds
 from fedjob.training_plans.base import Adjust, RawArgs, TrainingPlan, TrainOutcome, named_type
 from fedjob.training_plans.batches import (
@@ -243,6 +244,12 @@ class LoopTorch(PrivateTorch):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(clip_norm))
 
     def check_trained(self, *, thaws: bool) -> None:
+        shared = self._shared()
+        if not thaws:
+            left_out = frozen_names(self.model, shared)
+            shared = {name: tensor for name, tensor in shared.items() if name not in left_out}
+        if problem := shared_memory(shared):
+            raise PlanError(f"init_model: {problem}")
         if self._has_own_loop or any(parameter.requires_grad for parameter in self.model.parameters()):
             return
         if thaws and not self._is_fixed:

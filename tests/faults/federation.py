@@ -34,7 +34,7 @@ from tests.faults.serving import LoopThread
 RESEARCHER = "lab"
 
 WIDTH = 4000
-"""Of the model: its parameters take 112 KB, too much for a message, so that they go through the repository."""
+"""Of the model: its parameters take 112 kB, too much for a message, so that they go through the repository."""
 
 Broker = Literal["mqtt", "ws"]
 """How parties speak to the broker: at its own port, or as MQTT over WebSocket at the hub's."""

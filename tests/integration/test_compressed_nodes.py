@@ -15,7 +15,9 @@ from fedjob import (
     FLoRA,
     Int8,
     Job,
+    JobFailed,
     Protect,
+    Quorum,
     RecordDP,
     Scaffold,
     Session,
@@ -34,6 +36,7 @@ from fedjob.researcher.storage.breakpoints import hash_file
 from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import Federation, write_toy
 from tests.integration.scripted import open_session
+from tests.odd_tensors import KINDS, OddTensors
 from tests.unit.protocols.training.sites import TRAINING_PROTOCOLS, ready
 
 NODES = ("node1", "node2", "node3")
@@ -131,6 +134,53 @@ def test_nodes_end_in_the_bytes_of_a_local_job_and_move_no_more_than_was_estimat
     most = sum(one.up for one in estimate)
     assert 0.6 * most < moved <= most
     assert digest(job) == digest(local(toy, tmp_path, compress=compress, validate_at_end=True))
+
+
+class OddAtNodes(OddTensors):
+    """The odd tensors, on inputs of two columns."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        inputs = torch.tensor(inputs)
+        return torch.cat([inputs, inputs], 1), torch.tensor(targets)[:, 0]
+
+
+@pytest.mark.parametrize("compress", ["bf16", Int8(), TopK(0.1)], ids=str)
+def test_odd_tensors_at_nodes_end_in_the_bytes_of_a_local_job_and_of_one_that_goes_on(
+    compress: Any, toy: Path, session: Session, tmp_path: Path
+) -> None:
+    given = {"training_plan": OddAtNodes, "model_args": {"kinds": " ".join(KINDS)}, "compress": compress}
+    given["training_args"] = {"lr": 0.02, "num_updates": 3, "batch_size": 8}
+    remote = at_nodes(session, keep=True, **given)
+    here = digest(local(toy, tmp_path, **given))
+    assert digest(remote) == here
+    assert {check.verdict for check in verify_job(JobFolder(remote.folder))} == {"equal"}
+    cut = at_nodes(session, **given, rounds=1)
+    again = Job.resume(cut.breakpoints[-1], rounds=3, session=session)
+    again.run(progress=False)
+    assert digest(again) == here
+
+
+@pytest.mark.parametrize(
+    ("compress", "own"),
+    [
+        ("bf16", {"lr": 1e30}),
+        (Int8(), {"lr": 1e30}),
+        (TopK(0.1), {"lr": 1e30}),
+        ("fp16", {"lr": 1e7, "num_updates": 1}),
+    ],
+    ids=str,
+)
+def test_a_node_that_diverges_is_named_and_left_out_where_the_quorum_allows(
+    compress: Any, own: dict[str, Any], session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of `fp16` the parameters are numbers, and too large for the form in which they travel."""
+    given = {"each": {"node2": own}, "compress": compress, "rounds": 2}
+    job = at_nodes(session, **given, quorum=Quorum(min_nodes=2))
+    assert "2 of 3 nodes, 40 of 60 rows; left out: node2 (not_finite: " in caplog.text
+    assert all(torch.isfinite(tensor.float()).all() for tensor in job.result.params.values())
+    with pytest.raises(JobFailed, match=r"expected 3 or more .*node2: not_finite: "):
+        at_nodes(session, **given, quorum=Quorum(min_nodes=3))
 
 
 @pytest.mark.parametrize("name", [n for n in TRAINING_PROTOCOLS if n != "fedbuff"])

@@ -24,6 +24,8 @@ from fedjob import (
     FedProx,
     Fraction,
     Job,
+    Protect,
+    RecordDP,
     Scaffold,
     SecAgg,
 )
@@ -94,7 +96,9 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         node.start()
     third = found.node("south")
     with third.database() as database:
-        Datasets(database).add(describe_dataset("third", third.folder / "toy.npz", tags=["trio"]))
+        Datasets(database).add(
+            describe_dataset("third", data := third.folder / "toy.npz", tags=["trio"], mock=data)
+        )
         Datasets(database).remove("toy")
     third.start()
     yield found
@@ -247,6 +251,56 @@ def test_a_trial_on_the_mocks_gives_the_time_and_leaves_no_job(session: Session)
     assert high >= found.time_s * 1.49
     assert {one.id for one in session.jobs()} == before
     assert job.state == "draft"
+
+
+def test_a_node_that_is_away_has_a_row_that_says_so(federation: Federation, session: Session) -> None:
+    away = next(node for node in federation.nodes if node.name == "south")
+    away.stop()
+    try:
+        found = job_of(session, FedAvg(), named("away"), "trio").estimate()
+        row = next(one for one in found if one.node == "south")
+        assert (row.absent, row.down, row.up) == (True, None, None)
+        assert "south  -" in repr(found)
+        assert "the job goes without it: " in repr(found)
+        assert found.ok
+        assert [*found.bytes_per_node] == ["east", "west"]
+    finally:
+        away.start()
+
+
+def test_the_start_of_nodes_for_a_trial_is_no_time_of_the_job(
+    federation: Federation, session: Session
+) -> None:
+    for node in federation.nodes:
+        node.stop()
+        node.start()
+    job = job_of(session, FedAvg(), named("late"), "pair", training_args={"epochs": 1})
+    found = job.estimate(probe=True)
+    began = time.monotonic()
+    job.run(progress=False)
+    assert found.time_s < 4.0 * (time.monotonic() - began)
+
+
+PROTECTED = {
+    "masks": SecAgg(clip=0.2, bits=32, max_weight=1000),
+    "noise": RecordDP(epsilon=500.0, delta=1e-4),
+    "both": Protect(secagg=SecAgg(clip=8.0, max_weight=1000), dp=RecordDP(epsilon=500.0, delta=1e-4)),
+}
+
+
+@pytest.mark.parametrize("protect", PROTECTED.values(), ids=PROTECTED)
+def test_a_protected_job_is_tried_on_the_mocks_as_any_other(protect: Any, session: Session) -> None:
+    """Nodes give no times and counts of such training: a trial without protection has those."""
+    args = {"epochs": 2, "batch_size": 5}
+    before = {one.id for one in session.jobs()}
+    job = job_of(
+        session, FedAvg(), named(f"protected {protect}"), "trio", protect=protect, training_args=args
+    )
+    found = job.estimate(probe=True)
+    assert "by 4 rounds of it on the mocks of east, south, west, whose training was scaled" in found.about
+    low, high = found.time_range_s
+    assert high / low >= 4.0 * 0.999, "the scale is that of another job"
+    assert {one.id for one in session.jobs()} == before
 
 
 def test_a_job_on_mocks_and_a_simulation_are_tried_as_they_are(session: Session) -> None:

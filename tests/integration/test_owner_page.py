@@ -655,7 +655,7 @@ def test_what_left_is_counted_answer_by_answer(desk: Scene) -> None:
     shown = " ".join(" ".join(found.texts).split())
     assert "7 answers" in shown
     assert "13 numbers in values and metrics" in shown
-    assert shown.count("48.2 KB") == 5
+    assert shown.count("48.2 kB") == 5
 
 
 def test_two_pages_of_one_home_see_each_others_decisions(desk: Scene) -> None:

@@ -138,7 +138,7 @@ class PageGuard:
             return _refused(415, f"A form is sent as {_FORM}.")
         length = headers.get("content-length", "")
         if length and not (length.isdecimal() and length.isascii() and int(length) <= MAX_BODY_BYTES):
-            return _refused(413, f"A form has at most {MAX_BODY_BYTES // 1024} KB.")
+            return _refused(413, f"A form has at most {MAX_BODY_BYTES // 1024} KiB.")
         return None
 
     async def _admit(self, scope: Scope, headers: Headers, receive: Receive) -> Response | None:
@@ -175,7 +175,7 @@ async def _read_form(receive: Receive) -> dict[str, list[str]] | Response:
                     return _refused(400, "The form did not arrive whole.")
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
-                    return _refused(413, f"A form has at most {MAX_BODY_BYTES // 1024} KB.")
+                    return _refused(413, f"A form has at most {MAX_BODY_BYTES // 1024} KiB.")
                 if not message.get("more_body"):
                     break
     except TimeoutError:

@@ -109,7 +109,7 @@ def ticks_html(text: str) -> Markup:
 def size_text(num_bytes: float) -> str:
     """Return a number of bytes as people read it."""
     size = float(num_bytes)
-    for unit in ("B", "KB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000

@@ -14,7 +14,7 @@ GAP = "  "
 MIN_ID = 12
 """Fewest characters of the beginning of an id."""
 
-_NUMBER = re.compile(r"-?[\d.,]+(e-?\d+)?( ?(B|KB|MB|GB|s|%))?")
+_NUMBER = re.compile(r"-?[\d.,]+(e-?\d+)?( ?(B|kB|MB|GB|s|%))?")
 _PIECE = re.compile(r"([a-z][a-z0-9+]*://)?[^\s,/;]*[,/;]*\s*")
 """What stays together where a cell is wrapped: a word, an item of a list, a folder of a path."""
 

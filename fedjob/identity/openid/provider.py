@@ -164,7 +164,7 @@ def _answer(
                 for block in stream.blocks():
                     content += block
                     if len(content) > MAX_DOCUMENT_BYTES:
-                        raise DecodeError(f"{web.url} answers with more than {MAX_DOCUMENT_BYTES >> 10} KB")
+                        raise DecodeError(f"{web.url} answers with more than {MAX_DOCUMENT_BYTES >> 10} KiB")
                     if time.monotonic() > deadline:
                         raise RepositoryUnreachable(f"{web.url} does not answer within the time for it")
                 return HttpReply(stream.status, stream.headers, bytes(content))

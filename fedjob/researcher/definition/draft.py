@@ -67,7 +67,7 @@ def write_draft(
                 write_first(params, plan(), folder.initial_params)
             elif origin is not None:
                 link_or_copy(origin.initial_params, folder.initial_params)
-            check_first(spec, folder.initial_params)
+            check_first(spec, folder.initial_params, trained=params is not None and _trains(spec))
             write_atomic(folder.plan, defined.source.text.encode())
             write_plans(folder, defined.plans)
             spec.save(folder.spec)

@@ -10,6 +10,7 @@ from fedjob.common.checks import check_path, shown
 from fedjob.common.errors import DecodeError, EncodeError, SpecError
 from fedjob.parameters.compression import COMPRESSORS
 from fedjob.parameters.files import FileParams, save_params
+from fedjob.parameters.finiteness import first_not_finite
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.results.result import JobResult
@@ -181,13 +182,26 @@ def write_first(params: Mapping[str, Any], plan: object, path: Path) -> None:
     save_params(params, path, plan.kinds().metadata() if isinstance(plan, TrainingPlan) else None)
 
 
-def check_first(spec: JobSpec, path: Path) -> None:
+def check_first(spec: JobSpec, path: Path, *, trained: bool) -> None:
     """See to it that a job's protocol can begin with its first parameters.
+
+    Args:
+        trained: nodes train from them, and refuse to send numbers that are not finite.
 
     Raises:
         SpecError: it can't.
     """
     params = FileParams(path)
+    if trained and (name := first_not_finite(params)) is not None:
+        is_buffer = name in kinds_of(params).buffers
+        raise SpecError(
+            f"{'buffer' if is_buffer else 'parameter'} {name} holds NaN or infinity before any training, expected finite numbers"
+            + (
+                "; a constant that is computed anew takes register_buffer(..., persistent=False)"
+                if is_buffer
+                else ""
+            )
+        )
     _check_compressible(spec, params)
     PROTOCOLS.build(spec.protocol.name, spec.protocol.config).check(params)
 

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedjob.common.console import size
 from fedjob.common.types import ENDLESS
 from fedjob.execution.work_speed import examples_in, rows_trained_on
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
+from fedjob.privacy.protect import protect_of
 from fedjob.researcher.connection.lines import OWN, WAYS, LineHistory, LineLedger
 from fedjob.researcher.estimates.measured_jobs import (
     LineChange,
@@ -39,6 +40,9 @@ from fedjob.training_plans.training_args import merged_args
 
 LIKE, OTHER, MOCKS, NODES, HERE = 1.2, 1.3, 1.5, 2.0, 4.0
 """How many times longer or shorter a job may take than each measure says, from the nearest measure to the farthest."""
+
+LATE_S = 1.0
+"""Seconds, from which on the start of nodes matters to whoever waits for a job."""
 
 _USUAL_ROUND_S = 0.1
 """Seconds of a round beside what nodes do, until a job of this home has been measured."""
@@ -211,27 +215,53 @@ def _epochs(spec: JobSpec) -> int:
     return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) and epochs > 0 else 0
 
 
-def time_by_trial(spec: JobSpec, trial: JobFolder, *, on_mocks: bool) -> TimeEstimate:
+def begins_late(trial: JobFolder) -> bool:
+    """Tell whether the first round of a trial took much longer than a late one: nodes had to start for it."""
+    measured = measured_job("", trial)
+    if measured is None:
+        return False
+    if len(measured.rounds_s) == 1:
+        return measured.rounds_s[0] - max(measured.trained_s.values(), default=0.0) > LATE_S
+    return measured.first_s > max(LATE_S, measured.each_s)
+
+
+def time_by_trial(
+    spec: JobSpec,
+    trial: JobFolder,
+    *,
+    on_mocks: bool,
+    plain: JobFolder | None = None,
+    again: JobFolder | None = None,
+) -> TimeEstimate:
     """Return the time that a job will take by the rounds of its trial.
 
     Args:
         on_mocks: of nodes' private datasets: their training time grows from the rows of the mock to those of the dataset; the
             rest stays.
+        plain: for a protected job, of whose training nodes give no times: a trial without the protection.
+        again: a second first round, after one for which nodes had to start.
     """
     measured = measured_job("", trial)
     if measured is None:
         return TimeEstimate(by="unknown: the trial was not measured")
-    rounds_s = measured.rounds_s
+    rounds_s, late_s = measured.rounds_s, 0.0
     words = f"by {len(rounds_s)} round{'s' * (len(rounds_s) != 1)} of it"
+    if again is not None and (ready := measured_job("", again)) is not None:
+        rounds_s = (min(rounds_s[0], ready.rounds_s[0]), *rounds_s[1:])
+        late_s = measured.rounds_s[0] - rounds_s[0]
+        measured = replace(measured, rounds_s=rounds_s)
     seconds, within = measured.of_rounds_s(spec.rounds), OTHER
     if on_mocks:
-        nodes, more_s = _of_datasets(spec, trial)
+        slower_s = 0.0 if plain is None else _slower_s(spec, measured, plain)
+        nodes, more_s = _of_datasets(spec, plain or trial, slower_s)
         if not math.isfinite(more_s):
             return TimeEstimate(by="unknown: the trial on the mocks was not measured")
-        seconds, within = seconds + more_s * spec.rounds, MOCKS
+        seconds, within = seconds + more_s * spec.rounds, MOCKS if plain is None else NODES
         words += f" on the mocks of {', '.join(nodes)}, whose training was scaled to the rows of the datasets"
     else:
         words += ", run for this and deleted"
+    if late_s > LATE_S:
+        words += f"; {late_s:.1f} s more where nodes have to start first"
     return TimeEstimate(
         seconds=max(0.0, seconds, (spec.rounds - 1) * (spec.every_s or 0.0)),
         within=max(within, spread(rounds_s)),
@@ -239,12 +269,24 @@ def time_by_trial(spec: JobSpec, trial: JobFolder, *, on_mocks: bool) -> TimeEst
     )
 
 
-def _of_datasets(spec: JobSpec, trial: JobFolder) -> tuple[list[str], float]:
-    """Return the nodes of a trial on mocks, and how many seconds longer a round trains on the datasets; infinite for unknown."""
+def _slower_s(spec: JobSpec, measured: MeasuredJob, plain: JobFolder) -> float:
+    """Return how many seconds longer a round trains with noise; masks are made in the same time, however many rows there are."""
+    without = measured_job("", plain)
+    if without is None or protect_of(spec.protect).secagg is not None:
+        return 0.0
+    return max(0.0, measured.each_s - without.each_s)
+
+
+def _of_datasets(spec: JobSpec, trial: JobFolder, slower_s: float) -> tuple[list[str], float]:
+    """Return the nodes of a trial on mocks, and how many seconds longer a round trains on the datasets; infinite for unknown.
+
+    Args:
+        slower_s: that training on a mock takes longer in the job than in the trial.
+    """
     tried: dict[str, list[tuple[float, float]]] = {}
     for _, node, body in answers(trial):
         tried.setdefault(node, []).append((training_s(body["timing"]), more_work(spec, node, body)))
-    took = {node: statistics.median(one for one, _ in rounds) for node, rounds in tried.items()}
+    took = {node: slower_s + statistics.median(one for one, _ in rounds) for node, rounds in tried.items()}
     whole = max((took[node] * rounds[-1][1] for node, rounds in tried.items()), default=math.inf)
     return sorted(tried), whole - max(took.values(), default=0.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from fedjob.common.errors import JobFailed, NoDatasets, SpecError
-from fedjob.researcher.estimates.time_estimate import TimeEstimate, time_by_trial
+from fedjob.researcher.estimates.time_estimate import TimeEstimate, begins_late, time_by_trial
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -15,6 +15,8 @@ from fedjob.researcher.storage.spec import JobSpec
 ROUND_S = 300.0
 """Seconds that a round of a trial may take."""
 LEAST_ROUNDS, MOST_ROUNDS = 2, 12
+PLAIN_ROUNDS = 4
+"""Rounds of a trial without protection, which are for the nodes' training alone."""
 ENOUGH_S = 6.0
 """Seconds after the first round, which holds the starts of workers, in which rounds are measured; then the trial ends."""
 
@@ -38,7 +40,9 @@ class TrialEnd(Hook):
 def time_by_trying(spec: JobSpec, twin: Callable[[dict[str, Any]], Any]) -> TimeEstimate:
     """Run the first rounds of a job, delete them, and return the time of the job by them.
 
-    A job on the private data of nodes is tried on their mocks; one on this machine or on the mocks as it is.
+    A job on the private data of nodes is tried on their mocks; one on this machine or on the mocks as it is. Nodes give no
+    times and counts of protected training, so that of such a job a few rounds without its protection are tried, too. Where
+    nodes had to start for the trial, its first round is run again: the job will find them ready.
 
     Args:
         spec: of a job with a last round.
@@ -47,6 +51,33 @@ def time_by_trying(spec: JobSpec, twin: Callable[[dict[str, Any]], Any]) -> Time
     Returns:
         An unknown time that says why, where a node has no mock or its owner has not allowed that it is used, or it failed.
     """
+    on_mocks = not spec.local and spec.use == "private"
+    what = "on the nodes' mocks" if on_mocks else "of its first rounds"
+    tried: list[Any] = []
+
+    def run(**more: Any) -> JobFolder:
+        job = twin({**_changes(spec, on_mocks=on_mocks), **more})
+        tried.append(job)
+        _check_may_run(spec, job)
+        job.run(progress=False)
+        return JobFolder(job.folder)
+
+    try:
+        trial, plain, again = run(), None, None
+        if not spec.local and begins_late(trial):
+            again = run(rounds=1)
+        if on_mocks and spec.protect:
+            plain = run(protect=None, rounds=min(spec.rounds, PLAIN_ROUNDS))
+        return time_by_trial(spec, trial, on_mocks=on_mocks, plain=plain, again=again)
+    except (NoDatasets, SpecError, JobFailed) as error:
+        return TimeEstimate(by=f"unknown: no trial {what}: {error}")
+    finally:
+        for job in tried:
+            job.delete()
+
+
+def _changes(spec: JobSpec, *, on_mocks: bool) -> dict[str, Any]:
+    """Return what differs from a job in its trial."""
     changes: dict[str, Any] = {
         "rounds": min(spec.rounds, MOST_ROUNDS),
         "hooks": (TrialEnd(),),
@@ -55,24 +86,19 @@ def time_by_trying(spec: JobSpec, twin: Callable[[dict[str, Any]], Any]) -> Time
         "validate_at_end": False,
         "every_s": None,
     }
-    on_mocks = not spec.local and spec.use == "private"
     if not spec.local:
         changes["round_timeout_s"] = ROUND_S
     if on_mocks:
         changes["use"] = "mock"
-    what = "on the nodes' mocks" if on_mocks else "of its first rounds"
-    job = None
-    try:
-        job = twin(changes)
-        refused = (
-            [] if spec.local else [f"{one.node}: {one.verdict}" for one in job.check() if not one.may_run]
-        )
-        if refused:
-            return TimeEstimate(by=f"unknown: it may not run on the mocks of {', '.join(refused)}")
-        job.run(progress=False)
-        return time_by_trial(spec, JobFolder(job.folder), on_mocks=on_mocks)
-    except (NoDatasets, SpecError, JobFailed) as error:
-        return TimeEstimate(by=f"unknown: no trial {what}: {error}")
-    finally:
-        if job is not None:
-            job.delete()
+    return changes
+
+
+def _check_may_run(spec: JobSpec, job: Any) -> None:
+    """See to it that the nodes would run a trial.
+
+    Raises:
+        SpecError: one would not.
+    """
+    refused = [] if spec.local else [f"{one.node}: {one.verdict}" for one in job.check() if not one.may_run]
+    if refused:
+        raise SpecError(f"it may not run on the mocks of {', '.join(refused)}")

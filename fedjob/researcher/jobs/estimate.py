@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fedjob.researcher.federation.offers import NodeAnswer, offer_for
 from fedjob.researcher.runner.traffic_estimate import TrafficEstimate, estimate_traffic, unknown_traffic
 from fedjob.researcher.storage.deployment import Enclosed
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec
 
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
@@ -43,6 +44,7 @@ class NodeEstimate:
         cost: epsilon of the whole job, with the delta of the node's budget where there is one.
         left, after: what is left of the tightest budget now, and what would be left; infinite where there is none.
         problem: why it would not run; empty where it would, and where no node was asked.
+        absent: it could have the job's data and did not answer, so that the job goes without it.
     """
 
     node: str
@@ -54,6 +56,7 @@ class NodeEstimate:
     left: float = math.inf
     after: float = math.inf
     problem: str = ""
+    absent: bool = False
 
 
 class Estimate(Listing[NodeEstimate]):
@@ -82,8 +85,8 @@ class Estimate(Listing[NodeEstimate]):
 
     @property
     def ok(self) -> bool:
-        """True if no node has a problem with it."""
-        return not any(one.problem for one in self)
+        """True if no node of the job has a problem with it."""
+        return not any(one.problem for one in self if not one.absent)
 
     @property
     def bytes_per_node(self) -> dict[str, int] | None:
@@ -213,6 +216,7 @@ def estimate_job(
     if traffic is not None:
         down, up = traffic.down, traffic.up
         nodes = (replace(one, down=down.get(one.node, 0), up=up.get(one.node, 0)) for one in nodes)
+    nodes = [*nodes, *_absent(folder)]
     if time.seconds is None and spec.rounds != ENDLESS:
         time = _time_by_nodes(spec, home, answers, traffic, trials)
     return Estimate(nodes, traffic=traffic, why=why, time=time, private=private)
@@ -252,6 +256,11 @@ def _answered(answer: NodeAnswer) -> NodeEstimate:
     found: dict[str, Any] = {name: value for name, value in answer.privacy.items() if name in _PRIVACY}
     problem = "" if answer.may_run or answer.grant == "pending" else answer.verdict
     return NodeEstimate(node=answer.node, problem=problem, **found)
+
+
+def _absent(folder: JobFolder) -> Iterator[NodeEstimate]:
+    for node, why in sorted(load_record(folder.record).absent.items()):
+        yield NodeEstimate(node=node, problem=f"the job goes without it: {why}", absent=True)
 
 
 def _at_site(spec: JobSpec, node: str) -> NodeEstimate:

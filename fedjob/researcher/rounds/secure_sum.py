@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 5
 
 STEP_BYTES = 4 << 20
-"""The most bytes of a node's answer to a step: shares for a thousand nodes are 150 KB."""
+"""The most bytes of a node's answer to a step: shares for a thousand nodes are 150 kB."""
 
 RULES: Mapping[type[Aggregator], str] = {WeightedMean: "weighted", PlainMean: "plain", Sum: "sum"}
 """The aggregators whose total is a sum."""

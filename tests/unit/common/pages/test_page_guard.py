@@ -347,7 +347,7 @@ def test_numbers_and_sizes_are_read_at_a_glance() -> None:
     assert [size_text(n) for n in (0, 999, 1000, 25_300_000, 3e12)] == [
         "0 B",
         "999 B",
-        "1.0 KB",
+        "1.0 kB",
         "25.3 MB",
         "3.0 TB",
     ]

@@ -51,7 +51,7 @@ def test_a_job_that_moves_more_than_its_researcher_said_is_recorded_once(databas
     (record,) = [one for one in Audit(database).records() if one.kind == "cost"]
     body = record.to_plain()["body"]
     assert (record.subject, body["moved"], body["claimed"]) == ("g1", 2700, 2000)
-    assert "moved 2.7 KB, more than the 2.0 KB that its researcher said" in summary_of(body)
+    assert "moved 2.7 kB, more than the 2.0 kB that its researcher said" in summary_of(body)
     assert found == Moved(seconds=8.0, bytes_in=2400, bytes_out=1200, tasks=4, over=True)
     assert ledger.of_grant("another") is None
 
@@ -154,7 +154,7 @@ def test_an_owner_reads_what_is_a_claim_and_what_was_measured() -> None:
     time = MeasuredTime(round_s=12.0, rounds=4, same=True)
     burden = Burden(claimed=claimed, rounds=15, time=time, moved=None)
     assert burden.bytes_words == (
-        "15.0 MB in and 7.5 MB out in all, about 1.0 MB in and 500.0 KB out in each round, as the researcher says"
+        "15.0 MB in and 7.5 MB out in all, about 1.0 MB in and 500.0 kB out in each round, as the researcher says"
     )
     assert burden.time_words == (
         "about 3 min in all, about 12 s a round, as measured here in 4 rounds of the same work"
