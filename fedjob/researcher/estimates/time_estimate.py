@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.console import size
 from fedjob.common.types import ENDLESS
 from fedjob.execution.work_speed import examples_in, rows_trained_on
@@ -229,7 +230,7 @@ def time_by_trial(spec: JobSpec, trial: JobFolder, *, on_mocks: bool) -> TimeEst
         if not math.isfinite(more_s):
             return TimeEstimate(by="unknown: the trial on the mocks was not measured")
         seconds, within = seconds + more_s * spec.rounds, MOCKS
-        words += f" on the mocks of {', '.join(nodes)}, whose training was scaled to the rows of the datasets"
+        words += f" on the mocks of {some_of(nodes)}, whose training was scaled to the rows of the datasets"
     else:
         words += ", run for this and deleted"
     return TimeEstimate(
