@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from fedjob._version import __version__
-from fedjob.common.checks import printable
+from fedjob.common.checks import printable, some_of
 from fedjob.common.console import show_steps
 from fedjob.common.errors import FedjobError
 from fedjob.common.files import is_locked
@@ -207,8 +207,7 @@ def _of_researcher(home: HomeState) -> Iterator[Step]:
 
 
 def _jobs(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"{len(names)} job{'' if len(names) == 1 else 's'} ({', '.join(names[:MAX_NAMED])}{more})"
+    return f"{len(names)} job{'' if len(names) == 1 else 's'} ({some_of(names, MAX_NAMED)})"
 
 
 def _s(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import math
 import numbers
 import os
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,8 +23,14 @@ P = ParamSpec("P")
 
 MAX_PATH_BYTES = 4096
 
-_MAX_NAMED = 20
+_MAX_ARGUMENTS = 20
 """Most arguments of a class that an error lists."""
+
+MAX_NAMED = 5
+"""Most names that a sentence lists."""
+
+MAX_IN_ROW = 20
+"""Most names in a row of a table that is about them, and most lines that say something of one each."""
 
 MAX_SHOWN = 120
 """Most characters of a value that an error quotes."""
@@ -231,6 +237,13 @@ def shown(value: Any) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 
+def some_of(names: Iterable[str], most: int = MAX_NAMED, *, between: str = ", ") -> str:
+    """Return names for a sentence, however many there are: the first ones, and how many more there are."""
+    found = list(names)
+    more = len(found) - most
+    return between.join(found[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def check_path(what: str, value: Any) -> Path:
     """Return a path, with `~` as the user's own folder.
 
@@ -351,7 +364,9 @@ def wrong_call(
             near = get_close_matches(key, named, 1)
             known = f"it has {', '.join(named)}" if named else "it has none"
             known = (
-                known if len(named) <= _MAX_NAMED else f"see help({name}) for the {len(named)} that it has"
+                known
+                if len(named) <= _MAX_ARGUMENTS
+                else f"see help({name}) for the {len(named)} that it has"
             )
             return f"{name} has no argument {key!r}: {f'did you mean {near[0]!r}?' if near else known}"
     try:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal
 
-from fedjob.common.checks import check_kinds, is_list, shown
+from fedjob.common.checks import MAX_NAMED, check_kinds, is_list, shown, some_of
 from fedjob.common.errors import QuorumNotReached, SpecError
 
 ALL: Literal["all"] = "all"
-MAX_NAMED = 5
-"""Nodes that an error names, of those that are required and of those with one reason."""
-
 MAX_REASONS = 5
-"""Different reasons that an error gives for the nodes that are left out."""
+"""Different reasons that a sentence gives for the nodes that are left out."""
 
 
 class Verdict(Enum):
@@ -123,11 +120,11 @@ def too_few(
         left_out: node -> reason, for the others.
         arrivals: node -> what came of it all the same.
     """
-    listed = _listed(left_out)
+    listed = reasons_text(left_out)
     missing = sorted(set(left_out) if quorum.required == ALL else set(quorum.required) & set(left_out))
     enough = missing and len(received) >= quorum.min_nodes
     without = (
-        f". To go on without {', '.join(missing)}: quorum=Quorum(min_nodes={len(received)})" if enough else ""
+        f". To go on without {some_of(missing)}: quorum=Quorum(min_nodes={len(received)})" if enough else ""
     )
     return QuorumNotReached(
         f"round {round_} can't go on: {len(received)} {'node' if len(received) == 1 else 'nodes'} contributed, "
@@ -138,18 +135,22 @@ def too_few(
     )
 
 
-def _listed(left_out: Mapping[str, str]) -> str:
+def reasons_text(left_out: Mapping[str, str]) -> str:
     """Return the reasons with their nodes, each reason once, however many nodes have it."""
+    return "; ".join(by_reason(left_out, lambda nodes, reason: f"{nodes}: {reason}"))
+
+
+def by_reason(left_out: Mapping[str, str], words: Callable[[str, str], str]) -> list[str]:
+    """Return each reason once with the first of its nodes, the first few reasons, and how many nodes have others.
+
+    Args:
+        left_out: node -> reason.
+        words: makes the text of one group, of its nodes in words and the reason.
+    """
     nodes_of: dict[str, list[str]] = {}
     for node, reason in sorted(left_out.items()):
         nodes_of.setdefault(reason, []).append(node)
-    groups = [f"{_named(nodes)}: {reason}" for reason, nodes in nodes_of.items()]
-    rest = sum(map(len, [*nodes_of.values()][MAX_REASONS:]))
-    more = [f"{rest} more for other reasons"] if rest else []
-    return "; ".join(groups[:MAX_REASONS] + more)
-
-
-def _named(nodes: Sequence[str]) -> str:
-    """Return the names of nodes for a sentence: the first ones, and how many more there are."""
-    more = len(nodes) - MAX_NAMED
-    return ", ".join(nodes[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    groups = list(nodes_of.items())
+    rest = sum(len(nodes) for _, nodes in groups[MAX_REASONS:])
+    found = [words(some_of(nodes), reason) for reason, nodes in groups[:MAX_REASONS]]
+    return [*found, f"{rest} more for other reasons"] if rest else found

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fedjob.common.checks import some_of
 from fedjob.data.readers.base import Dataset, files_of
 from fedjob.data.readers.files import FilesDataset
 from fedjob.data.readers.images import ImagesDataset
@@ -74,7 +75,7 @@ def _rows(dataset: TableDataset) -> list[str]:
         worst = gaps.sum().sort_values(ascending=False, kind="stable")
         named = [f"{name} {count}" for name, count in worst[worst > 0].items()]
         lines.append(
-            f"counted: {with_gaps} of {len(frame)} rows lack a value ({_names(named)}); "
+            f"counted: {with_gaps} of {len(frame)} rows lack a value ({some_of(named)}); "
             "an analysis of such columns leaves these rows out"
         )
     return lines
@@ -95,9 +96,4 @@ def _kinds(files: Iterable[Path]) -> str:
 
 
 def _listed(one: str, many: str, names: Sequence[str]) -> str:
-    return f"{len(names)} {one if len(names) == 1 else many} ({_names(names)})"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return f"{len(names)} {one if len(names) == 1 else many} ({some_of(names)})"

@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 from fedjob.aggregation.collect import Collect
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import check_kinds, shown
+from fedjob.common.checks import check_kinds, shown, some_of
 from fedjob.common.errors import NodeFailure, QuorumNotReached, SpecError, UnreadableData
 from fedjob.common.values import decode, encode
 from fedjob.privacy.blinding import POINT_BYTES, blind, divided, joined, new_key, point_of
@@ -95,11 +95,11 @@ class PrivateSetIntersection(FederatedProtocol):
         if len(nodes) < 2 or self.own not in nodes:
             raise SpecError(
                 f"a private set intersection needs two nodes or more, {self.own} with your own dataset among them; "
-                f"the job has {', '.join(nodes)}"
+                f"the job has {some_of(nodes)}"
             )
         unnamed = [node for node in nodes if isinstance(self.on, Mapping) and node not in self.on]
         if unnamed:
-            raise SpecError(f"PrivateSetIntersection(on={{...}}) names no column for {', '.join(unnamed)}")
+            raise SpecError(f"PrivateSetIntersection(on={{...}}) names no column for {some_of(unnamed)}")
         if state["places"] is not None:
             each = {self.own: {"places": state["places"]}}
             return Ask(

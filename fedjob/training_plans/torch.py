@@ -525,7 +525,9 @@ class TorchPlan(LoopTorch):
                 if self.ctx.gpu_share
                 else "the job holds no GPU of this node: ask for one with resources={'gpus': 1}, if its owner lends any"
             )
-            self.ctx.emit("note", {"text": f"use_gpu=True, but {why}: training on the CPU"})
+            self.ctx.emit(
+                "note", {"text": f"use_gpu=True, but {why}: training on the CPU", "of_result": True}
+            )
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         batches = ((size, to_device(batch, self.device)) for size, batch in self._training_batches())

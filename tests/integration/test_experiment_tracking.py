@@ -8,16 +8,17 @@ import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from fedjob import FedAvg, Hook, Job, MLflow, Tracing, WandB
-from fedjob.common.errors import ConfigError, JobFailed
+from fedjob.common.errors import ConfigError, JobFailed, MissingPackage
 from fedjob.researcher.hooks.tracking.tracked_job import metric_key
 from tests.data import TRAINING, make_points
 from tests.foreign import accept
-from tests.parts import package
+from tests.parts import missing, package
 from tests.plans import Tiny
 from tests.processes import wait_until
 
@@ -215,3 +216,16 @@ def test_a_trace_reaches_a_collector(
         for span in scope.spans
     }
     assert {"job", "round 1", "ask train", *NODES} <= names
+
+
+def test_what_the_small_client_of_mlflow_lacks_is_named_with_what_to_install(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    package("mlflow")
+    if find_spec("alembic") is not None:
+        missing("a client of MLflow without alembic")
+    job = make_job(clinics, tmp_path / "home", MLflow(f"sqlite:///{tmp_path / 'runs.db'}"))
+    with pytest.raises(
+        (MissingPackage, JobFailed), match=r"needs the package 'alembic'.*: pip install mlflow"
+    ):
+        job.run(progress=False)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedjob import Dirichlet, Job, Quorum, simulate
+from fedjob import Dirichlet, Fraction, Job, Quorum, simulate
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from tests.plans import Linear, Tiny
 
@@ -233,3 +233,52 @@ def _runs(process: psutil.Process) -> bool:
 def _sleeps(process: psutil.Process) -> bool:
     """Return whether a worker is within its step, which sleeps."""
     return process.status() == psutil.STATUS_SLEEPING
+
+
+def test_resources_and_a_gpu_that_is_not_there_are_said_above_the_bar_and_in_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = simulate(3, workers=0)
+    job = simulated(tmp_path, nodes=nodes, training_args={**ARGS, "use_gpu": True}, resources={"gpus": 1})
+    result = job.run(progress=True)
+    remarks = ["resources={'gpus': 1} are asked of nodes alone, and left aside on this machine"]
+    if not torch.cuda.is_available():
+        remarks.append("use_gpu=True, but torch finds no GPU here: training on the CPU")
+    assert list(result.remarks) == remarks
+    assert result.about.endswith("; ".join(remarks))
+    shown = " ".join(capsys.readouterr().err.split())
+    for remark in remarks:
+        assert shown.count(remark) == 2, "once when it happens, and once with the result"
+    plain = simulated(tmp_path, nodes=nodes, resources={"gpus": 1})
+    assert plain.run(progress=False).remarks == (
+        f"{remarks[0]}: to compute on a GPU, set training_args={{'use_gpu': True}}",
+    )
+
+
+SHOWS = """
+import sys
+from click.testing import CliRunner
+from fedjob.cli import cli
+
+print(CliRunner().invoke(cli, ["job", "show", sys.argv[1], "--home", sys.argv[2]], catch_exceptions=False).output)
+assert "torch" not in sys.modules, "seconds for a look"
+"""
+
+
+def test_a_job_of_very_many_nodes_is_shown_in_a_few_lines_without_torch(tmp_path: Path) -> None:
+    nodes, few = simulate(300, workers=0), Fraction(0.02)
+    job = simulated(tmp_path, nodes=nodes, data=pooled(600), selector=few, rounds=2)
+    job.run(progress=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWS, job.id, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "node-0001, node-0002, " in done.stdout
+    assert " and 280 more\n" in done.stdout
+    assert "more (it was not chosen for any round)" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 600
+    assert len(repr(job)) < 1000

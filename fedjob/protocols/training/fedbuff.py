@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.mean import BufferedMean
-from fedjob.common.checks import check_count, check_kinds, check_not_negative, check_positive
+from fedjob.common.checks import check_count, check_kinds, check_not_negative, check_positive, some_of
 from fedjob.common.errors import SpecError
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.privacy.protect import Protect, SecAgg
@@ -94,7 +94,7 @@ class FedBuff(TrainingProtocol):
         if self.k > len(view.nodes):
             raise SpecError(
                 f"FedBuff(k={self.k}) waits for {self.k} nodes, but the job has {len(view.nodes)}: "
-                f"{', '.join(view.nodes)}"
+                f"{some_of(view.nodes)}"
             )
         return replace(
             ask,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from fedjob.common.checks import check_kinds, shown
+from fedjob.common.checks import check_kinds, shown, some_of
 from fedjob.common.errors import SpecError
 from fedjob.protocols.training.partly_shared import PartlyShared
 
@@ -58,4 +58,4 @@ class FedPer(PartlyShared):
 
 def _some(params: Mapping[str, Any]) -> str:
     names = list(params)
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return some_of(names, 8)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fedjob.common.checks import MAX_IN_ROW, some_of
 from fedjob.common.console import json_option, print_json, show_fact, show_rows
 from fedjob.common.lifecycle import HISTORY
 from fedjob.common.terminal.going_on import still_going_on
@@ -135,13 +136,13 @@ def show(job_id: str, home: Path | None, as_json: bool) -> None:
         "project": spec.project or "-",
         "protocol": spec.protocol.name,
         "plan": f"{spec.plan_entry} ({spec.plan_hash[:12]})" if spec.plan_hash else "-",
-        "nodes": ", ".join(spec.datasets) or "-",
+        "nodes": some_of(spec.datasets, MAX_IN_ROW) or "-",
         "rounds": rounds_text(spec.rounds),
         "state": record.state + (f" ({record.reason})" if record.reason else ""),
         "run by": _runner(folder, record.state, runs(folder, record)),
         "detail": record.detail or "-",
         "took part": took_part,
-        "waits for": ", ".join(_waited_for(folder)) if record.state == "waiting" else "-",
+        "waits for": some_of(_waited_for(folder), MAX_IN_ROW) if record.state == "waiting" else "-",
         "created": when_of_text(record.created),
         "submitted": when_of_text(record.submitted),
         "submitted from": record.submitted_from or "-",
@@ -164,7 +165,8 @@ def _privacy(record: JobRecord) -> str:
     """Return what the job has spent of differential privacy at each node, in words."""
     from fedjob.researcher.storage.record import privacy_in_words
 
-    return "; ".join(f"{node} {privacy_in_words(one)}" for node, one in sorted(record.privacy.items())) or "-"
+    spent = [f"{node} {privacy_in_words(one)}" for node, one in sorted(record.privacy.items())]
+    return some_of(spent, MAX_IN_ROW, between="; ") or "-"
 
 
 def _audit_logs(folder: JobFolder) -> str:
@@ -174,9 +176,9 @@ def _audit_logs(folder: JobFolder) -> str:
 
     found = [
         f"{chain.node} {'CONTRADICTS ITSELF: ' + chain.contradictions[0] if chain.contradictions else chain.seq}"
-        for chain in summaries(folder.audit_heads)
+        for chain in sorted(summaries(folder.audit_heads), key=lambda chain: not chain.contradictions)
     ]
-    return "; ".join(found) or "-"
+    return some_of(found, MAX_IN_ROW, between="; ") or "-"
 
 
 def _runner(folder: JobFolder, state: str, runs: bool) -> str:
@@ -189,12 +191,15 @@ def _runner(folder: JobFolder, state: str, runs: bool) -> str:
 def _took_part(folder: JobFolder, spec: JobSpec, record: JobRecord) -> str:
     """Return which nodes count so far, and why others do not; nothing before anybody was asked."""
     from fedjob.researcher.monitoring.participation import participation_of
-    from fedjob.researcher.storage.breakpoints import load_breakpoint, newest_valid
+    from fedjob.researcher.storage.breakpoints import history_of, list_breakpoints
+    from fedjob.researcher.storage.position import Position
 
     if not (record.participants or record.absent):
         return "-"
-    newest = newest_valid(folder.breakpoints)
-    return str(participation_of(spec, record, None if newest is None else load_breakpoint(newest).position))
+    newest = list_breakpoints(folder.breakpoints)[-1:]
+    ledger = history_of(newest[0])[1] if newest else ()
+    position = Position(round=ledger[-1].round, state={}, ledger=ledger) if ledger else None
+    return str(participation_of(spec, record, position))
 
 
 def _elapsed(started: str, finished: str) -> float | None:

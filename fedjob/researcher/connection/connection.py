@@ -44,6 +44,9 @@ to earlier questions count, too: who sends them is about to come to this one."""
 MAX_EXTENSION = 4.0
 """Times `timeout_s`, and `EACH_NODE_S` for each node, that answers are waited for at most, while they come."""
 
+NODE_BACK_S = 60
+"""Seconds after an outage of the hub in which nodes connect again: each waits longer from try to try, up to half a minute."""
+
 PRESENCE_GRACE_S = 2.0
 """Time in which a node that shows no presence may answer all the same: presence is a hint, which may be wrong."""
 
@@ -275,10 +278,10 @@ class Connection:
                 "no answer counts: it answers without encryption, which this side requires: its owner sets "
                 "`encryption = on`, or you set it `off` here"
             )
-        presence = self.endpoint.presence().get(party_of(node))
-        known = "" if presence else ", and shows no presence at the broker"
-        if presence and not self.encrypted:
-            known = ", though it is there: does it require encryption, which is off on this side?"
+        present = bool(self.endpoint.presence().get(party_of(node)))
+        known = no_answer_text(
+            connected=self.endpoint.connected, present=present, encrypted=bool(self.encrypted)
+        )
         return f"it did not answer within {timeout_s:.0f} s{known}"
 
     def close(self) -> None:
@@ -326,3 +329,21 @@ def _take_answers(
         elif isinstance(message.body, (Pong, Found, Answer)):
             late.add(message.sender)
     return len(answers) + len(late) > num_before
+
+
+def no_answer_text(*, connected: bool, present: bool, encrypted: bool) -> str:
+    """Return what is known of a node that did not answer, as the end of a sentence.
+
+    Args:
+        connected: this side has a connection to the broker.
+        present: the node's presence stands at the broker; after an outage it may be that of before.
+        encrypted: this side requires encryption.
+    """
+    if not connected:
+        return ": this side has no connection to the broker, and goes on trying"
+    if not present:
+        return ", and shows no presence at the broker"
+    back = f"it may not be back yet if the hub was away in the last {NODE_BACK_S} s"
+    if encrypted:
+        return f", though it is there: {back}"
+    return f", though it is there: {back}; otherwise, does it require encryption, which is off on this side?"

@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedjob.common.checks import shown
+from fedjob.common.checks import MAX_NAMED, shown, some_of
 from fedjob.common.errors import NoDatasets, NoReply, SpecError
-from fedjob.common.quorum import ALL
+from fedjob.common.quorum import ALL, reasons_text
 from fedjob.common.types import seat
 from fedjob.data.shares import SharedDatasets
 from fedjob.execution.allocator import give_back_freed_memory
@@ -46,9 +46,6 @@ HANDLE = "handle"
 SEARCH_S = 10.0
 """Seconds that nodes have to say what they offer: a job must not begin without a slow one."""
 
-MAX_LISTED = 20
-"""Silent nodes that a message names."""
-
 _log = logging.getLogger("fedjob")
 
 
@@ -74,7 +71,9 @@ def check_names(data: Any, nodes: Any) -> None:
     """
     if not isinstance(data, str) or "/" in data or nodes is None or isinstance(nodes, str) or len(nodes) < 2:
         return
-    each = ", ".join(f"{node!r}: ..." for node in nodes)
+    each = ", ".join(
+        [*(f"{node!r}: ..." for node in list(nodes)[:MAX_NAMED]), *["..."] * (len(nodes) > MAX_NAMED)]
+    )
     raise SpecError(
         f"data={data!r} is one name, but there are {len(nodes)} nodes, each with names of its own: "
         f"write data={{{each}}}, or search by tags"
@@ -186,8 +185,8 @@ def resolve_for(
         datasets, silent = found.datasets, found.silent
         if silent and wants_all:
             raise NoReply(
-                f'the job requires all nodes (required="all"), and {_listed(silent)}. Start them, or name the nodes '
-                f"that the job is for: nodes={sorted(datasets)}"
+                f'the job requires all nodes (required="all"), and {reasons_text(silent)}. Start them, or name the nodes '
+                f"that the job is for: nodes={shown(sorted(datasets))}"
             )
         spec = replace(
             spec,
@@ -206,14 +205,8 @@ def resolve_for(
     if handles:
         try_on(spec, handles)
     if silent:
-        _log.warning("job %s goes without %s", spec.name or spec.id, _listed(silent))
+        _log.warning("job %s goes without %s", spec.name or spec.id, reasons_text(silent))
     return spec, silent
-
-
-def _listed(silent: Mapping[str, str]) -> str:
-    listed = [f"{node}: {why}" for node, why in sorted(silent.items())[:MAX_LISTED]]
-    more = [f"and {len(silent) - len(listed)} more"] if len(silent) > len(listed) else []
-    return "; ".join([*listed, *more])
 
 
 def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
@@ -223,12 +216,12 @@ def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
     where = f" in project {spec.project}" if spec.project else ""
     if unknown:
         raise SpecError(
-            f"the job requires nodes {', '.join(unknown)}, but only {', '.join(datasets)} have its data{where}"
+            f"the job requires nodes {some_of(unknown)}, but only {some_of(datasets)} have its data{where}"
         )
     if spec.the_quorum.min_nodes > len(datasets):
         raise SpecError(
             f"the quorum needs {spec.the_quorum.min_nodes} nodes, but only {len(datasets)} have the "
-            f"job's data{where}: {', '.join(datasets)}"
+            f"job's data{where}: {some_of(datasets)}"
         )
     check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
 
@@ -253,7 +246,7 @@ def _divide(data: Any) -> tuple[str | None, Any]:
 def _at_nodes(
     data: Any, nodes: list[str] | None, session: Connection, offered: Offered, use: str, *, alone: bool
 ) -> dict[str, dict[str, Any]]:
-    silence = f"; no answer from {_listed(offered.silent)}" if offered.silent else ""
+    silence = f"; no answer from {reasons_text(offered.silent)}" if offered.silent else ""
     chosen = list(_choose(data, list(offered)))
     if nodes is not None:
         known = {handle.node for handle in offered}

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.errors import SpecError
-from fedjob.common.quorum import Verdict
+from fedjob.common.quorum import Verdict, reasons_text
 from fedjob.data.preprocessing import PlainSteps
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import NUMBERS
@@ -45,12 +46,9 @@ def check_columns(spec: JobSpec, schemas: Mapping[str, Schema]) -> None:
         return
     others = len(spec.datasets) - len(problems)
     without = (
-        f". To go on without {', '.join(sorted(problems))}: quorum=Quorum(min_nodes={others})"
-        if others
-        else ""
+        f". To go on without {some_of(sorted(problems))}: quorum=Quorum(min_nodes={others})" if others else ""
     )
-    listed = "; ".join(f"{node}: {problem}" for node, problem in sorted(problems.items()))
-    raise SpecError(f"the data do not fit, and nobody was asked yet: {listed}{without}")
+    raise SpecError(f"the data do not fit, and nobody was asked yet: {reasons_text(problems)}{without}")
 
 
 def _problem(schema: Schema, steps: PlainSteps, needed: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_party
 from fedjob.researcher.storage.deployment import EVERYWHERE
@@ -93,10 +94,10 @@ def check_quorum_of_map(nodes: Sequence[str] | None, required: Sequence[str], mi
         return
     missing = sorted(set(required) - set(nodes))
     if missing:
-        raise SpecError(f"the quorum requires {', '.join(missing)}, but only {', '.join(nodes)} have a plan")
+        raise SpecError(f"the quorum requires {some_of(missing)}, but only {some_of(nodes)} have a plan")
     if min_nodes > len(nodes):
         raise SpecError(
-            f"the quorum needs {min_nodes} nodes, but only {len(nodes)} have a plan: {', '.join(nodes)}"
+            f"the quorum needs {min_nodes} nodes, but only {len(nodes)} have a plan: {some_of(nodes)}"
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.console import size
 from fedjob.common.types import ENDLESS
 from fedjob.execution.work_speed import examples_in, rows_trained_on
@@ -257,7 +258,7 @@ def time_by_trial(
         if not math.isfinite(more_s):
             return TimeEstimate(by="unknown: the trial on the mocks was not measured")
         seconds, within = seconds + more_s * spec.rounds, MOCKS if plain is None else NODES
-        words += f" on the mocks of {', '.join(nodes)}, whose training was scaled to the rows of the datasets"
+        words += f" on the mocks of {some_of(nodes)}, whose training was scaled to the rows of the datasets"
     else:
         words += ", run for this and deleted"
     if late_s > LATE_S:

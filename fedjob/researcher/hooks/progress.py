@@ -15,7 +15,7 @@ from fedjob.common.types import ENDLESS
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from fedjob.researcher.hooks.notebook_progress import NotebookProgress
 from fedjob.researcher.monitoring.notebook_display import NotebookDisplay
-from fedjob.researcher.storage.event import JobEvent, names
+from fedjob.researcher.storage.event import MAX_REMARKS, JobEvent, names, remark_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import OVERALL
 from fedjob.researcher.storage.position import Position
@@ -39,6 +39,7 @@ class ProgressBar(Hook):
         self._task: Any = None
         self._note = ""
         self._num_asked = self._num_done = 0
+        self._remarks: set[str] = set()
 
     def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,6 +84,11 @@ class ProgressBar(Hook):
             self._progress.update(
                 self._task, note=f"{_NOTED}waiting for the owner of {waiting} to approve the plan"
             )
+        elif (
+            (remark := remark_of(event)) and remark not in self._remarks and len(self._remarks) < MAX_REMARKS
+        ):
+            self._remarks.add(remark)
+            self._progress.console.print(f"{_NOTED}{plain_text(remark)}")
         elif event.type == "ask":
             asked = event.body.get("nodes")
             self._num_asked, self._num_done = len(asked) if isinstance(asked, list) else 0, 0

@@ -446,7 +446,7 @@ class Job(ManualRounds, JobView):
         """Run the job in this process and return its result.
 
         The last line of the progress bar says what the result is about; without a bar it is logged where nodes do
-        not count, or rows with missing values, as a warning of the logger `fedjob`, which Python writes to stderr.
+        not count, or rows with missing values, or a GPU was asked for and not to be had, as a warning of the logger `fedjob`, which Python writes to stderr.
 
         Args:
             progress: draw a progress bar in a terminal, and a table of nodes in a notebook; None does in both.
@@ -461,7 +461,7 @@ class Job(ManualRounds, JobView):
         result = self._run(() if drawn is None else (drawn,))
         if drawn is not None:
             drawn.conclude(result.about, result.last)
-        elif result.lacks_nodes_or_rows:
+        elif result.lacks_nodes_or_rows or result.remarks:
             _log.warning("%s: %s", self.name or self.id[:12], result.about)
         return result
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.common.checks import checked_methods, shown
+from fedjob.common.checks import checked_methods, shown, some_of
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import NotReady, SpecError
 from fedjob.common.files import write_atomic
@@ -123,7 +123,7 @@ class ManualRounds(JobView):
         unknown = sorted(set(chosen) - set(self._spec.datasets)) if self._spec.datasets else []
         if isinstance(nodes, str) or unknown or not chosen:
             raise SpecError(
-                f"job.nodes is a list of {', '.join(sorted(self._spec.datasets))}; found {nodes!r}"
+                f"job.nodes is a list of {some_of(sorted(self._spec.datasets))}; found {shown(nodes)}"
             )
         self._nodes_override = chosen
         if self._runner is not None:
@@ -436,7 +436,7 @@ def check_own_args(
     """
     if unknown := sorted(each.keys() - spec.datasets.keys()):
         raise SpecError(
-            f"each names {', '.join(unknown)}; the job's nodes are {', '.join(sorted(spec.datasets))}"
+            f"each names {some_of(unknown)}; the job's nodes are {some_of(sorted(spec.datasets))}"
         )
     for own in each.values():
         check_rounds(merged_args(training_args, own), round_, extra_args=extra_args, first=round_)

@@ -5,10 +5,11 @@ Pure: no files, no clock, no network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedjob.common.checks import MAX_IN_ROW, some_of
 from fedjob.common.errors import printable_lines
 from fedjob.common.lifecycle import ACTIVE, HISTORY, State
 from fedjob.common.notebooks import html
@@ -117,7 +118,7 @@ def explain(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent], *, run
     lines = ["It is a draft: nothing was sent. job.submit() runs it, job.check() asks the nodes first."]
     pending = [node for node, grant in sorted(record.grants.items()) if grant.get("state") == "pending"]
     if pending:
-        lines.append(f"The owners of {', '.join(pending)} were asked and have not decided.")
+        lines.append(f"The owners of {some_of(pending)} were asked and have not decided.")
     return Why(state=state, gate="draft", nodes=tuple(pending), lines=tuple(lines))
 
 
@@ -130,13 +131,14 @@ def _waiting(spec: JobSpec, record: JobRecord) -> Why:
             lines=("It waits at the grants gate: its runner asks the nodes, and they have yet to answer.",),
         )
     lines = ["It waits at the grants gate: owners have to decide."]
-    for node in waiting:
+    for node in waiting[:MAX_IN_ROW]:
         grant = record.grants[node]
         needs = " and ".join(grant.get("needs") or ()) or "plan"
         dataset = spec.datasets.get(node, {}).get("name", "")
         of = f" on dataset {dataset}" if dataset else ""
         asked = f" Request {grant['grant']}." if grant.get("grant") else ""
         lines.append(f"{node}: its owner has to allow the {needs}{of}.{asked}{_ask(grant.get('contact'))}")
+    lines += _more(waiting)
     return Why(state=record.state, gate="grants", nodes=tuple(waiting), lines=tuple(lines))
 
 
@@ -152,11 +154,12 @@ def _queued(record: JobRecord, events: Sequence[JobEvent]) -> Why:
         f"It waits at the scheduling gate: {REASONS.get(last.reason, last.reason)} ({last.reason}).",
         f"Try {last.number} was at {last.when}{again}.",
     ]
-    for node in held:
+    for node in held[:MAX_IN_ROW]:
         trouble = _explained(last.nodes[node])
         ahead = last.ahead.get(node, 0)
         behind = f" {ahead} tasks wait there before this job's." if ahead else ""
         lines.append(f"{node}: {trouble}.{behind}{_ask(last.contacts.get(node))}")
+    lines += _more(held)
     return Why(
         state=record.state, gate="scheduling", reason=last.reason, nodes=tuple(held), lines=tuple(lines)
     )
@@ -171,10 +174,17 @@ def _running(spec: JobSpec, record: JobRecord, events: Sequence[JobEvent]) -> Wh
     lines = [
         f"It runs: round {round_} of {rounds_text(record.rounds or spec.rounds)}." if round_ else "It starts."
     ]
-    for node, task in sorted(busy.items()):
+    for node, task in sorted(busy.items())[:MAX_IN_ROW]:
         worker = f" in worker {task.worker}" if task.worker else ""
         lines.append(f"{node}: its task is {task.state}{worker}{f' ({task.reason})' if task.reason else ''}.")
+    lines += _more(busy)
     return Why(state=record.state, gate="nodes", nodes=tuple(busy), lines=tuple(lines))
+
+
+def _more(nodes: Collection[str]) -> list[str]:
+    """Return the line for the nodes that have none of their own."""
+    more = len(nodes) - MAX_IN_ROW
+    return [f"And {more} more nodes: `nodes` of this answer names them all."] if more > 0 else []
 
 
 def _ended(record: JobRecord) -> Why:

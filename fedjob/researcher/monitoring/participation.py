@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedjob.common.checks import printable
+from fedjob.common.checks import MAX_NAMED, printable, some_of
 from fedjob.common.notebooks import html
+from fedjob.common.quorum import by_reason
 from fedjob.data.preprocessing.learning import LEARN
 from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.protocols.base import LOSS, VALIDATE
 from fedjob.researcher.storage.position import AggregationRecord, Position
 from fedjob.researcher.storage.record import JobRecord
 from fedjob.researcher.storage.spec import JobSpec
-
-MAX_NAMED = 8
-"""Nodes that a line names one by one; the others are counted."""
 
 MAX_REASON = 160
 """Characters of a reason in a line; the whole of it is in `NodeParticipation.reason`."""
@@ -101,7 +99,7 @@ class Participation:
         for part in self:
             if part.node == node:
                 return part
-        raise KeyError(f"{node!r} is none of {_named([part.node for part in self]) or 'no nodes'}")
+        raise KeyError(f"{node!r} is none of {some_of(part.node for part in self) or 'no nodes'}")
 
     @property
     def dataframe(self) -> Any:
@@ -160,11 +158,11 @@ class Participation:
         line = f"{len(self.took_part)} of {len(self)} nodes"
         if self.rows_used is not None and self.rows_registered is not None:
             line += f", {self.rows_used} of {self.rows_registered} rows"
-        partly = [f"{node} ({rounds} of {self.num_rounds} rounds)" for node, rounds in self.partly.items()]
-        if partly:
-            line += f"; not in every round: {_named(partly)}"
-        out = [f"{node} ({_short(reason)})" for node, reason in self.left_out.items()]
-        return printable(f"{line}; left out: {_named(out)}" if out else line)
+        if partly := self.partly:
+            line += f"; not in every round: {_in_some_rounds(partly, self.num_rounds)}"
+        short = {node: _short(reason) for node, reason in self.left_out.items()}
+        out = by_reason(short, lambda nodes, reason: f"{nodes} ({reason})")
+        return printable(f"{line}; left out: {', '.join(out)}" if out else line)
 
     __repr__ = __str__
 
@@ -254,6 +252,10 @@ def _short(reason: str) -> str:
     return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
 
 
-def _named(nodes: Sequence[str]) -> str:
-    more = len(nodes) - MAX_NAMED
-    return ", ".join(nodes[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _in_some_rounds(partly: Mapping[str, int], num_rounds: int) -> str:
+    """Return nodes with the rounds in which they count: of each, or of very many the fewest and the most rounds."""
+    if len(partly) <= MAX_NAMED:
+        return ", ".join(f"{node} ({rounds} of {num_rounds} rounds)" for node, rounds in partly.items())
+    fewest, most = min(partly.values()), max(partly.values())
+    rounds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{some_of(partly)} ({rounds} of {num_rounds} rounds)"

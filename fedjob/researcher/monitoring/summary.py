@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fedjob.common.checks import printable
+from fedjob.common.checks import MAX_IN_ROW, printable, some_of
 from fedjob.common.lifecycle import ACTIVE, HISTORY, PENDING, State
 from fedjob.common.notebooks import html
 from fedjob.common.notebooks.plain_tables import text_facts
@@ -94,12 +94,12 @@ def waits_for(facts: JobSummary) -> str:
     live = facts.live
     if facts.state == State.WAITING:
         who = [_with_contact(node, facts) for node in live.waiting]
-        return f"waits for the owner of {', '.join(who)} to decide" if who else "asks its nodes' owners"
+        return f"waits for the owner of {some_of(who)} to decide" if who else "asks its nodes' owners"
     if facts.state == State.QUEUED:
         nodes = live.holding or dict.fromkeys(facts.nodes, "")
         each = [f"{_with_contact(node, facts)}{f': {why}' if why else ''}" for node, why in nodes.items()]
         why = f" ({live.held_by})" if live.held_by and not live.holding else ""
-        return f"waits to start at {', '.join(each)}{why}" if each else ""
+        return f"waits to start at {some_of(each)}{why}" if each else ""
     return ""
 
 
@@ -114,7 +114,7 @@ def table(facts: JobSummary) -> dict[str, str]:
         "state": _state(facts),
         "waits": waits_for(facts).removeprefix("waits "),
         "round": f"{facts.round} of {rounds_text(facts.rounds)}",
-        "nodes": ", ".join(_node(node, live) for node in facts.nodes) or "not resolved yet",
+        "nodes": some_of((_node(node, live) for node in facts.nodes), MAX_IN_ROW) or "not resolved yet",
         "progress": "" if facts.progress is None else str(facts.progress),
         "child tasks": str(live.num_children or ""),
         "owner": facts.owner,

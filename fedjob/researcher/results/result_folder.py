@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fedjob.common.checks import check_path, checked_methods
+from fedjob.common.checks import check_path, checked_methods, some_of
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.errors import DecodeError, MissingPackage, NotReady, WrongResult, printable_lines
 from fedjob.common.files import PRIVATE, fsync_dir, link_durably, link_or_copy, make_folder, write_atomic
@@ -70,6 +70,7 @@ class ResultManifest:
         participation: who took part, who did not and why.
         row_losses: lines on rows of these nodes that the numbers are not about.
         num_incomplete: those of them in which a value is missing, or that nodes withhold.
+        remarks: what was asked for and not to be had, such as a GPU.
     """
 
     version: int = VERSION
@@ -82,6 +83,7 @@ class ResultManifest:
     participation: Participation = field(default_factory=Participation)
     row_losses: list[str] = field(default_factory=list)
     num_incomplete: int = 0
+    remarks: list[str] = field(default_factory=list)
 
 
 def save_result(
@@ -94,6 +96,7 @@ def save_result(
     learned: Sequence[Mapping[str, Any]] = (),
     primary: str = "",
     participation: Participation | None = None,
+    remarks: Sequence[str] = (),
 ) -> dict[str, list[Any]]:
     """Write a protocol's result, durably; return its files, name -> `[size, sha256]`.
 
@@ -101,6 +104,7 @@ def save_result(
         num_nodes: of the job; the result of a single node is its value, that of several a map.
         primary: the file that matters most of those that the value is a map of; empty for none.
         participation: who took part, who did not and why.
+        remarks: what was asked for and not to be had.
     """
     target = folder.result
     make_folder(target)
@@ -137,6 +141,7 @@ def save_result(
         participation=participation or Participation(),
         row_losses=row_losses(value),
         num_incomplete=num_incomplete(value),
+        remarks=list(remarks),
     )
     write_atomic(target / MANIFEST, pack(to_plain(manifest)))
     return files
@@ -333,13 +338,19 @@ class ResultFolder:
     def about(self) -> str:
         """What the result is about: `2 of 3 nodes, 294 of 797 rows; left out: ...`, and rows that do not count."""
         open_nodes = sorted(node for node, kind in self.sandboxes.items() if kind == "none")
-        without = [f"computed without a sandbox: {', '.join(open_nodes)}"] if open_nodes else []
+        without = [f"computed without a sandbox: {some_of(open_nodes)}"] if open_nodes else []
         rewritten = [chain.node for chain in summaries(self._folder.audit_heads) if chain.contradictions]
         if spent := self.privacy:
-            at = ", ".join(f"{node} {privacy_in_words(one)}" for node, one in sorted(spent.items()))
+            at = some_of(f"{node} {privacy_in_words(one)}" for node, one in sorted(spent.items()))
             without.append(f"differential privacy: {at}")
-        without += [f"audit logs that contradict themselves: {', '.join(rewritten)}"] if rewritten else []
-        return printable_lines("; ".join([str(self.participation), *self._manifest.row_losses, *without]))
+        without += [f"audit logs that contradict themselves: {some_of(rewritten)}"] if rewritten else []
+        parts = [str(self.participation), *self._manifest.row_losses, *without, *self.remarks]
+        return printable_lines("; ".join(parts))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was asked for and not to be had, each in a sentence: a GPU, resources of a simulation; empty for nothing."""
+        return tuple(self._manifest.remarks)
 
     @property
     def sandboxes(self) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.protocols.analytics.tables import COVERAGE, PRESENT
 
 MAX_NAMED = 8
@@ -53,7 +54,7 @@ def _of_nodes(what: str, coverage: Any, lost: Any) -> list[str]:
     ]
     if not counts:
         return []
-    named = _named([f"{node} {count} of {rows}" for node, count, rows in counts])
+    named = some_of([f"{node} {count} of {rows}" for node, count, rows in counts], MAX_NAMED)
     return [f"{sum(count for _, count, _ in counts)} rows {what}: {named}"]
 
 
@@ -70,11 +71,6 @@ def _of_columns(present: Any, used: Mapping[str, int]) -> list[str]:
         fewer = [f"{node} {count} of {used[node]}" for node, count in found.items() if count < used[node]]
         if fewer:
             total, of = sum(found.values()), sum(used[node] for node in found)
-            lines.append(f"{name} has {total} of {of} values: {_named(fewer)}")
+            lines.append(f"{name} has {total} of {of} values: {some_of(fewer, MAX_NAMED)}")
     more = len(lines) - MAX_NAMED
     return lines if more <= 0 else [*lines[:MAX_NAMED], f"{more} more columns have missing values"]
-
-
-def _named(parts: list[str]) -> str:
-    more = len(parts) - MAX_NAMED
-    return ", ".join(parts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

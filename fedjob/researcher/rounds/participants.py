@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fedjob.aggregation.collect import Collect
+from fedjob.common.checks import some_of
 from fedjob.common.errors import SpecError
 from fedjob.common.quorum import ALL, Quorum
 from fedjob.metrics.states import is_state, value
@@ -64,8 +65,6 @@ def _losses(gathered: Gathered) -> dict[str, float]:
 def _known(nodes: Sequence[str], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
     unknown = sorted(set(nodes).difference(candidates.nodes))
     if unknown or not (nodes or may_be_none):
-        raise SpecError(
-            f"round {candidates.round} is for nodes {', '.join(nodes) or '(none)'}, "
-            f"but the job has {', '.join(candidates.nodes)}"
-        )
+        named = f"names {some_of(unknown)}" if unknown else "is for no node"
+        raise SpecError(f"round {candidates.round} {named}, but the job has {some_of(candidates.nodes)}")
     return tuple(sorted(set(nodes)))

@@ -18,7 +18,7 @@ from fedjob.researcher.runner.interrupter import Interrupter
 from fedjob.researcher.runner.slots import Ticket
 from fedjob.researcher.storage import inbox
 from fedjob.researcher.storage.breakpoints import list_breakpoints
-from fedjob.researcher.storage.event import JobEvent
+from fedjob.researcher.storage.event import MAX_REMARKS, JobEvent, remark_of
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.position import Position
@@ -52,6 +52,7 @@ class AttemptRecord(Gates):
     Attributes:
         position: the last committed round, with what was gathered since; ends and states are recorded at it.
         events: the job's log; each event goes to the hooks, too.
+        remarks: texts of the notes that belong to the result, such as that there was no GPU; each once.
         unsaved: why the last state could not be written; None where it was.
     """
 
@@ -67,6 +68,7 @@ class AttemptRecord(Gates):
         self._max_jobs = load_config(ResearcherConfig, folder.path.parent.parent).max_jobs
         self._ticket: Ticket | None = None
         self.hooks = tuple(make_hooks(self.note))
+        self.remarks: dict[str, None] = {}
         self.events = EventLog(folder.events, spec.id, (self._inform_hooks,))
         self._interrupter = Interrupter(folder)
 
@@ -200,6 +202,8 @@ class AttemptRecord(Gates):
             self.unsaved = error
 
     def _inform_hooks(self, event: JobEvent) -> None:
+        if (text := remark_of(event)) and len(self.remarks) < MAX_REMARKS:
+            self.remarks.setdefault(text)
         for hook in self.hooks:
             hook.event(event)
 

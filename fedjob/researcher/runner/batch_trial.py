@@ -29,7 +29,7 @@ from typing import Any
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
-from fedjob.common.quorum import Verdict
+from fedjob.common.quorum import Verdict, reasons_text
 from fedjob.researcher.storage.spec import JobSpec
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.plan_source import PlanSource
@@ -107,13 +107,9 @@ def try_plan(
                 faults[node] = fault
     if not faults or spec.the_quorum.decide(list(spec.datasets), (), list(faults)) is not Verdict.IMPOSSIBLE:
         return
-    by_fault: dict[str, list[str]] = {}
-    for node, fault in sorted(faults.items()):
-        by_fault.setdefault(fault, []).append(node)
-    listed = "; ".join(f"{', '.join(nodes)}: {fault}" for fault, nodes in by_fault.items())
     raise SpecError(
         f"the training plan does not fit the columns that the nodes publish, and nobody was asked yet. Tried on "
-        f"made-up rows: {listed}"
+        f"made-up rows: {reasons_text(faults)}"
     )
 
 

@@ -87,6 +87,7 @@ class Persistence:
             learned=position.learned,
             primary=primary_of(self._spec, self._plan_text),
             participation=participation_of(self._spec, self._attempt.record, position),
+            remarks=tuple(self._attempt.remarks),
         )
         self._attempt.events.add("result", files=sorted(files), path=str(self._folder.result))
 

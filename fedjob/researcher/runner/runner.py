@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import BreakpointIncompatible, JobFailed, JobStopped, QuorumNotReached, SpecError
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
@@ -312,6 +313,8 @@ class Runner:
 def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[str, Path]) -> Federation:
     """Return the federation of a job: the nodes behind the hub, or sites in this process."""
     spec, record = attempt.spec, attempt.record
+    if spec.simulation or spec.local:
+        _note_resources(spec, attempt)
     if spec.simulation:
         return open_simulation(spec, attempt.folder, attempt.events, extras)
     if spec.local:
@@ -329,6 +332,18 @@ def _join(attempt: AttemptRecord, session: Connection | None, extras: Mapping[st
     return RemoteFederation(
         session, spec, attempt.folder, attempt.events, epoch=record.epoch, attempt=record.attempt
     )
+
+
+def _note_resources(spec: JobSpec, attempt: AttemptRecord) -> None:
+    """Tell whoever follows the job that nothing is reserved for it on this machine."""
+    if not spec.resources:
+        return
+    asks = "gpus" in str(spec.resources) and not spec.training_args.get("use_gpu")
+    instead = ": to compute on a GPU, set training_args={'use_gpu': True}" if asks else ""
+    text = (
+        f"resources={shown(spec.resources)} are asked of nodes alone, and left aside on this machine{instead}"
+    )
+    attempt.events.add("note", text=text, of_result=True)
 
 
 def _prepare(

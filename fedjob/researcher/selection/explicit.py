@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fedjob.common.checks import check_kinds
+from fedjob.common.checks import check_kinds, some_of
 from fedjob.common.errors import SpecError
 from fedjob.researcher.selection.base import Candidates, Selector
 
@@ -27,7 +27,5 @@ class Explicit(Selector):
     def select(self, candidates: Candidates) -> Sequence[str]:
         missing = sorted(set(self.nodes) - set(candidates.nodes))
         if missing:
-            raise SpecError(
-                f"Explicit names {', '.join(missing)}, but the job has {', '.join(candidates.nodes)}"
-            )
+            raise SpecError(f"Explicit names {some_of(missing)}, but the job has {some_of(candidates.nodes)}")
         return sorted(self.nodes)

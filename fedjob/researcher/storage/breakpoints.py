@@ -23,8 +23,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedjob.common.codec import from_plain, pack, packed_list, packed_map, to_plain, unpack
 from fedjob.common.errors import (
     BreakpointCorrupt,
@@ -48,7 +46,6 @@ from fedjob.common.files import (
 )
 from fedjob.common.types import party_of
 from fedjob.identity.keys import SealKey, verify
-from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
@@ -309,6 +306,10 @@ def find_breakpoint(path: Path, admit: Admit | None = None) -> Breakpoint:
         admit(_seal_of_beginning(folder, spec))
     if not spec.datasets or not folder.initial_params.exists():
         raise BreakpointMissing(f"{spec.id} was cut before it knew its nodes: make the job anew")
+    from fedjob.parameters.files import (
+        FileParams,  # imports torch, which takes seconds: only where tensors are read
+    )
+
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
     first = FileParams(folder.initial_params)
     return Breakpoint(
@@ -350,6 +351,8 @@ def adopt(found: Breakpoint, position: Position, folder: JobFolder) -> tuple[Pos
                 f"breakpoint {found.path.name}: the bytes of its file {source.name} have been changed"
             )
         return target
+
+    from fedjob.parameters.files import FileParams
 
     state = {
         key: FileParams(link(f"{key}.safetensors", value.path)) if isinstance(value, FileParams) else value
@@ -560,6 +563,10 @@ def _store_state(
     state: Mapping[str, Any], folder: Path, files: dict[str, list[Any]], mode: int
 ) -> dict[str, Any]:
     """Store each set of named tensors as a file of its own; return the rest, their places marked."""
+    import torch
+
+    from fedjob.parameters.files import FileParams, save_params
+
     skeleton: dict[str, Any] = {}
     for key, value in state.items():
         if isinstance(value, FileParams):
@@ -580,6 +587,8 @@ def _load_state(skeleton: Mapping[str, Any], folder: Path, files: Mapping[str, A
     for value in skeleton.values():
         if isinstance(value, dict) and value.keys() == {_TENSORS}:
             _check_listed(f"{value[_TENSORS]}.safetensors", files)
+    from fedjob.parameters.files import FileParams
+
     return {
         key: FileParams(folder / f"{value[_TENSORS]}.safetensors")
         if isinstance(value, dict) and value.keys() == {_TENSORS}

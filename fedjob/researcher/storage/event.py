@@ -173,6 +173,11 @@ def as_json(value: Any) -> Any:
 Drawn = tuple[list[str], str]
 """Lines to print, perhaps none; and the next single line of a status display, empty to leave it as it is."""
 
+MAX_REMARKS = 5
+"""Different remarks on one result; what is more stands among the events alone."""
+
+MAX_REMARK_CHARS = 300
+
 MAX_VALUE_CHARS = 120
 _QUIET = ("iteration", "epoch", "samples", "round", "phase", "total_iterations", "batch_size")
 
@@ -221,6 +226,13 @@ def because(body: Mapping[str, Any]) -> str:
     """Return ` (reason: detail)`, as far as they are there."""
     words = ": ".join(short(body[key]) for key in ("reason", "detail") if body.get(key))
     return f" ({words})" if words else ""
+
+
+def remark_of(event: JobEvent) -> str:
+    """Return the text of a note that belongs to the result, whoever wrote it; empty for any other event."""
+    if event.type != "note" or event.body.get("of_result") is not True:
+        return ""
+    return printable(str(event.body.get("text", "")))[:MAX_REMARK_CHARS]
 
 
 def names(value: Any) -> str:

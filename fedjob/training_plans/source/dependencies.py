@@ -6,6 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.errors import PlanError
 from fedjob.training_plans.source.bindings import BUILTINS, Binding, Module, Unit
 from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings
@@ -210,9 +211,9 @@ class Extraction:
         return ast.unparse(taken)
 
     def _fail_unknown(self, name: str, user: Binding) -> None:
-        stars = [b.text for b in self._module.bindings if b.kind == "star"]
+        stars = dict.fromkeys(f"`{b.text}`" for b in self._module.bindings if b.kind == "star")
         if stars:
-            advice = f"it may come from `{stars[-1]}`: import it by its name"
+            advice = f"it may come from {some_of(stars, between=' or ')}: import it by its name"
         elif name in self._live:
             advice = (
                 f"it is a {type(self._live[name]).__name__} that no statement here defines: only what is "

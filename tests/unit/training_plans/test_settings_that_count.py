@@ -155,7 +155,8 @@ def test_a_gpu_that_is_not_there_is_noted() -> None:
         "note",
         {
             "text": "use_gpu=True, but the job holds no GPU of this node: ask for one with resources={'gpus': 1}, if its "
-            "owner lends any: training on the CPU"
+            "owner lends any: training on the CPU",
+            "of_result": True,
         },
     ) in events
     events.clear()

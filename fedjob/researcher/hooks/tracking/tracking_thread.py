@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from fedjob.common.errors import ConfigError
+from fedjob.common.errors import ConfigError, MissingPackage
 from fedjob.researcher.hooks.tracking.tracked_job import TrackedJob
 from fedjob.researcher.storage.measurements import Measurement
 
@@ -65,6 +65,7 @@ class TrackingThread:
 
         Raises:
             ConfigError: the service refuses it, or does not answer.
+            MissingPackage: the service's client lacks one.
         """
         work = (job, rows)
         self._thread = threading.Thread(
@@ -76,6 +77,8 @@ class TrackingThread:
                 f"{self._service} does not answer within {OPEN_WITHIN_S:g} s: check its address, or leave the hook out"
             )
         if self._error is not None:
+            if isinstance(self._error, ModuleNotFoundError):
+                raise _lacks_package(self._service, self._error) from self._error
             raise ConfigError(f"{self._service} can't be used: {_in_short(self._error)}") from self._error
 
     def send(self, rows: Sequence[Measurement]) -> None:
@@ -127,6 +130,19 @@ class TrackingThread:
                     )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+def _lacks_package(service: str, error: ModuleNotFoundError) -> MissingPackage:
+    """Return what to raise where a service's client, which is installed, needs what its extra does not bring.
+
+    Args:
+        service: its name, which is that of the extra and of the client's whole package, too.
+    """
+    package = (error.name or "").partition(".")[0]
+    return MissingPackage(
+        f"{service} can't be used as it is set: that needs the package {package!r}, which the extra fedjob[{service}] does "
+        f"not bring: pip install {service}, which brings all of it"
+    )
 
 
 def _in_short(error: Exception) -> str:

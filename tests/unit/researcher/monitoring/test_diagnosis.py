@@ -138,3 +138,15 @@ def test_tries_are_those_of_the_last_attempt_and_odd_events_do_no_harm() -> None
     assert len(tries_of(queued_again)) == 2
     assert tries_of([JobEvent(type="schedule", body={"nodes": 3, "ahead": {"a": "x"}})])[0].nodes == {}
     assert tasks_of([JobEvent(type="state", body={"state": "running"})]) == []
+
+
+def test_of_a_thousand_nodes_that_hold_a_job_up_a_few_have_a_line_each() -> None:
+    nodes = {f"node-{k:04d}": "offline" for k in range(1000)}
+    found = why("queued", tried("required_missing", nodes))
+    assert len(found.nodes) == 1000
+    assert len(found.lines) == 23
+    assert found.lines[-1] == "And 980 more nodes: `nodes` of this answer names them all."
+    waiting = why("waiting", grants=dict.fromkeys(nodes, pending()))
+    assert (len(waiting.nodes), len(waiting.lines)) == (1000, 22)
+    draft = why("draft", grants=dict.fromkeys(nodes, pending()))
+    assert len(str(draft)) < 300

@@ -42,9 +42,7 @@ def test_a_node_that_is_left_out_stands_beside_those_that_count_with_its_reason_
     found = participation_of(job, record, position)
     assert found.took_part == ("hungarian",)
     assert found.left_out == {"cleveland": "columns: num", "va": "columns: num"}
-    assert str(found) == (
-        "1 of 3 nodes, 294 of 797 rows; left out: cleveland (columns: num), va (columns: num)"
-    )
+    assert str(found) == ("1 of 3 nodes, 294 of 797 rows; left out: cleveland, va (columns: num)")
     assert not found.complete
 
 
@@ -117,12 +115,25 @@ def test_rows_are_summed_only_where_every_node_that_counts_reported_them() -> No
     assert str(found) == "2 of 2 nodes"
 
 
-def test_a_line_counts_nodes_beyond_eight_and_cuts_long_reasons() -> None:
+def test_a_line_names_a_few_nodes_of_each_reason_once_and_cuts_long_reasons() -> None:
     away: dict[str, Any] = {f"n{i:02}": "x" * 500 for i in range(12)}
     line = str(participation_of(spec(a=1), JobRecord(absent=away), after(entry(1, "a"), round_=1)))
-    assert line.startswith("1 of 13 nodes; left out: n00 (xxx")
-    assert line.endswith("and 4 more")
-    assert len(line) < 8 * 200
+    assert line.startswith("1 of 13 nodes; left out: n00, n01, n02, n03, n04 and 7 more (xxx")
+    assert line.count("xxx...") == 1
+    unlike = {f"n{i:02}": f"exception: {i}" for i in range(12)}
+    line = str(participation_of(spec(a=1), JobRecord(absent=unlike), after(entry(1, "a"), round_=1)))
+    assert line.endswith("n04 (exception: 4), 7 more for other reasons")
+
+
+def test_a_thousand_nodes_of_which_each_round_takes_some_are_a_line_and_not_a_wall() -> None:
+    names = [f"node-{k:04d}" for k in range(1000)]
+    ledger = tuple(entry(k, *names[20 * k : 20 * k + 40]) for k in range(30))
+    found = participation_of(spec(**dict.fromkeys(names, 5)), JobRecord(), after(*ledger, round_=30))
+    assert str(found) == (
+        "620 of 1000 nodes; not in every round: node-0000, node-0001, node-0002, node-0003, node-0004 and 615 more "
+        "(1 to 2 of 30 rounds); left out: node-0620, node-0621, node-0622, node-0623, node-0624 and 375 more "
+        "(it was not chosen for any round)"
+    )
 
 
 def test_a_participation_survives_the_codec_of_a_result() -> None:

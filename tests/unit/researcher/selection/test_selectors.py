@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NoReturn
 
 import pytest
 
 from fedjob.common.errors import SpecError
+from fedjob.common.quorum import Quorum
+from fedjob.protocols.base import Ask, View
+from fedjob.protocols.training.fedbuff import FedBuff
 from fedjob.researcher.definition.components import from_part, selector_of, to_part
+from fedjob.researcher.rounds.participants import addressed
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.all_nodes import AllNodes
 from fedjob.researcher.selection.base import Candidates, Selector
@@ -16,6 +21,7 @@ from fedjob.researcher.selection.explicit import Explicit
 from fedjob.researcher.selection.fraction import Fraction
 from fedjob.researcher.selection.over_selection import OverSelection
 from fedjob.researcher.selection.power_of_choice import PowerOfChoice
+from fedjob.researcher.storage.position import Position
 
 NODES = tuple("abcdef")
 ROWS = dict(zip(NODES, (600, 200, 100, 50, 40, 10), strict=True))
@@ -133,3 +139,24 @@ def test_an_unknown_selector_names_the_nearest() -> None:
 def test_settings_out_of_range_are_refused(wrong: object) -> None:
     with pytest.raises(SpecError, match=r"\("):
         wrong()  # type: ignore[operator]
+
+
+def _no_gather(ask: Ask, position: Position) -> NoReturn:
+    raise AssertionError("nobody is asked first")
+
+
+def test_an_error_about_a_hundred_thousand_nodes_names_a_few() -> None:
+    many = candidates(nodes=tuple(f"node-{k:06d}" for k in range(100_000)))
+    with pytest.raises(
+        SpecError, match=r"names zz, but the job has node-000000, .* and 99995 more$"
+    ) as caught:
+        Explicit(("zz",)).select(many)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(SpecError, match=r"round 1 names zz, but the job has .* and 99995 more$"):
+        addressed(Ask(step="train", to=("zz",)), Position(state={}), AllNodes(), many, Quorum(), _no_gather)
+    with pytest.raises(
+        SpecError, match=r"waits for 200000 nodes, but the job has 100000: .* and 99995 more$"
+    ):
+        FedBuff(k=200_000).instruct(
+            {"round": 0, "params": {}, "buffers": []}, View(rounds=1, nodes=many.nodes)
+        )

@@ -418,3 +418,11 @@ def test_an_object_of_another_library_is_no_plan_and_is_not_read(given: object) 
         PlanError, match=f"a class derived from .*, not an object of {type(given).__name__}: "
     ):
         extract(given)
+
+
+def test_an_unknown_name_may_come_from_each_of_several_star_imports(tmp_path: Path) -> None:
+    text = "from os.path import *\nfrom math import *\nclass Entry:\n    def run(self):\n        return join('a', 'b')\n"
+    with pytest.raises(
+        PlanError, match=r"from `from os\.path import \*` or `from math import \*`: import it"
+    ):
+        extract(f"{write(tmp_path, text)}:Entry")
