@@ -17,12 +17,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from fedjob.common.errors import DecodeError, EncodeError, NoSpace
-from fedjob.common.files import FULL, fsync_file, touch_private
+from fedjob.common.files import FULL, fsync_file, private
 from fedjob.common.types import Ref
-from fedjob.parameters.safetensors_header import ITEM_BYTES, NAME, Schema, read_spans
+from fedjob.parameters.safetensors_header import (
+    ITEM_BYTES,
+    NAME,
+    Schema,
+    header_of,
+    names_in_order,
+    read_spans,
+)
 
 Params = dict[str, torch.Tensor]
 """Name -> tensor, on the CPU, contiguous, without gradient."""
@@ -131,20 +137,18 @@ def save_params(
         if tensor.dtype not in _DTYPES:
             raise EncodeError(f"parameter {name} is of {tensor.dtype}; expected one of {sorted(ITEM_BYTES)}")
         ready[name] = tensor.detach().to("cpu").contiguous()
-    # two names may share storage (tied weights); safetensors wants each on its own
-    seen: set[int] = set()
-    for name, tensor in ready.items():
-        pointer = tensor.untyped_storage().data_ptr()
-        if tensor.numel() and pointer in seen:
-            ready[name] = tensor.clone()
-        seen.add(pointer)
-    # with no tensor and an empty map of metadata, safetensors writes a header that is no JSON
+    # with no tensor and an empty map of metadata, safetensors would write a header that is no JSON
     metadata = metadata if ready else metadata or None
+    schema = schema_of(ready)
     try:
-        touch_private(path)
-        save_file(ready, path, metadata=metadata)
-    except (SafetensorError, OSError) as error:
-        if any(f"os error {number}" in str(error) for number in FULL):  # safetensors says it in words alone
+        # by safetensors itself it would be truncated after it was made private, which ext4 takes for the replacement of a
+        # file: it begins to write all of it to the disk, and removing it in the next round waits for that
+        with open(path, "wb", opener=private) as file:
+            file.write(header_of(schema, metadata))
+            for name in names_in_order(schema):
+                file.write(raw_bytes(ready[name]))
+    except OSError as error:
+        if error.errno in FULL:
             path.unlink(missing_ok=True)
             raise NoSpace(f"no space left to write {path}: free some, then run again") from error
         raise

@@ -56,6 +56,14 @@ def test_equal_parameters_give_equal_bytes_in_any_order(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == (tmp_path / "y").read_bytes()
 
 
+def test_a_file_is_its_owners_alone_and_one_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    save_params({"w": torch.zeros(10_000)}, path)
+    save_params({"w": torch.ones(3)}, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert FileParams(path)["w"].tolist() == [1, 1, 1]
+
+
 def test_our_reading_agrees_with_the_safetensors_library(tmp_path: Path) -> None:
     params = {f"layer.{i}": torch.randn(i + 1, 3) for i in range(5)}
     save_params(params, tmp_path / "p")
