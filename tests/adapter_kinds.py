@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from peft import IA3Config, LoraConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, VeraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedjob import TorchPlan
@@ -15,6 +15,7 @@ LORA = {
     "saved embedding": {"modules_to_save": ["wte"]},
     "magnitudes": {"use_dora": True},
     "embedding": {"target_modules": ["wte", "c_attn"]},
+    "every layer": {"target_modules": "all-linear"},
     "two": {},
     "both of two": {},
     "no layer": {"target_modules": ["no_such"]},
@@ -25,6 +26,25 @@ LORA = {
 """A kind -> what its `LoraConfig` has beside the rank and the layers."""
 
 
+OTHERS = {
+    "scales": lambda: IA3Config(
+        target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"], fan_in_fan_out=True
+    ),
+    "three factors": lambda: AdaLoraConfig(
+        target_modules=["c_attn"],
+        fan_in_fan_out=True,
+        init_r=4,
+        target_r=2,
+        total_step=100,
+        tinit=1,
+        tfinal=1,
+    ),
+    "vectors": lambda: VeraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True),
+    "two products": lambda: LoHaConfig(r=4, target_modules=["lm_head"]),
+}
+"""A kind that is no LoRA -> its configuration."""
+
+
 class Adapters(TorchPlan):
     """Learns to go on with sequences of tokens, with the adapters of `model_args["kind"]`."""
 
@@ -32,14 +52,18 @@ class Adapters(TorchPlan):
         kind = model_args["kind"]
         base = GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=32, n_positions=16, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+                vocab_size=32,
+                n_positions=16,
+                n_embd=32,
+                n_layer=2,
+                n_head=2,
+                bos_token_id=0,
+                eos_token_id=0,
+                tie_word_embeddings=kind != "two products",
             )
         )
-        if kind == "scales":
-            scales = IA3Config(
-                target_modules=["c_attn", "c_fc"], feedforward_modules=["c_fc"], fan_in_fan_out=True
-            )
-            return get_peft_model(base, scales)
+        if kind in OTHERS:
+            return get_peft_model(base, OTHERS[kind]())
         lora = {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True}
         model = get_peft_model(base, LoraConfig(**{**lora, **LORA[kind]}))
         if kind in ("two", "both of two"):

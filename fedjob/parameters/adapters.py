@@ -14,6 +14,8 @@ import torch
 from fedjob.common.errors import SpecError
 
 _A, _B = "lora_A", "lora_B"
+_BETWEEN = "lora_E"
+"""The singular values of AdaLoRA, between B and A."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ def pairs_of(params: Mapping[str, torch.Tensor]) -> tuple[Pair, ...]:
     """Return the adapters of linear layers among some parameters, sorted by name.
 
     Raises:
-        SpecError: one factor is there without the other, or they do not fit.
+        SpecError: one factor is there without the other, they do not fit, or the adapter is more than their product.
     """
     found = []
     for a in sorted(params):
@@ -38,6 +40,12 @@ def pairs_of(params: Mapping[str, torch.Tensor]) -> tuple[Pair, ...]:
         b = ".".join(_B if part == _A else part for part in parts)
         if b not in params:
             raise SpecError(f"{a} has no {b} beside it: an adapter has two factors that are trained")
+        between = ".".join(_BETWEEN if part == _A else part for part in parts)
+        if between in params:
+            raise SpecError(
+                f"{between} is a third factor beside {a}, as AdaLoRA has it, and ranks are of the product of two: use "
+                "FedAvg, or peft's LoraConfig"
+            )
         if params[a].ndim != 2 or params[b].ndim != 2 or len(params[a]) != params[b].shape[1]:
             raise SpecError(
                 f"{a} is of shape {list(params[a].shape)} and {b} of shape {list(params[b].shape)}: expected "

@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from fedjob import FedAvg, FlexLoRA, FLoRA, Int8, Job, JobFailed
-from fedjob.common.errors import PlanError
+from fedjob.common.errors import PlanError, SpecError
 from fedjob.parameters.files import FileParams
 from fedjob.parameters.frozen import FROZEN, read_frozen
 from fedjob.researcher.storage.breakpoints import hash_file
@@ -98,6 +98,10 @@ def job_with(example: Any, folder: Path, kind: str, protocol: Any, **given: Any)
         ("two", FLoRA(ranks={"clinic-1": 2}), Int8(), 4),
         ("both of two", FedAvg(), Int8(), 8),
         ("scales", FedAvg(), None, 4),
+        ("every layer", FlexLoRA(ranks={"clinic-1": 2}), Int8(), 16),
+        ("three factors", FedAvg(), None, 6),
+        ("vectors", FedAvg(), Int8(), 10),
+        ("two products", FedAvg(), None, 4),
     ],
 )
 def test_adapters_of_every_kind_are_trained_and_go_on_to_the_same_bytes(
@@ -127,6 +131,30 @@ def test_adapters_that_leave_nothing_to_train_are_named_before_there_is_a_job(
 ) -> None:
     with pytest.raises(PlanError, match=words):
         job_with(example, tmp_path, kind, FedAvg())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind", "words"),
+    [
+        (FLoRA(ranks={"clinic-1": 2}), "three factors", r"lora_E.*is a third factor .* as AdaLoRA has it"),
+        (FlexLoRA(), "three factors", r"lora_E.*is a third factor .* as AdaLoRA has it"),
+        (
+            FlexLoRA(ranks={"clinic-1": 2}),
+            "vectors",
+            "ranks are of low-rank adapters, and the model trains none",
+        ),
+        (
+            FLoRA(ranks={"clinic-1": 2}),
+            "two products",
+            "ranks are of low-rank adapters, and the model trains none",
+        ),
+    ],
+)
+def test_adapters_without_a_rank_of_their_own_are_named_before_there_is_a_job(
+    example: Any, tmp_path: Path, protocol: Any, kind: str, words: str
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        job_with(example, tmp_path, kind, protocol)
 
 
 def test_a_merged_adapter_is_named(example: Any, tmp_path: Path) -> None:
