@@ -173,7 +173,9 @@ def share_of(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Data
         rows = index[int(share["start"]) : int(share["stop"])].tolist()
     except (OSError, ValueError) as error:
         raise UnreadableData(f"{Path(share['index']).name} can't be read as row numbers: {error}") from error
-    return whole(info, opened).take(rows)
+    found = whole(info, opened).take(rows)
+    found.is_share = True
+    return found
 
 
 @lru_cache(maxsize=MAX_WHOLE)

@@ -131,7 +131,18 @@ def test_row_numbers_that_are_written_anew_are_read_anew_and_those_that_are_gone
         np.save(tmp_path / "new.npy", np.array(rows))
         os.replace(tmp_path / "new.npy", index)
         for _ in range(2):
-            assert open_dataset(info).arrays()[1].tolist() == rows[1:3]
+            found = open_dataset(info)
+            assert found.arrays()[1].tolist() == rows[1:3]
+            assert found.rows_read == 2
     index.unlink()
     with pytest.raises(UnreadableData, match=r"rows\.npy can't be read as row numbers"):
         open_dataset(info)
+
+
+def test_the_rows_of_a_node_are_all_that_it_has_read_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "ages.csv").write_text("age\n1\n2\n3\n4\n")
+    np.save(tmp_path / "rows.npy", np.array([3, 0, 1, 2]))
+    share = {"index": str(tmp_path / "rows.npy"), "start": 0, "stop": 3, "version": "v1"}
+    found = open_dataset({**INFO, "path": str(tmp_path / "ages.csv"), "reader": "csv", "share": share})
+    assert found.frame()["age"].tolist() == [4, 1, 2]
+    assert found.rows_read == 3
