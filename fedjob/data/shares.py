@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -164,15 +166,28 @@ def share_of(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Data
     Raises:
         UnreadableData: the file of row numbers is not there, or is none.
     """
-    import numpy as np
-
     share = info["share"]
     try:
-        index = np.load(share["index"], mmap_mode="r", allow_pickle=False)
+        known = os.stat(share["index"])
+        index = _row_numbers(share["index"], known.st_ino, known.st_size, known.st_mtime_ns)
         rows = index[int(share["start"]) : int(share["stop"])].tolist()
     except (OSError, ValueError) as error:
         raise UnreadableData(f"{Path(share['index']).name} can't be read as row numbers: {error}") from error
-    return whole(info, opened).take(rows)
+    found = whole(info, opened).take(rows)
+    found.is_share = True
+    return found
+
+
+@lru_cache(maxsize=MAX_WHOLE)
+def _row_numbers(path: str, *_: int) -> Any:
+    """Map a file of row numbers, once in a process: each of its nodes would read the file's header again.
+
+    Args:
+        _: what another file in its place would have otherwise.
+    """
+    import numpy as np
+
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def whole(info: Mapping[str, Any], opened: Callable[[Mapping[str, Any]], Dataset]) -> Dataset:

@@ -101,13 +101,18 @@ class FileParams(Mapping[str, torch.Tensor]):
 
         Raises:
             OSError: the file can't be read.
+            DecodeError: it has become shorter.
         """
         dtypes = {dtype for dtype, _ in self.schema.values()}
-        if len(dtypes) != 1 or not 0 < sum(math.prod(shape) for _, shape in self.schema.values()) <= most:
+        num_elements = sum(math.prod(shape) for _, shape in self.schema.values())
+        if len(dtypes) != 1 or not 0 < num_elements <= most:
             return None
-        with self.path.open("rb") as file:
+        found = torch.empty(num_elements, dtype=dtype_of(dtypes.pop()))
+        with self.path.open("rb", buffering=0) as file:
             file.seek(self._start)
-            return torch.frombuffer(bytearray(file.read()), dtype=dtype_of(dtypes.pop()))
+            if file.readinto(raw_bytes(found)) != found.nbytes:
+                raise DecodeError(f"{self.path.name} has been cut short since it was opened")
+        return found
 
     def __repr__(self) -> str:
         return f"FileParams({str(self.path)!r}, {len(self)} tensors)"

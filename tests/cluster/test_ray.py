@@ -46,7 +46,7 @@ def imported() -> None:
 @pytest.fixture(autouse=True)
 def handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have Python reap the processes of Ray that have ended, whose handles Ray drops without asking how they ended."""
-    monkeypatch.setenv("PYTHONBREAKPOINT", "")  # Ray sets it when it starts; the test gives it back
+    monkeypatch.setenv("PYTHONBREAKPOINT", "")  # Ray sets it when it is joined
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -82,6 +82,7 @@ def test_ray_gives_the_bytes_of_worker_processes_and_leaves_no_process_behind(
     assert [node for node, _ in reasons[1]] == ["node-0002"]
 
     assert not ray.is_initialized()  # it was started for the job, and has ended with it
+    assert os.environ["PYTHONBREAKPOINT"] == ""  # as the test had set it: breakpoint() is not Ray's any more
     programs = os.path.dirname(ray.__file__ or "")
     wait_until(lambda: not any(programs in " ".join(line) for line in command_lines(os.getpid())))
 

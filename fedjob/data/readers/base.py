@@ -99,6 +99,9 @@ class Dataset(ABC):
         """True if the owner lets an intersection tell who is here, although a minimum of rows is set."""
         return flag(self.options, MEMBERS, default=False)
 
+    is_share: bool = False
+    """True for the rows of a simulated node: they are all that it has, and not some of what was read."""
+
     of_files: ClassVar[bool] = False
     """True if each item is a file of its own."""
 
@@ -197,7 +200,7 @@ class _ItemSubset(Dataset):
 
     @property
     def rows_read(self) -> int | None:
-        return self._source.rows_read
+        return len(self._places) if self.is_share else self._source.rows_read
 
     @property
     def columns(self) -> list[dict[str, str]]:

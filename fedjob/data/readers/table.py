@@ -217,7 +217,7 @@ class _TakenTable(TableDataset):
 
     @property
     def rows_read(self) -> int | None:
-        return self._source.rows_read
+        return super().rows_read if self.is_share else self._source.rows_read
 
     def read(self) -> pd.DataFrame:
         return self._source._frame.iloc[self._places].reset_index(drop=True)

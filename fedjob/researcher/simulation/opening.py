@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjob.common.errors import SpecError
 from fedjob.data.shares import SharedDatasets
+from fedjob.execution.allocator import give_back_freed_memory
 from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
@@ -61,6 +62,7 @@ def open_simulation(
             )
         _shared(spec.datasets)  # are the data there?
         costs = check_vectorisable(spec, folder, models)
+        give_back_freed_memory()  # that of the trial
         if note := gains_nothing(costs, len(os.sched_getaffinity(0))):
             events.add("note", text=note)
         saved_bytes = max((cost.saved_bytes for cost in costs), default=0)

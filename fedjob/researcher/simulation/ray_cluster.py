@@ -28,6 +28,9 @@ from fedjob.researcher.simulation.worker_pool import order_of_dead_worker
 ADDRESS = "RAY_ADDRESS"
 """Environment variable of Ray's own that names a cluster: `host:port`, `ray://host:port`, or `auto`."""
 
+_BREAKPOINT = "PYTHONBREAKPOINT"
+"""Environment variable of Python's own that says what `breakpoint()` calls; Ray sets it when it is joined."""
+
 REACH_S = 10.0
 """For the cluster that is named to take a connection in."""
 
@@ -56,6 +59,7 @@ class RayCluster:
     def __init__(self, workers: int | None, num_nodes: int, paths: Sequence[str] = ()) -> None:
         self._ray = _ray()
         self._actors: list[Any] = []
+        self._breakpoint = os.environ.get(_BREAKPOINT)
         self._started = _connect(self._ray, workers)
         try:
             self._make = self._ray.remote(num_cpus=1)(RayWorker)
@@ -144,6 +148,7 @@ class RayCluster:
         if self._started:
             self._ray.shutdown()
             self._started = False
+            _give_back_breakpoint(self._breakpoint)
 
     def _new_actor(self) -> Any:
         return self._make.remote([path for path in sys.path if path])
@@ -256,6 +261,16 @@ def _start(ray: Any, cores: int) -> None:
                     f"`ray start --head` and name it in {ADDRESS}, or leave backend='ray' out"
                 ) from error
             _log.warning("Ray did not start, and is started once more: %s", _last_line(error))
+
+
+def _give_back_breakpoint(before: str | None) -> None:
+    """Have `breakpoint()` call what it called before Ray was joined, if it is Ray's debugger now."""
+    if not os.environ.get(_BREAKPOINT, "").startswith("ray."):
+        return
+    if before is None:
+        del os.environ[_BREAKPOINT]
+    else:
+        os.environ[_BREAKPOINT] = before
 
 
 def _children() -> set[int]:

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 from fedjob.common.errors import JobFailed, NodeFailure
+from fedjob.execution.allocator import give_back_freed_memory
 from fedjob.execution.orders import WorkOrder
 from fedjob.researcher.simulation.backend import NodeOutcome, Tell
 from fedjob.researcher.simulation.node_work import EventBatch, NodeWork
@@ -47,6 +48,7 @@ class Vectorised:
 
     def close(self) -> None:
         self._works.clear()
+        give_back_freed_memory()
 
 
 class _GroupWork:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from array import array
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedjob.common.codec import pack, unpack
-from fedjob.common.errors import DecodeError
+from fedjob.common.errors import DecodeError, UnreadableData
+from fedjob.data.loader import open_dataset
 from fedjob.data.node_names import NumberedNames
 from fedjob.data.shares import SHARED, RowRanges, SharedDatasets
 
@@ -110,3 +114,35 @@ def test_anything_else_is_refused(change: dict[str, Any]) -> None:
 def test_so_is_what_has_none(plain: dict[str, Any]) -> None:
     with pytest.raises(DecodeError, match="no datasets of simulated nodes"):
         SharedDatasets.of(plain)
+
+
+def test_row_numbers_that_are_written_anew_are_read_anew_and_those_that_are_gone_are_missed(
+    tmp_path: Path,
+) -> None:
+    np.save(tmp_path / "inputs.npy", np.arange(6.0).reshape(6, 1))
+    np.save(tmp_path / "targets.npy", np.arange(6))
+    index = tmp_path / "rows.npy"
+    info = {
+        **INFO,
+        "path": str(tmp_path),
+        "share": {"index": str(index), "start": 1, "stop": 3, "version": "v1"},
+    }
+    for rows in ([5, 4, 3, 2], [0, 1, 2, 3]):
+        np.save(tmp_path / "new.npy", np.array(rows))
+        os.replace(tmp_path / "new.npy", index)
+        for _ in range(2):
+            found = open_dataset(info)
+            assert found.arrays()[1].tolist() == rows[1:3]
+            assert found.rows_read == 2
+    index.unlink()
+    with pytest.raises(UnreadableData, match=r"rows\.npy can't be read as row numbers"):
+        open_dataset(info)
+
+
+def test_the_rows_of_a_node_are_all_that_it_has_read_of_a_table(tmp_path: Path) -> None:
+    (tmp_path / "ages.csv").write_text("age\n1\n2\n3\n4\n")
+    np.save(tmp_path / "rows.npy", np.array([3, 0, 1, 2]))
+    share = {"index": str(tmp_path / "rows.npy"), "start": 0, "stop": 3, "version": "v1"}
+    found = open_dataset({**INFO, "path": str(tmp_path / "ages.csv"), "reader": "csv", "share": share})
+    assert found.frame()["age"].tolist() == [4, 1, 2]
+    assert found.rows_read == 3

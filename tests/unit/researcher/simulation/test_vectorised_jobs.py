@@ -28,6 +28,7 @@ from fedjob import (
     TorchPlan,
     simulate,
 )
+from fedjob.execution.allocator import give_back_freed_memory
 from fedjob.researcher.simulation.opening import GROUP_BYTES, at_once
 from fedjob.researcher.simulation.vectorisable import gains_nothing
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER
@@ -404,3 +405,35 @@ def test_the_profile_shares_the_time_of_a_group_out(tmp_path: Path) -> None:
     job = job_of(tmp_path, operation=FedAvg())
     profile = job.run(progress=False).profile.set_index("stage")["seconds"]
     assert 0 < profile["compute"] <= profile["wait"]
+
+
+class Images(Perceptron):
+    """A CNN, whose activations take more than its parameters."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        layers = torch.nn
+        return layers.Sequential(
+            layers.Conv2d(3, 32, 3),
+            layers.ReLU(),
+            layers.MaxPool2d(2),
+            layers.Conv2d(32, 32, 3),
+            layers.ReLU(),
+            layers.MaxPool2d(2),
+            layers.Flatten(),
+            layers.Linear(1152, 10),
+        )
+
+
+def private_mb() -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def test_what_was_trained_at_once_leaves_little_memory_that_could_be_given_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    data = rng.normal(size=(140, 3, 32, 32)).astype(np.float32), rng.integers(0, 10, size=140)
+    given = {"data": data, "training_plan": Images, "rounds": 1, "selector": "all", **args(batch_size=20)}
+    job_of(tmp_path, **given).run(progress=False)
+    before = private_mb()
+    give_back_freed_memory()
+    assert before - private_mb() < 8
