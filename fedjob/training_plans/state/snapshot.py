@@ -10,57 +10,69 @@ from __future__ import annotations
 import io
 import random
 import types
-from collections import deque
+from collections import UserDict, UserList, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+from fedjob.training_plans.state.array_checks import (
+    Check,
+    array_check,
+    frame_check,
+    is_frame,
+    is_tensor,
+    tensor_check,
+)
 
-_NOT_ENTERED = ("fedjob", "torch", "numpy", "pandas", "polars", "sklearn", "logging", "threading", "weakref")
+_NOT_ENTERED = ("fedjob", "torch", "numpy", "pandas", "polars", "sklearn", "weakref")
+_OF_THE_SYSTEM = ("asyncio", "concurrent", "logging", "multiprocessing", "queue", "socket", "threading")
+_ENTERED = (
+    "torch.optim",
+    "torch.amp",
+    "torch.cuda.amp",
+)  # optimizers and schedulers that a plan keeps itself
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes)
 _CODE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
-_NO_VALUES = (*_CONSTANT, *_CODE, io.IOBase)
+_NO_VALUES = (*_CONSTANT, *_CODE)
 _MAX_ITEMS = 1000  # of one container
 _MAX_ITEMS_IN_ALL = 20_000
-_MAX_BYTES = 1 << 16
+_MAX_DRAWING = 100  # items among which generators are looked for
+_MAX_BYTES = 1 << 16  # of one tensor or array
+_MAX_BYTES_IN_ALL = 1 << 24  # of tensors and arrays that are copied
 _DEPTH = 8
-
-_Check = Callable[[], bool]
-"""Sets something back; tells whether it is now as it was."""
 
 
 class PlanSnapshot:
     """The values that a plan's attributes, model, classes and module have, with what is in them.
 
-    Attributes, small containers and arrays, generators of randomness, and gradients are set back. That a large container or
-    tensor was changed in place is noticed. Large arrays of numpy, and what data and libraries hold, are known by their
-    identity alone.
+    Attributes, small containers and arrays, generators of randomness, files that are read, optimizers and gradients are
+    set back. That a large container, tensor, array or table was changed in place is noticed, by samples of its values. What
+    data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
 
     Args:
         plan: a training plan.
         apart: names of its attributes that are left as they are.
-        data: tensors and arrays beside those that it has as attributes.
+        data: tensors, arrays and datasets beside those that it has as attributes.
         given: tensors that each step is given anew, so that their values don't matter.
     """
 
     def __init__(
         self, plan: Any, *, apart: Collection[str], data: Iterable[Any] = (), given: Iterable[Any] = ()
     ) -> None:
-        self._checks: list[_Check] = []
+        self._checks: list[Check] = []
         self._empty: list[Any] = []  # containers: a module of torch has more than ten
-        self._room = _MAX_ITEMS_IN_ALL
+        self._room, self._room_bytes = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL
+        self._globals, self._module = _globals_of(plan), type(plan).__module__
         self._given = {id(tensor) for tensor in given}
         # held, so that no other object gets its id meanwhile
         self._seen: dict[int, Any] = {id(plan): plan, id(plan.ctx): plan.ctx}
         self._add_attributes(vars(plan), _DEPTH, apart)
         self._add_attributes(vars(plan.ctx), _DEPTH, tuple(vars(plan.ctx)))  # that have no others
         for value in data:
-            self._add(value, 1)
+            self._add(value, 4)
         for space in _spaces_of(plan):
             self._add_space(space)
-        if (names := _globals_of(plan)) is not None:
+        if (names := self._globals) is not None:
             self._add_attributes(names, _DEPTH, [name for name in names if name.startswith(("__", "@"))])
         self._seen = {}
 
@@ -69,7 +81,10 @@ class PlanSnapshot:
         if any(self._empty):
             for container in self._empty:
                 container.clear()
-        return all(check() for check in self._checks)
+        try:
+            return all(check() for check in self._checks)
+        except Exception:  # objects of any kind may refuse what is tried with them
+            return False
 
     def _add_attributes(self, values: dict[str, Any], depth: int, apart: Collection[str] = ()) -> None:
         kept = {name: value for name, value in values.items() if name not in apart}
@@ -105,34 +120,122 @@ class PlanSnapshot:
 
     def _add(self, value: Any, depth: int) -> None:
         """Add what a value holds, if that can change."""
-        if isinstance(value, _NO_VALUES) or id(value) in self._seen or not depth:
+        if id(value) in self._seen or not depth:
             return
-        self._seen[id(value)] = value
-        if hasattr(value, "_version") and hasattr(value, "data_ptr"):  # a tensor, without importing torch
-            self._checks.append(_tensor_check(value, is_given=id(value) in self._given))
-        elif isinstance(value, (tuple, *_CONTAINERS)) and type(value).__module__ in (
-            "builtins",
-            "collections",
-        ):
-            self._add_container(value, depth - 1)
-        elif (check := _check_of(value)) is not None:
-            self._checks.append(check)
-        elif _is_entered(value):
-            # a model may be as deep as it likes
-            self._add_attributes(value.__dict__, _DEPTH if _is_module(value) else depth - 1)
+        if isinstance(value, types.FunctionType) and value.__globals__ is self._globals:
+            self._seen[id(value)] = value
+            self._add_function(value, depth - 1)
+        elif not isinstance(value, _NO_VALUES):
+            self._seen[id(value)] = value
+            try:
+                self._add_object(value, depth)
+            except Exception:  # objects of any kind may refuse to be looked at: then the plan is built anew
+                self._checks.append(lambda: False)
 
-    def _add_container(self, value: Any, depth: int) -> None:
+    def _add_object(self, value: Any, depth: int) -> None:
+        if is_tensor(value):
+            copies = self._takes_room(value.numel() * value.element_size())
+            self._checks.append(tensor_check(value, is_given=id(value) in self._given, copies=copies))
+        elif isinstance(value, (tuple, *_CONTAINERS)):
+            self._add_container(value, depth - 1)
+        elif (check := self._check_of(value)) is not None:
+            self._checks.append(check)
+        elif _is_module(value):
+            for name in (
+                "_parameters",
+                "_buffers",
+                "_modules",
+            ):  # a model may be as large and as deep as it likes
+                if isinstance(found := value.__dict__.get(name), dict):
+                    self._add_container(found, _DEPTH, limited=False)
+            self._add_attributes(value.__dict__, _DEPTH)
+        elif _is_entered(value):
+            self._add_attributes(value.__dict__, depth - 1)
+        elif isinstance(getattr(value, "__dict__", None), dict):
+            self._add_draws(value, depth - 1)
+
+    def _add_function(self, function: types.FunctionType, depth: int) -> None:
+        """Add what a function of the plan's text keeps in its attributes, and in the names around it."""
+        self._add_attributes(function.__dict__, depth)
+        for cell in function.__closure__ or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:  # it has no value yet
+                continue
+            self._checks.append(_cell_check(cell, content))
+            self._add(content, depth)
+
+    def _add_draws(self, data: Any, depth: int) -> None:
+        """Add the generators of randomness that data or an object of a library has, and what data of the plan's own count."""
+        is_own = type(data).__module__ == self._module
+        for name, value in list(vars(data).items()):
+            if is_own and type(value) in (int, float):
+                self._checks.append(_count_check(data, name, value))
+            self._add_draws_of(value, depth)
+
+    def _add_draws_of(self, value: Any, depth: int) -> None:
+        if (
+            not depth
+            or id(value) in self._seen
+            or isinstance(value, _NO_VALUES)
+            or _is_of_the_system(type(value))
+        ):
+            return
+        if (check := _generator_check(value)) is not None:
+            self._seen[id(value)] = value
+            self._checks.append(check)
+        elif isinstance(value, (list, tuple, dict)):
+            if len(value) <= _MAX_DRAWING:
+                for item in list(value.values() if isinstance(value, dict) else value):
+                    self._add_draws_of(item, depth - 1)
+        elif isinstance(getattr(value, "__dict__", None), dict) and not is_tensor(value):
+            self._seen[id(value)] = value
+            self._add_draws(value, depth - 1)
+
+    def _takes_room(self, size: int) -> bool:
+        """Tell whether so many bytes may be copied, and count them."""
+        if size > min(_MAX_BYTES, self._room_bytes):
+            return False
+        self._room_bytes -= size
+        return True
+
+    def _add_container(self, value: Any, depth: int, *, limited: bool = True) -> None:
         size = len(value)
-        if not size and not isinstance(value, tuple):
+        self._seen[id(value)] = value
+        is_plain = type(value).__module__ in ("builtins", "collections")
+        if not size and not isinstance(value, tuple) and is_plain:
             self._empty.append(value)
-        elif size > min(self._room, _MAX_ITEMS):
+        elif limited and size > min(self._room, _MAX_ITEMS):
             self._checks.append(lambda: len(value) == size)
         else:
-            self._room -= size
+            self._room -= size if limited else 0
+            items = _items(value)
             if not isinstance(value, tuple):
-                self._checks.append(_container_check(value))
-            for item in list(value.values() if isinstance(value, dict) else value):
+                # what fills a container of another class is that class's own
+                self._checks.append(
+                    _container_check(value) if is_plain else lambda: _same_items(_items(value), items)
+                )
+            for item in items:
                 self._add(item, depth)
+
+    def _check_of(self, value: Any) -> Check | None:
+        """Return what sets a generator, an array, a table or a file back; None for a value of another kind.
+
+        What gives one item after the other can't be.
+        """
+        import numpy as np
+
+        if (check := _generator_check(value)) is not None:
+            return check
+        if isinstance(value, np.ndarray):
+            return array_check(value, copies=self._takes_room(value.nbytes))
+        if is_frame(value):
+            return frame_check(value)
+        if isinstance(value, io.IOBase):
+            return _file_check(value)
+        if hasattr(type(value), "__next__"):
+            return lambda: False
+        return None
 
 
 _GONE = object()
@@ -172,7 +275,11 @@ def _spaces_of(plan: Any) -> Iterator[type]:
 
 def _is_module(value: Any) -> bool:
     """Tell whether a value is a module of torch, without importing torch."""
-    return "_parameters" in value.__dict__ and "_modules" in value.__dict__
+    return (
+        isinstance(names := getattr(value, "__dict__", None), dict)
+        and "_parameters" in names
+        and "_modules" in names
+    )
 
 
 def _is_entered(value: Any) -> bool:
@@ -180,15 +287,52 @@ def _is_entered(value: Any) -> bool:
 
     Data may remember what they have read, which changes nothing of it.
     """
-    if not isinstance(getattr(value, "__dict__", None), dict):
-        return False
-    if _is_module(value):
-        return True
     kind = type(value)
+    if not isinstance(getattr(value, "__dict__", None), dict) or _is_of_the_system(kind):
+        return False
+    if isinstance(value, (UserDict, UserList)) or kind.__module__.startswith(_ENTERED):
+        return True
     return kind.__module__.partition(".")[0] not in _NOT_ENTERED and not hasattr(kind, "__getitem__")
 
 
-def _container_check(value: Any) -> _Check:
+def _is_of_the_system(kind: type) -> bool:
+    """Tell whether objects of a class stand for what only the system can set back, such as threads."""
+    return any(cls.__module__.partition(".")[0] in _OF_THE_SYSTEM for cls in kind.__mro__)
+
+
+def _items(container: Any) -> list[Any]:
+    return list(container.values() if isinstance(container, dict) else container)
+
+
+def _cell_check(cell: types.CellType, kept: Any) -> Check:
+    def check() -> bool:
+        if cell.cell_contents is not kept:
+            cell.cell_contents = kept
+        return True
+
+    return check
+
+
+def _count_check(data: Any, name: str, kept: Any) -> Check:
+    """Return what notices that data have counted on; what else they keep may go with it, so that it can't be set back."""
+    return lambda: getattr(data, name, None) == kept
+
+
+def _file_check(file: io.IOBase) -> Check | None:
+    """Return what sets a file that is read back to its place; what is written goes on."""
+    if file.closed or not file.readable() or file.writable() or not file.seekable():
+        return None
+    place = file.tell()
+
+    def check() -> bool:
+        if not file.closed:
+            file.seek(place)
+        return not file.closed
+
+    return check
+
+
+def _container_check(value: Any) -> Check:
     """Return what sets a list, deque, set or dictionary back."""
     kept = value.copy()
     if isinstance(value, dict):
@@ -215,11 +359,8 @@ def _same_items(value: Any, kept: Any) -> bool:
     return len(value) == len(kept) and all(map(is_, value, kept))
 
 
-def _check_of(value: Any) -> _Check | None:
-    """Return what sets a generator of randomness or a small array back; None for a value of another kind.
-
-    What gives one item after the other can't be.
-    """
+def _generator_check(value: Any) -> Check | None:
+    """Return what sets a generator of randomness back; None for a value of another kind."""
     import numpy as np
 
     if isinstance(value, random.Random):
@@ -229,16 +370,12 @@ def _check_of(value: Any) -> _Check | None:
     if isinstance(value, np.random.Generator):
         bits = value.bit_generator
         return _state_check(lambda: bits.state, lambda state: setattr(bits, "state", state))
-    if hasattr(value, "get_state") and hasattr(value, "initial_seed"):  # torch's generator
+    if hasattr(type(value), "get_state") and hasattr(type(value), "initial_seed"):  # torch's generator
         return _state_check(value.get_state, value.set_state)
-    if isinstance(value, np.ndarray):
-        return _array_check(value)
-    if hasattr(type(value), "__next__"):
-        return lambda: False
     return None
 
 
-def _state_check(state: Callable[[], Any], set_state: Callable[[Any], Any]) -> _Check:
+def _state_check(state: Callable[[], Any], set_state: Callable[[Any], Any]) -> Check:
     kept = state()
 
     def check() -> bool:
@@ -246,78 +383,3 @@ def _state_check(state: Callable[[], Any], set_state: Callable[[Any], Any]) -> _
         return True
 
     return check
-
-
-def _array_check(array: np.ndarray[Any, Any]) -> _Check | None:
-    if array.nbytes > _MAX_BYTES or not array.flags.writeable or array.dtype.hasobject:
-        return None
-    kept = array.copy()
-    content = kept.tobytes()
-
-    def check() -> bool:
-        if array.shape != kept.shape or array.dtype != kept.dtype:
-            return False
-        if array.tobytes() != content:
-            array[...] = kept
-        return True
-
-    return check
-
-
-def _tensor_check(tensor: Any, *, is_given: bool) -> _Check:
-    """Return what sets a tensor back, and notices what can't be: another form, hooks, or other values of a large one."""
-    form, learns, grad = _form(tensor), tensor.requires_grad, _grad(tensor)
-
-    def check() -> bool:
-        if _form(tensor) != form:
-            return False
-        if tensor.requires_grad != learns:
-            if not tensor.is_leaf:
-                return False
-            tensor.requires_grad_(learns)
-        if _grad(tensor) is not grad:
-            tensor.grad = grad
-        return True
-
-    if is_given:
-        return check
-    values_check = _values_check(tensor)
-    return lambda: check() and values_check()
-
-
-def _values_check(tensor: Any) -> _Check:
-    """Return what sets the values of a small tensor back, and notices that a large one was changed."""
-    kept = tensor.detach().clone() if tensor.numel() * tensor.element_size() <= _MAX_BYTES else None
-    version = _version(tensor)
-
-    def check() -> bool:
-        nonlocal version
-        if kept is None:
-            return _version(tensor) == version
-        if _version(tensor) != version or not _same(tensor, kept):
-            tensor.detach().copy_(kept)
-            version = _version(tensor)
-        return True
-
-    return check
-
-
-def _form(tensor: Any) -> tuple[Any, ...]:
-    hooks = tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
-    return tensor.shape, tensor.dtype, *(len(of_kind) if of_kind else 0 for of_kind in hooks)
-
-
-def _grad(tensor: Any) -> Any:
-    return tensor.grad if tensor.is_leaf else None
-
-
-def _same(tensor: Any, kept: Any) -> bool:
-    """Tell whether two tensors of one form have the same values: what is written through `.data` counts no version."""
-    return bool(((tensor.detach() == kept) | ((tensor != tensor) & (kept != kept))).all())
-
-
-def _version(tensor: Any) -> int:
-    try:
-        return int(tensor._version)
-    except RuntimeError:  # an inference tensor counts no versions
-        return -1

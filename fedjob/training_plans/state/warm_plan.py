@@ -10,6 +10,9 @@ from typing import Any
 
 from fedjob.training_plans.state.snapshot import PlanSnapshot
 
+_OF_EXAMPLES = ("tensors", "dataset", "collate", "settings")
+"""What the examples of a torch plan hold of the user's own."""
+
 
 class WarmPlan:
     """The part of a training plan by which one that has done many steps computes what a new one does."""
@@ -25,14 +28,13 @@ class WarmPlan:
 
     def note_loaded(self) -> None:
         """Take note of the plan with its data loaded: every step begins with that."""
-        data = (self._data, self._test)
-        tensors = (
-            item
-            for part in data
-            for item in (part if isinstance(part, tuple) else getattr(part, "tensors", ()))
-        )
+        parts = (self._data, self._test)
+        data = [
+            *(item for part in parts if isinstance(part, tuple) for item in part),
+            *(getattr(part, name) for part in parts for name in _OF_EXAMPLES if hasattr(part, name)),
+        ]
         self._as_loaded = PlanSnapshot(
-            self, apart=_own_names(type(self)), data=tensors, given=self._given_anew()
+            self, apart=_own_names(type(self)), data=data, given=self._given_anew()
         )
 
     def is_as_built(self) -> bool:

@@ -91,7 +91,75 @@ class LargeInPlace(DataInPlace):
         return super().training_step(model, batch) * self.table[0]
 
 
-PLANS = (Plain, GradientsLeft, Counting, Freezing, Unsaved, DataInPlace, LargeInPlace)
+class Graph(Plain):
+    def init_model(self, model_args):
+        self.edges = torch.eye(4).to_sparse()
+        return super().init_model(model_args)
+
+
+class Noisy(Plain):
+    def training_data(self, dataset, training_args):
+        inputs, targets = super().training_data(dataset, training_args)
+
+        class Augmented(torch.utils.data.Dataset):
+            def __init__(self):
+                self.rng = np.random.default_rng(0)
+
+            def __len__(self):
+                return len(inputs)
+
+            def __getitem__(self, place):
+                return inputs[place] + float(self.rng.normal()), targets[place]
+
+        return Augmented()
+
+
+class OwnOptimizer(Plain):
+    def init_model(self, model_args):
+        model = super().init_model(model_args)
+        self.adam = torch.optim.Adam(model.parameters(), lr=0.01)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.adam, 1, 0.5)
+        return model
+
+    def train(self, model, data, training_args):
+        for batch in data:
+            self.adam.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+            loss.backward()
+            self.adam.step()
+            self.schedule.step()
+            yield loss
+
+
+class Around(Plain):
+    def init_model(self, model_args):
+        steps = 0
+
+        def count():
+            nonlocal steps
+            steps += 1
+            return steps
+
+        self.count = count
+        return super().init_model(model_args)
+
+    def training_step(self, model, batch):
+        return super().training_step(model, batch) * self.count()
+
+
+PLANS = (
+    Graph,
+    Noisy,
+    OwnOptimizer,
+    Around,
+    Plain,
+    GradientsLeft,
+    Counting,
+    Freezing,
+    Unsaved,
+    DataInPlace,
+    LargeInPlace,
+)
 
 
 def _hospital(folder: Path, seed: int) -> Hospital:

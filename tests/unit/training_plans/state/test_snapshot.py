@@ -6,9 +6,11 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -20,6 +22,25 @@ class Holder:
 
     def __init__(self) -> None:
         self.count = 0
+
+
+class Pair(NamedTuple):
+    numbers: list[int]
+    tensor: torch.Tensor
+
+
+class Settings(dict[str, int]):
+    """A dictionary of a plan's own."""
+
+
+class Drawing:
+    """Data that draw for each example."""
+
+    def __init__(self) -> None:
+        self.transforms, self.calls = [np.random.default_rng(1)], 0
+
+    def __getitem__(self, place: int) -> float:
+        return float(self.transforms[0].random())
 
 
 class Kept:
@@ -37,6 +58,9 @@ class Kept:
         self.own, self.array = Holder(), np.zeros(3)
         self.draws = [random.Random(1), np.random.default_rng(1), np.random.RandomState(1), torch.Generator()]
         self.many, self.big = list(range(5000)), torch.zeros(40_000)
+        self.pair, self.settings, self.images = Pair([1], torch.ones(1)), Settings(a=1), Drawing()
+        self.frame, self.large = pd.DataFrame({"a": [1.0, 2.0]}), np.ones(40_000)
+        self.adam = torch.optim.Adam(self.model.parameters())
         self.nested = ([0], {"deep": {"deeper": [0]}})
 
 
@@ -74,6 +98,9 @@ CHANGES: dict[str, Callable[[Kept], Any]] = {
     ),
     "hooks": lambda plan: plan.model[0].register_forward_hook(lambda layer, given, found: found * 0),
     "training or not": lambda plan: plan.model.eval(),
+    "a named tuple": lambda plan: (plan.pair.numbers.append(1), plan.pair.tensor.add_(1)),
+    "an optimizer": lambda plan: plan.adam.param_groups[0].update(lr=0.5),
+    "what an optimizer remembers": lambda plan: plan.adam.state.update({plan.big: {"step": 1}}),
     "an attribute of the class": lambda plan: setattr(type(plan), "calls", 1),
     "a list of the class": lambda plan: plan.shared.append(1),
 }
@@ -82,6 +109,12 @@ NOTICED: dict[str, Callable[[Kept], Any]] = {
     "a long list": lambda plan: plan.many.append(1),
     "a large tensor": lambda plan: plan.big.add_(1),
     "a large buffer": lambda plan: plan.model.table.add_(1),
+    "what is written past the count of versions": lambda plan: plan.big.data.add_(1),
+    "a large array": lambda plan: plan.large.__imul__(2),
+    "a column of a table": lambda plan: plan.frame.insert(0, "b", 1),
+    "the values of a table": lambda plan: plan.frame.__iadd__(1),
+    "a container of a class of its own": lambda plan: plan.settings.update(a=2),
+    "what data count": lambda plan: setattr(plan.images, "calls", 1),
     "the dtype of the model": lambda plan: plan.model.double(),
     "a hook of a tensor": lambda plan: plan.model[0].weight.register_hook(lambda grad: grad * 0),
 }
@@ -148,6 +181,84 @@ def test_values_that_every_step_is_given_are_left_as_they_are() -> None:
         plan.model[0].weight.fill_(3)
     assert snapshot.set_back()
     assert plan.model[0].weight.eq(3).all()
+
+
+def test_what_data_draw_begins_anew() -> None:
+    plan = Kept()
+    snapshot = _snapshot(plan)
+    drawn = plan.images[0]
+    assert snapshot.set_back()
+    assert plan.images[0] == drawn
+
+
+def test_a_file_that_is_read_is_set_back_to_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("one\ntwo\n", encoding="utf-8")
+    with path.open(encoding="utf-8") as file:
+        plan = Kept()
+        plan.file = file
+        snapshot = _snapshot(plan)
+        assert file.readline() == "one\n"
+        assert snapshot.set_back()
+        assert file.readline() == "one\n"
+
+
+def test_a_model_is_covered_whatever_else_the_plan_holds() -> None:
+    plan = Kept()
+    plan.lists = [[str(number) for number in range(1000)] for _ in range(30)]
+    vars(plan)["model"] = vars(plan).pop("model")  # it comes last
+    snapshot = _snapshot(plan)
+    plan.model[1].p = 0.9
+    plan.model[0].weight.requires_grad_(False)
+    assert snapshot.set_back()
+    assert plan.model[1].p == 0.5
+    assert plan.model[0].weight.requires_grad
+
+
+def _inference() -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.ones(3)
+
+
+ODD_TENSORS = {
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "compressed": lambda: torch.eye(4).to_sparse_csr(),
+    "without values": lambda: torch.ones(4, device="meta"),
+    "of inference": _inference,
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
+    "of 8 bits": lambda: torch.ones(4).to(torch.float8_e4m3fn),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_a_tensor_of_another_kind_is_left_alone(kind: str) -> None:
+    plan = Kept()
+    plan.odd = ODD_TENSORS[kind]()
+    assert _snapshot(plan).set_back()
+
+
+def test_what_can_not_be_written_back_has_to_be_made_anew() -> None:
+    plan = Kept()
+    plan.odd = torch.ones(1).expand(3)
+    snapshot = _snapshot(plan)
+    plan.odd.data[0] += 1
+    assert not snapshot.set_back()
+
+
+def test_what_refuses_to_be_looked_at_has_to_be_made_anew() -> None:
+    plan = Kept()
+    plan.lazy = torch.nn.LazyLinear(3)  # its parameters have no shape yet
+    assert not _snapshot(plan).set_back()
+
+
+def test_small_tensors_are_copied_up_to_a_limit_in_all() -> None:
+    plan = Kept()
+    plan.many_tensors = [torch.zeros(1 << 14) for _ in range(500)]
+    snapshot = _snapshot(plan)
+    assert snapshot.set_back()
+    plan.many_tensors[-1].add_(1)
+    assert not snapshot.set_back()
 
 
 def test_data_are_not_entered_for_what_they_remember_of_their_files() -> None:
