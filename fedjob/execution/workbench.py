@@ -36,6 +36,7 @@ from fedjob.execution.row_counts import row_counts
 from fedjob.metrics.event import naming
 from fedjob.training_plans.child_tasks import ChildLauncher, ChildOrder, ChildOutcome, ChildRunner
 from fedjob.training_plans.randomness import seed_everything
+from fedjob.training_plans.state.warm_plan import NotSetBack
 
 if TYPE_CHECKING:
     import torch
@@ -111,14 +112,12 @@ class Workbench:
 
         protocol = PROTOCOLS.build(order.protocol, order.config)
         terms, emit = private_training(order, protocol, naming(emit, order.entry or type(protocol).__name__))
-        plan, first = self._bench(order, protocol, emit, terms)
-        setup_s = time.perf_counter() - started
-
         state = load_tree(Path(order.state_path)) if order.state_path else {}
         seed = seed_for(order.seed, order.round, order.node, f"child {order.child}" if order.child else "")
-        if plan is not None:
-            plan.ctx.together = self.together
-            _begin_step(plan, order, seed, state, emit, runner or InlineChildRunner(order, emit), terms)
+        runner = runner or InlineChildRunner(order, emit)
+        begin = partial(_begin_step, order, seed, state, emit, runner, terms, self.together)
+        plan, first = self._begun(partial(self._bench, order, protocol, emit, terms), begin)
+        setup_s = _since(started)
         local = _local_of(order, plan, self._data, seed, state, emit, _releases(order, self._borrow))
         local.rows = self._limit
         compressed = compressed_work(order, state, plan)
@@ -155,6 +154,19 @@ class Workbench:
             ),
         )
         return released(done, order, terms)
+
+    def _begun(self, bench: Callable[[], tuple[Any, bool]], begin: Callable[[Any], None]) -> tuple[Any, bool]:
+        """Return the plan at the beginning of a step, and whether it is new; one that can't be set back is built anew."""
+        plan, first = bench()
+        if plan is None:
+            return None, first
+        try:
+            begin(plan)
+        except NotSetBack:
+            self._made_of = None
+            plan, first = bench()
+            begin(plan)
+        return plan, first
 
     def _bench(
         self, order: WorkOrder, protocol: Any, emit: Emit, terms: PrivateTraining | None
@@ -279,13 +291,14 @@ def _capped(protocol: Any, order: WorkOrder, weight: float) -> float:
 
 
 def _begin_step(
-    plan: Any,
     order: WorkOrder,
     seed: int,
     state: Mapping[str, Any],
     emit: Emit,
     runner: ChildRunner,
     terms: PrivateTraining | None,
+    together: Any,
+    plan: Any,
 ) -> None:
     """Have a plan, new or warm, begin the step of an order from the node's state."""
     from fedjob.training_plans.function import declared
@@ -293,7 +306,7 @@ def _begin_step(
 
     plan.ctx.round, plan.ctx.seed, plan.ctx.send = order.round, seed, emit
     plan.ctx.props, plan.ctx.private = order.props, terms
-    plan.ctx.gpu_share = order.gpu_share
+    plan.ctx.gpu_share, plan.ctx.together = order.gpu_share, together
     names = tuple(launched.function.__name__ for launched in declared(plan.launches))
     plan.ctx.launcher = ChildLauncher(order.node, names, runner) if terms is None else None
     if isinstance(plan, Pipeline):

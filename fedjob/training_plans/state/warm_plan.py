@@ -14,6 +14,10 @@ _OF_EXAMPLES = ("tensors", "dataset", "collate", "settings")
 """What the examples of a torch plan hold of the user's own."""
 
 
+class NotSetBack(Exception):
+    """A warm plan that has to load its data again can't be set back to what it was when it was built: it has to be built anew."""
+
+
 class WarmPlan:
     """The part of a training plan by which one that has done many steps computes what a new one does."""
 

@@ -91,6 +91,19 @@ class LargeInPlace(DataInPlace):
         return super().training_step(model, batch) * self.table[0]
 
 
+class LargeInPlaceWithData(Plain):
+    def init_model(self, model_args):
+        self.table = torch.ones(40_000)
+        return super().init_model(model_args)
+
+    def training_data(self, dataset, training_args):
+        self.table.mul_(1.5)
+        return super().training_data(dataset, training_args)
+
+    def training_step(self, model, batch):
+        return super().training_step(model, batch) * self.table[0]
+
+
 class Graph(Plain):
     def init_model(self, model_args):
         self.edges = torch.eye(4).to_sparse()
@@ -159,6 +172,7 @@ PLANS = (
     Unsaved,
     DataInPlace,
     LargeInPlace,
+    LargeInPlaceWithData,
 )
 
 
