@@ -77,7 +77,9 @@ def contributions(folder: Path) -> list[Contribution]:
         path = folder / f"of_{node}.safetensors"
         if not path.exists():
             numbers = torch.randn(NUM_STRETCHES * STRETCH, generator=torch.Generator().manual_seed(seed))
-            save_params({"w": numbers}, path, durable=False)
+            own = path.with_name(f"{secrets.token_hex(4)}.tmp")  # two jobs at once may write them
+            save_params({"w": numbers}, own, durable=False)
+            own.replace(path)
         found.append(Contribution(FileParams(path), 1.0 + seed))
     return found
 

@@ -339,6 +339,12 @@ class Hospital:
             if one.token in left:
                 one.seen += "a process of it was left; "
 
+    def _bytes_of(self, ref: Ref, result: Result) -> bytes:
+        """Return parameters as they came: few are attached to the answer."""
+        if result.attached:
+            return b"".join(result.attached.values())
+        return self.federation.repository.get_bytes(ref, limit_bytes=1 << 30)
+
     def _leaves(self, one: _Tried) -> str:
         """Return what a task brought to the researcher, or left for the owner, that it should not have."""
         seen = ""
@@ -346,9 +352,7 @@ class Hospital:
         if result is not None:
             brought = repr(self._value(result)) if result.ok else f"{result.detail} {result.trace}"
             if isinstance(result.params, Ref):
-                brought += self.federation.repository.get_bytes(result.params, limit_bytes=1 << 30).decode(
-                    "latin-1"
-                )
+                brought += self._bytes_of(result.params, result).decode("latin-1")
             if any(word in brought for word in self.secrets):
                 seen += "a secret came with its result; "
         folder = self.home.outputs / one.job

@@ -126,7 +126,7 @@ def attempt(body, at, me):
     """Run one probe in a child of this worker, within a few seconds."""
     reading, writing = os.pipe()
     try:
-        pid = os.fork()
+        pid = forked()
     except PermissionError:
         os.close(reading)
         os.close(writing)
@@ -158,6 +158,18 @@ def attempt(body, at, me):
         pass
     _, status = os.waitpid(pid, 0)
     return said.decode("utf-8", "replace") or f"failed:its process ended with {os.waitstatus_to_exitcode(status)}"
+
+
+def forked():
+    """Fork, once what the probe before has left no longer fills the number of processes."""
+    ends = time.monotonic() + 15
+    while True:
+        try:
+            return os.fork()
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.1)
 
 
 def too_long(number, frame):
