@@ -23,7 +23,7 @@ from fedjob.training_plans.context import Context
 from fedjob.training_plans.example_order import Passes, drawn_by_key, is_logged, split_indices, whole_passes
 from fedjob.training_plans.private_terms import check_one_table, check_training_args
 from fedjob.training_plans.randomness import seeded
-from fedjob.training_plans.state.warm_plan import NotSetBack, WarmPlan
+from fedjob.training_plans.state.warm_plan import WarmPlan
 from fedjob.training_plans.training_args import TrainingArgs
 
 if TYPE_CHECKING:
@@ -403,18 +403,14 @@ class TrainingPlan(LoadedExamples, WarmPlan):
         """
 
     def start_step(self, training_args: RawArgs) -> None:
-        """Begin a step as a fresh plan would, with these arguments and no state.
-
-        Raises:
-            NotSetBack: only one that is built anew could.
-        """
+        """Begin a step as a fresh plan would, with these arguments and no state."""
         args = TrainingArgs.parse(training_args, extra_args=self.extra_args)
         # a stream may remember where it was left, which a fresh plan would not know
         used = any(getattr(data, "used", False) for data in (self._data, self._test))
         loads, dataset = self._loaded is not None and (used or self._loaded != args.raw), self._dataset
         is_warm = self._as_loaded is not None
-        if loads and self._as_built is not None and not self._as_built.set_back():
-            raise NotSetBack
+        if loads:
+            self.begin_as_built()
         self.training_args = args
         self.timing = {}
         self.ctx.state = {}

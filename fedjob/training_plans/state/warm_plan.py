@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from fedjob.common.errors import PlanError
 from fedjob.training_plans.state.snapshot import PlanSnapshot
 
 _OF_EXAMPLES = ("tensors", "dataset", "collate", "settings")
 """What the examples of a torch plan hold of the user's own."""
 
 
-class NotSetBack(Exception):
+class NotSetBack(PlanError):
     """A warm plan that has to load its data again can't be set back to what it was when it was built: it has to be built anew."""
 
 
@@ -44,6 +45,15 @@ class WarmPlan:
     def is_as_built(self) -> bool:
         """Set the plan back to as it was built; tell whether that could be done."""
         return self._as_built is not None and self._as_built.set_back()
+
+    def begin_as_built(self) -> None:
+        """Set a plan that is about to load its data again back to as it was built, if that was noted.
+
+        Raises:
+            NotSetBack: only a plan that is built anew would be so.
+        """
+        if self._as_built is not None and not self._as_built.set_back():
+            raise NotSetBack("the plan can't be set back to what it was when it was built")
 
     def is_as_loaded(self) -> bool:
         """Set the plan back to as it was with its data loaded; tell whether that could be done."""
