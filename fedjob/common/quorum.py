@@ -64,10 +64,9 @@ class Quorum:
             return "every node" if self.min_nodes == 1 else f"every node, {self.min_nodes} or more"
         if not self.required:
             return f"{self.min_nodes} or more"
-        named, more = self.required[:MAX_NAMED], len(self.required) - MAX_NAMED
-        last = [f"{more} more"] if more > 0 else [named[-1]]
-        first = named if more > 0 else named[:-1]
-        listed = " and ".join(filter(None, (", ".join(first), *last)))
+        *first, last = self.required
+        every = " and ".join(filter(None, (", ".join(first), last)))
+        listed = some_of(self.required) if len(self.required) > MAX_NAMED else every
         return (
             listed
             if self.min_nodes <= len(self.required)

@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fedjob.common.checks import some_of
+from fedjob.common.checks import MAX_NAMED, some_of
 from fedjob.data.readers.base import Dataset, files_of
 from fedjob.data.readers.files import FilesDataset
 from fedjob.data.readers.images import ImagesDataset
 from fedjob.data.readers.medical_folder import MedicalFolderDataset
 from fedjob.data.readers.table import TableDataset
-
-MAX_NAMED = 5
-"""Names that a line lists; the others are counted."""
 
 
 def counted(dataset: Dataset) -> list[str]:

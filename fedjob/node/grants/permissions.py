@@ -420,9 +420,8 @@ def speed_of(task: Task, result: Result, cost: TaskCost, moved: Mapping[str, flo
     fetch_s, store_s = moved.get("fetch", 0.0), moved.get("store", 0.0)
     trained_s = sum(max(0.0, result.timing.get(name, 0.0)) for name in ("train", "validate"))
     arguments = {**task.training_args, **task.round_args}
-    read = result.rows.get(
-        "read", 0
-    )  # as researchers count, who know the rows and not what a plan makes of them
+    # as researchers count, who know the rows and not what a plan makes of them
+    read = result.rows.get("read", 0)
     return TaskSpeed(
         job=cost.job,
         work=cost.work,

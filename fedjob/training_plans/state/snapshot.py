@@ -26,11 +26,8 @@ from fedjob.training_plans.state.array_checks import (
 
 _NOT_ENTERED = ("fedjob", "torch", "numpy", "pandas", "polars", "sklearn", "weakref")
 _OF_THE_SYSTEM = ("asyncio", "concurrent", "logging", "multiprocessing", "queue", "socket", "threading")
-_ENTERED = (
-    "torch.optim",
-    "torch.amp",
-    "torch.cuda.amp",
-)  # optimizers and schedulers that a plan keeps itself
+# optimizers and schedulers that a plan keeps itself
+_ENTERED = ("torch.optim", "torch.amp", "torch.cuda.amp")
 _CONSTANT = (type(None), bool, int, float, complex, str, bytes)
 _CODE = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
 _NO_VALUES = (*_CONSTANT, *_CODE)
@@ -141,11 +138,8 @@ class PlanSnapshot:
         elif (check := self._check_of(value)) is not None:
             self._checks.append(check)
         elif _is_module(value):
-            for name in (
-                "_parameters",
-                "_buffers",
-                "_modules",
-            ):  # a model may be as large and as deep as it likes
+            # a model may be as large and as deep as it likes
+            for name in ("_parameters", "_buffers", "_modules"):
                 if isinstance(found := value.__dict__.get(name), dict):
                     self._add_container(found, _DEPTH, limited=False)
             self._add_attributes(value.__dict__, _DEPTH)
