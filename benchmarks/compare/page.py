@@ -231,7 +231,8 @@ def _settings(compared: Sequence[Compared]) -> str:
     lines += [
         "",
         "What is not the same: fedjob signs and encrypts every message, isolates what it runs, and can be killed after any round "
-        "without losing it; the settings of the peers here leave these out, but for NVFlare's TLS over slow lines. pfl simulates only.",
+        "without losing it; the settings of the peers here leave these out, but for NVFlare's TLS over slow lines. pfl simulates only. "
+        "What torch alone needs no framework that trains by it can go below.",
         "",
         "To take them anew:",
         "",

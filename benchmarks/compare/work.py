@@ -62,6 +62,11 @@ PEERS = (
         "one process with a thread of torch for each core, as its benchmarks are documented; nothing kept on disk",
         environment="pfl", processes=1,
     ),
+    Peer(
+        "torch", "torch alone", ("numpy",), "on_torch.py",
+        "no framework but the floor of one: the same training of the same number of nodes and the mean of their models, by a "
+        "process of one thread for each core; no node, file, check or message",
+    ),
 )  # fmt: skip
 
 
@@ -119,12 +124,12 @@ WORKS = (
     Work(
         "simulation",
         "A simulation: a CNN of two convolutions, 1,000 nodes of 50 images, cohorts of 50, one epoch in batches of 10",
-        ("flower", "pfl", "pfl-threads"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images="cnn", outcome="loss",
+        ("flower", "pfl", "pfl-threads", "torch"), nodes=1000, cohort=50, rounds=6, own_rounds=6, deadline_s=300, images="cnn", outcome="loss",
     ),
     Work(
         "megabyte",
         "A simulation: a linear model of 1 MB, ten nodes of 50 images, all in each round, one epoch in batches of 10",
-        ("flower", "pfl", "pfl-threads"), nodes=10, cohort=10, rounds=21, own_rounds=21, deadline_s=300, images="linear", outcome="loss",
+        ("flower", "pfl", "pfl-threads", "torch"), nodes=10, cohort=10, rounds=21, own_rounds=21, deadline_s=300, images="linear", outcome="loss",
     ),
     Work(
         "quantization",

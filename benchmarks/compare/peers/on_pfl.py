@@ -5,48 +5,12 @@ https://apple.github.io/pfl-research/guides/simulation_distributed.html
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import socket
-import subprocess
-import sys
 import time
 from typing import Any
 
-WORKER = "COMPARE_PFL_WORKER"
-
-
-def main() -> None:
-    """Run the work that the first argument has as JSON, and print what it found as JSON."""
-    work = json.loads(sys.argv[1])
-    workers = work["workers"]
-    if workers == 1 or os.environ.get(WORKER):
-        found = rounds(work)
-        if os.environ.get("PFL_WORKER_RANK", "0") == "0":
-            print(json.dumps(found))
-        return
-    addresses = ",".join(f"localhost:{port}" for port in free_ports(workers))
-    started = []
-    try:
-        for rank in range(workers):
-            place = {"PFL_WORKER_ADDRESSES": addresses, "PFL_WORKER_RANK": str(rank), WORKER: "1"}
-            started.append(subprocess.Popen([sys.executable, *sys.argv], env=os.environ | place))
-        codes = [each.wait() for each in started]
-    finally:
-        for each in started:
-            each.kill()
-    if any(codes):
-        sys.exit(f"the workers of pfl ended with {codes}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on loopback that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+import ranks
 
 
 def rounds(work: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +27,9 @@ def rounds(work: dict[str, Any]) -> dict[str, Any]:
     from pfl.metrics import Metrics
     from pfl.model.pytorch import PyTorchModel
 
+    if ranks.RANK in os.environ:
+        os.environ["PFL_WORKER_RANK"] = os.environ[ranks.RANK]
+        os.environ["PFL_WORKER_ADDRESSES"] = os.environ[ranks.ADDRESSES]
     # One thread for each of several workers; a single process has all cores.
     torch.set_num_threads(1 if work["workers"] > 1 else work["threads"])
     images = Images(work["data"])
@@ -103,4 +70,4 @@ def rounds(work: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    ranks.main(rounds)
