@@ -104,22 +104,23 @@ def work(
     local: Local,
     items: Items,
     *,
-    first: bool,
+    setup_seed: int | None,
     seed_all: Callable[[int], None],
 ) -> StepOutcome:
     """Compute a node's contribution to a step.
 
     Args:
-        first: whether this worker process runs its first task of the job, so that `setup` has to run.
+        setup_seed: of a worker process that runs its first task of the job, so that `setup` has to run, in whichever round;
+            None for another.
         seed_all: seeds every generator that user code may draw from.
 
     Raises:
         NodeFailure: more batches failed than `items` tolerates, or all did: `batch_failures`.
     """
-    seed_all(local.seed)
-    if first:
+    if setup_seed is not None:
+        seed_all(setup_seed)
         protocol.setup(local)
-        seed_all(local.seed)  # so that a worker that skips the set-up draws the same numbers
+    seed_all(local.seed)
     _check_rows(protocol, local)
     if instruction.step not in protocol.batched_steps:
         contribution = protocol.contribute(instruction, local)

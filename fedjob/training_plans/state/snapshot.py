@@ -11,7 +11,7 @@ import io
 import random
 import types
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import is_
 from typing import Any
 
@@ -47,27 +47,41 @@ class PlanSnapshot:
     data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
 
     Args:
-        plan: a training plan.
+        plan: of any kind.
         apart: names of its attributes that are left as they are.
+        parts: objects and functions of the plan's text, of a plan that is not one itself.
         data: tensors, arrays and datasets beside those that it has as attributes.
         given: tensors that each step is given anew, so that their values don't matter.
     """
 
     def __init__(
-        self, plan: Any, *, apart: Collection[str], data: Iterable[Any] = (), given: Iterable[Any] = ()
+        self,
+        plan: Any,
+        *,
+        apart: Collection[str],
+        parts: Sequence[Any] = (),
+        data: Iterable[Any] = (),
+        given: Iterable[Any] = (),
     ) -> None:
         self._checks: list[Check] = []
         self._empty: list[Any] = []  # containers: a module of torch has more than ten
         self._room, self._room_bytes = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL
-        self._globals, self._module = _globals_of(plan), type(plan).__module__
+        parts = parts or (plan,)
+        self._globals, self._module = _globals_of(parts), _module_of(parts[0])
         self._given = {id(tensor) for tensor in given}
         # held, so that no other object gets its id meanwhile
         self._seen: dict[int, Any] = {id(plan): plan, id(plan.ctx): plan.ctx}
         self._add_attributes(vars(plan), _DEPTH, apart)
         self._add_attributes(vars(plan.ctx), _DEPTH, tuple(vars(plan.ctx)))  # that have no others
+        for part in parts:
+            if isinstance(part, types.FunctionType):
+                self._add(part, _DEPTH)
+            elif part is not plan:
+                self._seen[id(part)] = part
+                self._add_attributes(vars(part), _DEPTH)
         for value in data:
             self._add(value, 4)
-        for space in _spaces_of(plan):
+        for space in _spaces_of(parts, self._globals):
             self._add_space(space)
         if (names := self._globals) is not None:
             self._add_attributes(names, _DEPTH, [name for name in names if name.startswith(("__", "@"))])
@@ -149,8 +163,10 @@ class PlanSnapshot:
             self._add_draws(value, depth - 1)
 
     def _add_function(self, function: types.FunctionType, depth: int) -> None:
-        """Add what a function of the plan's text keeps in its attributes, and in the names around it."""
+        """Add what a function of the plan's text keeps in its attributes, its defaults, and the names around it."""
         self._add_attributes(function.__dict__, depth)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._add(value, depth)
         for cell in function.__closure__ or ():
             try:
                 content = cell.cell_contents
@@ -246,24 +262,27 @@ def _own_values(space: type) -> dict[str, Any]:
     return {name: value for name, value in vars(space).items() if not name.startswith(("__", "@", "_abc_"))}
 
 
-def _globals_of(plan: Any) -> dict[str, Any] | None:
-    """Return the names of the module that is a plan's text; None for a plan whose class was not made of a text."""
-    kind = type(plan)
-    found = (getattr(item, "__globals__", None) for item in vars(kind).values())
-    return next(
-        (names for names in found if names is not None and names.get("__name__") == kind.__module__), None
-    )
+def _module_of(part: Any) -> str:
+    """Return the name of the module that is a plan's text, from a function or an object of it."""
+    return str(part.__module__ if isinstance(part, types.FunctionType) else type(part).__module__)
 
 
-def _spaces_of(plan: Any) -> Iterator[type]:
+def _globals_of(parts: Sequence[Any]) -> dict[str, Any] | None:
+    """Return the names of the module that is a plan's text; None for a plan that was not made of a text."""
+    for part in parts:
+        functions = (part,) if isinstance(part, types.FunctionType) else vars(type(part)).values()
+        for function in functions:
+            names: dict[str, Any] | None = getattr(function, "__globals__", None)
+            if names is not None and names.get("__name__") == _module_of(part):
+                return names
+    return None
+
+
+def _spaces_of(parts: Sequence[Any], names: dict[str, Any] | None) -> Iterator[type]:
     """Yield the classes that a plan's text defines."""
-    name = type(plan).__module__
-    known = {cls for cls in type(plan).__mro__ if cls.__module__ == name}
-    known |= {
-        item
-        for item in (_globals_of(plan) or {}).values()
-        if isinstance(item, type) and item.__module__ == name
-    }
+    name = _module_of(parts[0])
+    known = {cls for part in parts for cls in type(part).__mro__ if cls.__module__ == name}
+    known |= {item for item in (names or {}).values() if isinstance(item, type) and item.__module__ == name}
     yield from sorted(known, key=lambda cls: cls.__qualname__)
 
 
