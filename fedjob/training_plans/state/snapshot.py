@@ -17,7 +17,9 @@ from typing import Any
 
 from fedjob.training_plans.state.array_checks import (
     Check,
+    Way,
     array_check,
+    frame_bytes,
     frame_check,
     is_frame,
     is_tensor,
@@ -36,6 +38,7 @@ _MAX_ITEMS_IN_ALL = 20_000
 _MAX_DRAWING = 100  # items among which generators are looked for
 _MAX_BYTES = 1 << 16  # of one tensor or array
 _MAX_BYTES_IN_ALL = 1 << 24  # of tensors and arrays that are copied
+_MAX_SUMMED = 1 << 26  # bytes of those whose values are summed: some milliseconds a step
 _DEPTH = 8
 
 
@@ -43,8 +46,8 @@ class PlanSnapshot:
     """The values that a plan's attributes, model, classes and module have, with what is in them.
 
     Attributes, small containers and arrays, generators of randomness, files that are read, optimizers and gradients are
-    set back. That a large container, tensor, array or table was changed in place is noticed, by samples of its values. What
-    data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
+    set back. That a large container, tensor, array or table was changed in place is noticed, by sums of its values; of those beyond
+    64 MiB in all by samples. What data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
 
     Args:
         plan: of any kind.
@@ -65,7 +68,7 @@ class PlanSnapshot:
     ) -> None:
         self._checks: list[Check] = []
         self._empty: list[Any] = []  # containers: a module of torch has more than ten
-        self._room, self._room_bytes = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL
+        self._room, self._room_bytes, self._room_summed = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL, _MAX_SUMMED
         parts = parts or (plan,)
         self._globals, self._module = _globals_of(parts), _module_of(parts[0])
         self._given = {id(tensor) for tensor in given}
@@ -145,8 +148,9 @@ class PlanSnapshot:
 
     def _add_object(self, value: Any, depth: int) -> None:
         if is_tensor(value):
-            copies = self._takes_room(value.numel() * value.element_size())
-            self._checks.append(tensor_check(value, is_given=id(value) in self._given, copies=copies))
+            is_given = id(value) in self._given
+            way = "sampled" if is_given else self._way_of(value.numel() * value.element_size())
+            self._checks.append(tensor_check(value, is_given=is_given, way=way))
         elif isinstance(value, (tuple, *_CONTAINERS)):
             self._add_container(value, depth - 1)
         elif (check := self._check_of(value)) is not None:
@@ -202,12 +206,15 @@ class PlanSnapshot:
             self._seen[id(value)] = value
             self._add_draws(value, depth - 1)
 
-    def _takes_room(self, size: int) -> bool:
-        """Tell whether so many bytes may be copied, and count them."""
-        if size > min(_MAX_BYTES, self._room_bytes):
-            return False
-        self._room_bytes -= size
-        return True
+    def _way_of(self, size: int) -> Way:
+        """Return how so many bytes are to be known again, and count them."""
+        if size <= min(_MAX_BYTES, self._room_bytes):
+            self._room_bytes -= size
+            return "copied"
+        if size <= self._room_summed:
+            self._room_summed -= size
+            return "summed"
+        return "sampled"
 
     def _add_container(self, value: Any, depth: int, *, limited: bool = True) -> None:
         size = len(value)
@@ -238,9 +245,9 @@ class PlanSnapshot:
         if (check := _generator_check(value)) is not None:
             return check
         if isinstance(value, np.ndarray):
-            return array_check(value, copies=self._takes_room(value.nbytes))
+            return array_check(value, self._way_of(value.nbytes))
         if is_frame(value):
-            return frame_check(value)
+            return frame_check(value, self._way_of(frame_bytes(value)))
         if isinstance(value, io.IOBase):
             return _file_check(value)
         if hasattr(type(value), "__next__"):
