@@ -124,9 +124,7 @@ class Workbench:
         values = {**order.values, **_tensors_of(order, compressed)}
         instruction = Instruction(step=order.step, round=order.round, values=values)
         setup_seed = seed_for(order.seed, 0, order.node, "setup") if first else None
-        worked = work(
-            protocol, instruction, local, order.items, setup_seed=setup_seed, seed_all=seed_everything
-        )
+        worked = work(protocol, instruction, local, order.items, setup_seed=setup_seed)
 
         contribution, output = worked.contribution, Path(order.output_path)
         durable = not self._one_plan
