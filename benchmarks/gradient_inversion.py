@@ -34,15 +34,13 @@ CASES: dict[str, tuple[Protect | None, int]] = {
 
 def draw(true: Array, found: dict[str, tuple[Array, Array]], path: Path) -> None:
     """Draw the first pictures of the node, and what was taken back of each, a row for each protection."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     rows = {"the node's pictures": (true, "")}
     for name, (pictures, alike) in found.items():
         rows[name] = (pictures, f"{(alike >= RECOGNISED).sum()} of {NUM} recovered")
-    figure, cells = plt.subplots(len(rows), SHOWN, figsize=(9, 0.66 * len(rows)))
+    figure = Figure(figsize=(9, 0.66 * len(rows)))
+    cells = figure.subplots(len(rows), SHOWN)
     for line, (name, (pictures, count)) in zip(cells, rows.items(), strict=True):
         for cell, picture in zip(line, pictures, strict=False):
             cell.imshow(picture.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
@@ -55,7 +53,6 @@ def draw(true: Array, found: dict[str, tuple[Array, Array]], path: Path) -> None
         )
     figure.subplots_adjust(left=0.2, right=0.995, top=0.99, bottom=0.01, wspace=0.08, hspace=0.08)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -53,12 +53,10 @@ CASES = [Case(epsilon, together) for epsilon in (None, 8.0, 4.0, 1.0) for togeth
 
 def draw(found: dict[Case, list[Found]], most: float, path: Path) -> None:
     """Draw each run's bound beside what was claimed."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     epsilons = list(dict.fromkeys(case.epsilon for case in found))
     for case, runs in found.items():
         place = epsilons.index(case.epsilon) + (0.14 if case.together else -0.14)
@@ -77,7 +75,6 @@ def draw(found: dict[Case, list[Found]], most: float, path: Path) -> None:
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -244,15 +244,11 @@ def table(runs: pd.DataFrame) -> str:
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Draw every run and the means, a panel for each dataset."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(runs["dataset"]))
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(4 * len(names), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)
     for panel, name in zip(panels[0], names, strict=True):
         for place, (how, colour) in enumerate(
             zip(COLUMNS, ("tab:blue", "tab:green", "tab:orange"), strict=True)
@@ -273,7 +269,6 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(COLUMNS), frameon=False)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main() -> None:

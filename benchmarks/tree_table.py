@@ -72,12 +72,10 @@ def drawn_noise(epsilon: float, blocks: int, passes: int, size: int) -> Array:
 
 def draw(path: Path) -> None:
     """Draw the noise on the sums of all steps so far over the rounds, a panel for each setting."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, len(DRAWN), figsize=(8, 3.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(DRAWN), sharey=True)
     for panel, (epsilon, blocks, passes) in zip(panels, DRAWN, strict=True):
         rounds = np.arange(1, blocks * passes + 1) / STEPS_OF_ROUND
         for (how, line), colour in zip(
@@ -97,7 +95,6 @@ def draw(path: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def spent_alike(epsilon: float, passes: int, steps: int, rate: float) -> float:

@@ -262,12 +262,10 @@ def to_frame(methods: Sequence[Method], scores: dict[str, list[Score]]) -> pd.Da
 
 def draw(methods: Sequence[Method], scores: dict[str, list[Score]], path: Path) -> None:
     """Draw the pooled test: every run, our mean, and the published mean with its standard deviation."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(methods) + 1.6), layout="constrained")
+    figure = Figure(figsize=(8, 0.5 * len(methods) + 1.6), layout="constrained")
+    axes = figure.subplots()
     for place, method in enumerate(reversed(methods)):
         pooled = [run.pooled for run in scores[method.name]]
         axes.errorbar(method.published[-1], place + 0.15, xerr=method.published_std, fmt="D", color="tab:gray", capsize=3,
@@ -289,7 +287,6 @@ def draw(methods: Sequence[Method], scores: dict[str, list[Score]], path: Path) 
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

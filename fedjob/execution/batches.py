@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from fedjob.protocols.inference import Inference
 from fedjob.protocols.own import OwnProtocol
 from fedjob.training_plans.base import TrainingPlan
 from fedjob.training_plans.pipeline import Pipeline
+from fedjob.training_plans.randomness import seed_everything
 
 if TYPE_CHECKING:
     from fedjob.data.row_limit import RowLimit
@@ -104,27 +105,26 @@ def work(
     local: Local,
     items: Items,
     *,
-    first: bool,
-    seed_all: Callable[[int], None],
+    setup_seed: int | None,
 ) -> StepOutcome:
     """Compute a node's contribution to a step.
 
     Args:
-        first: whether this worker process runs its first task of the job, so that `setup` has to run.
-        seed_all: seeds every generator that user code may draw from.
+        setup_seed: of a worker process that runs its first task of the job, so that `setup` has to run, in whichever round;
+            None for another.
 
     Raises:
         NodeFailure: more batches failed than `items` tolerates, or all did: `batch_failures`.
     """
-    seed_all(local.seed)
-    if first:
+    if setup_seed is not None:
+        seed_everything(setup_seed)
         protocol.setup(local)
-        seed_all(local.seed)  # so that a worker that skips the set-up draws the same numbers
+    seed_everything(local.seed)
     _check_rows(protocol, local)
     if instruction.step not in protocol.batched_steps:
         contribution = protocol.contribute(instruction, local)
         return StepOutcome(contribution=protocol.reduce(contribution, local))
-    batches = _Batches(protocol, instruction, local, items, seed_all)
+    batches = _Batches(protocol, instruction, local, items)
     try:
         return batches.run()
     finally:
@@ -161,7 +161,6 @@ class _Batches:
     instruction: Instruction
     local: Local
     items: Items
-    seed_all: Callable[[int], None]
     failures: list[tuple[Sequence[int], Exception]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -285,7 +284,7 @@ class _Batches:
 
     def contribute(self, places: Sequence[int], purpose: str) -> Contribution:
         self.bind(places if self.items.batch is not None or len(places) < self.num_items else None)
-        self.seed_all(seed_for(self.local.seed, self.local.round, self.local.node, purpose))
+        seed_everything(seed_for(self.local.seed, self.local.round, self.local.node, purpose))
         part = self.protocol.contribute(self.instruction, self.local)
         self.parts.put(places[0] if len(places) else 0, part)
         return part

@@ -123,7 +123,8 @@ class Workbench:
         compressed = compressed_work(order, state, plan)
         values = {**order.values, **_tensors_of(order, compressed)}
         instruction = Instruction(step=order.step, round=order.round, values=values)
-        worked = work(protocol, instruction, local, order.items, first=first, seed_all=seed_everything)
+        setup_seed = seed_for(order.seed, 0, order.node, "setup") if first else None
+        worked = work(protocol, instruction, local, order.items, setup_seed=setup_seed)
 
         contribution, output = worked.contribution, Path(order.output_path)
         durable = not self._one_plan
@@ -193,7 +194,7 @@ class Workbench:
                 open_dataset(order.dataset), order.items, load_known(order.known_path), order.node
             )
             made_of += (found,)
-        if self._made_of == made_of and _is_as_loaded(self._plan):
+        if self._made_of == made_of and (self._plan is None or self._plan.is_as_loaded()):
             if self._limit is not None and releases is not None:
                 self._limit.book = releases
             return self._plan, False
@@ -240,13 +241,6 @@ class Workbench:
             if self._one_plan:
                 self._kept, self._built_of = plan, built_of
         return plan
-
-
-def _is_as_loaded(plan: Any) -> bool:
-    """Set a warm plan back to what it was before its first step; tell whether that could be done."""
-    from fedjob.training_plans.base import TrainingPlan
-
-    return not isinstance(plan, TrainingPlan) or plan.is_as_loaded()
 
 
 def _context_of(

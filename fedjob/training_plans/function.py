@@ -26,6 +26,7 @@ from fedjob.common.checks import shown
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.values import decode
 from fedjob.training_plans.context import Context
+from fedjob.training_plans.state.warm_plan import Warm
 
 CONTEXT = "ctx"
 """The parameter by which a function asks for its context."""
@@ -155,7 +156,7 @@ def _remote(definition: Callable[..., Any]) -> RemoteFunction:
     return RemoteFunction(definition)
 
 
-class FunctionPlan:
+class FunctionPlan(Warm):
     """A function as nodes drive a plan: built, given data, called once.
 
     Args:
@@ -174,8 +175,9 @@ class FunctionPlan:
         self.remote.check(dict(args or {}))
 
     def load_data(self, dataset: Any) -> None:
-        """Take the dataset; nothing is read before the function asks for it."""
+        """Take the dataset; nothing is read before the function asks for it. Every call begins as the first."""
         self.dataset = dataset
+        self._note_parts(self.remote.function)
 
     def start_step(self, args: Mapping[str, Any] | None) -> None:
         """Begin anew with these arguments."""

@@ -9,10 +9,11 @@ from typing import Any
 from fedjob.common.errors import NodeFailure, SpecError
 from fedjob.common.values import decode
 from fedjob.training_plans.plan_checks import overrides
+from fedjob.training_plans.state.warm_plan import Warm
 from fedjob.training_plans.step_plan import Plan, StepContext
 
 
-class Pipeline:
+class Pipeline(Warm):
     """A plan, or the plans that it lists as its `steps`, over one dataset.
 
     Args:
@@ -91,7 +92,7 @@ class Pipeline:
         return overrides(self.whole, Plan, "finish")
 
     def set_up(self) -> None:
-        """Let the plan prepare.
+        """Let the plan prepare; every step begins with what it is then.
 
         Raises:
             NodeFailure: `no_data` when it selects no item at all.
@@ -105,6 +106,7 @@ class Pipeline:
             finally:
                 self.ctx.narrow = None
         self.bind(None)
+        self._note_parts(*plans)
 
     def bind(self, places: Sequence[int] | None) -> None:
         """Let `ctx.data` be the items at these places; None for all of them."""

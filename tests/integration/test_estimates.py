@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import threading
 import time
@@ -38,6 +39,8 @@ from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
+from fedjob.researcher.estimates.time_trial import ENOUGH_S, LEAST_ROUNDS
+from fedjob.researcher.jobs.estimate import Estimate
 from fedjob.researcher.jobs.session import Session
 from fedjob.researcher.storage.folder import JobFolder
 from tests.integration.nodes import ADD_ONE, Federation
@@ -127,6 +130,18 @@ def job_of(session: Session, protocol: Any, text: str = PLAN, tag: str = "toy", 
         **more,
     }
     return Job(protocol, training_plan=f"{plan}:AddOne", data={"tags": [tag]}, **arguments)
+
+
+def tried(job: Job, rounds: int, words: str) -> Estimate:
+    """Return a job's estimate by a trial of so many rounds; by fewer only where these took the time that is enough for a trial."""
+    began = time.monotonic()
+    found = job.estimate(probe=True)
+    took_s = time.monotonic() - began
+    number = re.search(rf"by (\d+) rounds of it{re.escape(words)}", found.about)
+    assert number is not None, found.about
+    fewest = rounds if took_s < ENOUGH_S else LEAST_ROUNDS
+    assert fewest <= int(number[1]) <= rounds, f"{number[0]} in {took_s:.1f} s"
+    return found
 
 
 def committed(job: Job) -> int:
@@ -244,8 +259,7 @@ def test_a_trial_on_the_mocks_gives_the_time_and_leaves_no_job(session: Session)
         session, FedAvg(), named("mocks"), "pair", training_args={"epochs": 2, "batch_size": 5}, rounds=10
     )
     before = {one.id for one in session.jobs()}
-    found = job.estimate(probe=True)
-    assert "by 10 rounds of it on the mocks of east, west" in found.about
+    found = tried(job, 10, " on the mocks of east, west")
     low, high = found.time_range_s
     assert low <= found.time_s / 1.49
     assert high >= found.time_s * 1.49
@@ -296,8 +310,7 @@ def test_a_protected_job_is_tried_on_the_mocks_as_any_other(protect: Any, sessio
     job = job_of(
         session, FedAvg(), named(f"protected {protect}"), "trio", protect=protect, training_args=args
     )
-    found = job.estimate(probe=True)
-    assert "by 4 rounds of it on the mocks of east, south, west, whose training was scaled" in found.about
+    found = tried(job, 4, " on the mocks of east, south, west, whose training was scaled")
     low, high = found.time_range_s
     assert high / low >= 4.0 * 0.999, "the scale is that of another job"
     assert {one.id for one in session.jobs()} == before
@@ -321,8 +334,7 @@ def test_a_job_on_mocks_and_a_simulation_are_tried_as_they_are(session: Session)
     for job, rounds in ((on_mocks, 4), (simulated, 12)):
         assert job.estimate().time_s is None
         before = {one.id for one in session.jobs()}
-        found = job.estimate(probe=True)
-        assert f"by {rounds} rounds of it, run for this and deleted" in found.about
+        tried(job, rounds, ", run for this and deleted")
         assert {one.id for one in session.jobs()} == before
         assert job.state == "draft"
     simulated.run(progress=False)

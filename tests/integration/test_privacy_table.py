@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib  # noqa: F401 - its settings are compared before and after each test, in any order of the tests
 import numpy as np
 import pandas as pd
 import pytest

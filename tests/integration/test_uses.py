@@ -15,6 +15,7 @@ from tests import remote
 from tests.data import TRAINING, make_points
 from tests.integration.test_functions import write_table
 from tests.plans import Tiny
+from tests.predicted import predicted
 
 
 class SmallCnn(TorchPlan):
@@ -102,10 +103,7 @@ def test_inference_with_a_trained_result_predicts_for_every_row(tmp_path: Path, 
     assert job.spec.protocol.name == "inference"
     assert job.spec.plan_hash == trained.spec.plan_hash
     predictions = job.run(progress=False).value
-    model = result.model().eval()
-    with torch.no_grad():
-        expected = model(torch.tensor(np.load(points)["x"], dtype=torch.float32)).numpy()
-    np.testing.assert_allclose(predictions, expected, rtol=1e-6)
+    np.testing.assert_array_equal(predictions, predicted(result, points))
 
 
 def test_a_trained_result_brings_its_plan_and_its_parameters(tmp_path: Path) -> None:

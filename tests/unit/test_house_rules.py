@@ -337,6 +337,18 @@ def test_tests_patch_nothing() -> None:
     assert found == []
 
 
+def test_scripts_draw_without_choosing_how_the_whole_process_draws() -> None:
+    """A script that a test calls leaves the process's settings of matplotlib as they are: `matplotlib.figure.Figure`."""
+    scripts = sorted(path for folder in ("benchmarks", "examples") for path in ROOT.glob(f"{folder}/**/*.py"))
+    found = [
+        f"{at(path, call)} calls {name}"
+        for path in scripts
+        for call, name in calls(path)
+        if name == "matplotlib.use" or name.startswith(("plt.", "pyplot.", "matplotlib.pyplot."))
+    ]
+    assert found == []
+
+
 def test_no_test_is_skipped_but_for_want_of_a_part() -> None:
     """`tests.parts` skips, and fails in CI."""
     away = {"skip", "skipif", "skipIf", "skipUnless", "importorskip", "SkipTest", "xfail"}

@@ -11,13 +11,15 @@ import io
 import random
 import types
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import is_
 from typing import Any
 
 from fedjob.training_plans.state.array_checks import (
     Check,
+    Way,
     array_check,
+    frame_bytes,
     frame_check,
     is_frame,
     is_tensor,
@@ -36,6 +38,7 @@ _MAX_ITEMS_IN_ALL = 20_000
 _MAX_DRAWING = 100  # items among which generators are looked for
 _MAX_BYTES = 1 << 16  # of one tensor or array
 _MAX_BYTES_IN_ALL = 1 << 24  # of tensors and arrays that are copied
+_MAX_SUMMED = 1 << 26  # bytes of those whose values are summed: some milliseconds a step
 _DEPTH = 8
 
 
@@ -43,31 +46,45 @@ class PlanSnapshot:
     """The values that a plan's attributes, model, classes and module have, with what is in them.
 
     Attributes, small containers and arrays, generators of randomness, files that are read, optimizers and gradients are
-    set back. That a large container, tensor, array or table was changed in place is noticed, by samples of its values. What
-    data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
+    set back. That a large container, tensor, array or table was changed in place is noticed, by sums of its values; of those beyond
+    64 MiB in all by samples. What data and libraries hold is known by its identity alone, but for their generators and the counts of data of the plan's own.
 
     Args:
-        plan: a training plan.
+        plan: of any kind.
         apart: names of its attributes that are left as they are.
+        parts: objects and functions of the plan's text, of a plan that is not one itself.
         data: tensors, arrays and datasets beside those that it has as attributes.
         given: tensors that each step is given anew, so that their values don't matter.
     """
 
     def __init__(
-        self, plan: Any, *, apart: Collection[str], data: Iterable[Any] = (), given: Iterable[Any] = ()
+        self,
+        plan: Any,
+        *,
+        apart: Collection[str],
+        parts: Sequence[Any] = (),
+        data: Iterable[Any] = (),
+        given: Iterable[Any] = (),
     ) -> None:
         self._checks: list[Check] = []
         self._empty: list[Any] = []  # containers: a module of torch has more than ten
-        self._room, self._room_bytes = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL
-        self._globals, self._module = _globals_of(plan), type(plan).__module__
+        self._room, self._room_bytes, self._room_summed = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL, _MAX_SUMMED
+        parts = parts or (plan,)
+        self._globals, self._module = _globals_of(parts), _module_of(parts[0])
         self._given = {id(tensor) for tensor in given}
         # held, so that no other object gets its id meanwhile
         self._seen: dict[int, Any] = {id(plan): plan, id(plan.ctx): plan.ctx}
         self._add_attributes(vars(plan), _DEPTH, apart)
         self._add_attributes(vars(plan.ctx), _DEPTH, tuple(vars(plan.ctx)))  # that have no others
+        for part in parts:
+            if isinstance(part, types.FunctionType):
+                self._add(part, _DEPTH)
+            elif part is not plan:
+                self._seen[id(part)] = part
+                self._add_attributes(vars(part), _DEPTH)
         for value in data:
             self._add(value, 4)
-        for space in _spaces_of(plan):
+        for space in _spaces_of(parts, self._globals):
             self._add_space(space)
         if (names := self._globals) is not None:
             self._add_attributes(names, _DEPTH, [name for name in names if name.startswith(("__", "@"))])
@@ -131,8 +148,9 @@ class PlanSnapshot:
 
     def _add_object(self, value: Any, depth: int) -> None:
         if is_tensor(value):
-            copies = self._takes_room(value.numel() * value.element_size())
-            self._checks.append(tensor_check(value, is_given=id(value) in self._given, copies=copies))
+            is_given = id(value) in self._given
+            way = "sampled" if is_given else self._way_of(value.numel() * value.element_size())
+            self._checks.append(tensor_check(value, is_given=is_given, way=way))
         elif isinstance(value, (tuple, *_CONTAINERS)):
             self._add_container(value, depth - 1)
         elif (check := self._check_of(value)) is not None:
@@ -149,8 +167,10 @@ class PlanSnapshot:
             self._add_draws(value, depth - 1)
 
     def _add_function(self, function: types.FunctionType, depth: int) -> None:
-        """Add what a function of the plan's text keeps in its attributes, and in the names around it."""
+        """Add what a function of the plan's text keeps in its attributes, its defaults, and the names around it."""
         self._add_attributes(function.__dict__, depth)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self._add(value, depth)
         for cell in function.__closure__ or ():
             try:
                 content = cell.cell_contents
@@ -186,12 +206,15 @@ class PlanSnapshot:
             self._seen[id(value)] = value
             self._add_draws(value, depth - 1)
 
-    def _takes_room(self, size: int) -> bool:
-        """Tell whether so many bytes may be copied, and count them."""
-        if size > min(_MAX_BYTES, self._room_bytes):
-            return False
-        self._room_bytes -= size
-        return True
+    def _way_of(self, size: int) -> Way:
+        """Return how so many bytes are to be known again, and count them."""
+        if size <= min(_MAX_BYTES, self._room_bytes):
+            self._room_bytes -= size
+            return "copied"
+        if size <= self._room_summed:
+            self._room_summed -= size
+            return "summed"
+        return "sampled"
 
     def _add_container(self, value: Any, depth: int, *, limited: bool = True) -> None:
         size = len(value)
@@ -222,9 +245,9 @@ class PlanSnapshot:
         if (check := _generator_check(value)) is not None:
             return check
         if isinstance(value, np.ndarray):
-            return array_check(value, copies=self._takes_room(value.nbytes))
+            return array_check(value, self._way_of(value.nbytes))
         if is_frame(value):
-            return frame_check(value)
+            return frame_check(value, self._way_of(frame_bytes(value)))
         if isinstance(value, io.IOBase):
             return _file_check(value)
         if hasattr(type(value), "__next__"):
@@ -246,24 +269,27 @@ def _own_values(space: type) -> dict[str, Any]:
     return {name: value for name, value in vars(space).items() if not name.startswith(("__", "@", "_abc_"))}
 
 
-def _globals_of(plan: Any) -> dict[str, Any] | None:
-    """Return the names of the module that is a plan's text; None for a plan whose class was not made of a text."""
-    kind = type(plan)
-    found = (getattr(item, "__globals__", None) for item in vars(kind).values())
-    return next(
-        (names for names in found if names is not None and names.get("__name__") == kind.__module__), None
-    )
+def _module_of(part: Any) -> str:
+    """Return the name of the module that is a plan's text, from a function or an object of it."""
+    return str(part.__module__ if isinstance(part, types.FunctionType) else type(part).__module__)
 
 
-def _spaces_of(plan: Any) -> Iterator[type]:
+def _globals_of(parts: Sequence[Any]) -> dict[str, Any] | None:
+    """Return the names of the module that is a plan's text; None for a plan that was not made of a text."""
+    for part in parts:
+        functions = (part,) if isinstance(part, types.FunctionType) else vars(type(part)).values()
+        for function in functions:
+            names: dict[str, Any] | None = getattr(function, "__globals__", None)
+            if names is not None and names.get("__name__") == _module_of(part):
+                return names
+    return None
+
+
+def _spaces_of(parts: Sequence[Any], names: dict[str, Any] | None) -> Iterator[type]:
     """Yield the classes that a plan's text defines."""
-    name = type(plan).__module__
-    known = {cls for cls in type(plan).__mro__ if cls.__module__ == name}
-    known |= {
-        item
-        for item in (_globals_of(plan) or {}).values()
-        if isinstance(item, type) and item.__module__ == name
-    }
+    name = _module_of(parts[0])
+    known = {cls for part in parts for cls in type(part).__mro__ if cls.__module__ == name}
+    known |= {item for item in (names or {}).values() if isinstance(item, type) and item.__module__ == name}
     yield from sorted(known, key=lambda cls: cls.__qualname__)
 
 

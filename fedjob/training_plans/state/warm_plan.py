@@ -19,13 +19,26 @@ class NotSetBack(PlanError):
     """A warm plan that has to load its data again can't be set back to what it was when it was built: it has to be built anew."""
 
 
-class WarmPlan:
+class Warm:
+    """The part of a plan by which one that stays in a worker is set back to what it was before its first step."""
+
+    _as_loaded: PlanSnapshot | None = None
+
+    def is_as_loaded(self) -> bool:
+        """Set the plan back to as it was before its first step; tell whether that could be done."""
+        return self._as_loaded is not None and self._as_loaded.set_back()
+
+    def _note_parts(self, *parts: Any) -> None:
+        """Take note of objects and functions of the plan's text, of a plan that is not one itself: steps begin with those."""
+        self._as_loaded = PlanSnapshot(self, apart=(*vars(self), "_as_loaded"), parts=parts)
+
+
+class WarmPlan(Warm):
     """The part of a training plan by which one that has done many steps computes what a new one does."""
 
     _data: Any = None
     _test: Any = None
     _as_built: PlanSnapshot | None = None
-    _as_loaded: PlanSnapshot | None = None
 
     def note_built(self) -> None:
         """Take note of the plan as it is built: what loads its data begins with that."""
@@ -54,10 +67,6 @@ class WarmPlan:
         """
         if self._as_built is not None and not self._as_built.set_back():
             raise NotSetBack("the plan can't be set back to what it was when it was built")
-
-    def is_as_loaded(self) -> bool:
-        """Set the plan back to as it was with its data loaded; tell whether that could be done."""
-        return self._as_loaded is not None and self._as_loaded.set_back()
 
     def _given_anew(self) -> Iterator[Any]:
         """Yield the tensors that each step is given anew."""

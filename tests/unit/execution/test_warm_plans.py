@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from fedjob import FedAvg, TorchPlan
+import fedjob
+from fedjob import FedAvg, Plan, TorchPlan
 from fedjob.execution.workbench import Workbench
+from fedjob.protocols.base import FederatedProtocol
+from fedjob.protocols.function import Function
+from fedjob.protocols.steps import Steps
 from tests.hospital import Hospital
 
 
@@ -160,7 +164,56 @@ class Around(Plain):
         return super().training_step(model, batch) * self.count()
 
 
+class Default(Plain):
+    def training_step(self, model, batch, seen=[]):  # noqa: B006 - what is kept so is set back, too
+        seen.append(1)
+        return super().training_step(model, batch) * len(seen)
+
+
+CALLS: list[int] = []
+
+
+class Keeping(Plan):
+    """Keeps something on itself, on its class, among its globals, in a default and in the context."""
+
+    totals: ClassVar[list[int]] = []
+
+    def setup(self, ctx):
+        self.drawn, self.seen, self.table = np.random.random(), [], ctx.data.frame()
+
+    def step(self, ctx, calls=[]):  # noqa: B006
+        for kept in (CALLS, calls, self.seen, self.totals):
+            kept.append(1)
+        self.more = ctx.more = getattr(self, "more", 0) + 1
+        self.table["a"] += 1
+        sizes = [len(CALLS), len(calls), len(self.seen), len(self.totals), self.more]
+        return [*sizes, self.drawn, np.random.random(), float(self.table["a"].sum())]
+
+
+class Failing(Plan):
+    def setup(self, ctx):
+        if ctx.args["fails"]:
+            raise RuntimeError("the model is being written")
+        self.state = "ready"
+
+    def step(self, ctx):
+        return self.state
+
+
+class Sequential(Plan):
+    steps = (Keeping, Keeping)
+
+
+@fedjob.function
+def keeping(dataset, ctx, calls=[]):  # noqa: B006
+    CALLS.append(1)
+    calls.append(1)
+    ctx.more = getattr(ctx, "more", 0) + 1
+    return [len(CALLS), len(calls), ctx.more, np.random.random()]
+
+
 PLANS = (
+    Default,
     Graph,
     Noisy,
     OwnOptimizer,
@@ -215,3 +268,30 @@ def test_what_a_plan_keeps_of_one_node_reaches_no_other_of_a_simulation(plan: ty
     bench = Workbench(one_plan=True)
     for hospital in (*hospitals, *hospitals):
         assert _same(_rounds(hospital, plan, None), _rounds(hospital, plan, bench))
+
+
+OTHERS: dict[str, tuple[FederatedProtocol, str, Any]] = {
+    "a plan of steps": (Steps(), "step", Keeping),
+    "several of them": (Steps(), "step", Sequential),
+    "a function": (Function(), "call", keeping),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_plan_of_another_kind_begins_each_step_as_its_first_one(kind: str, tmp_path: Path) -> None:
+    protocol, step, plan = OTHERS[kind]
+    hospital, bench = _hospital(tmp_path, 1), Workbench()
+    for number in (1, 2, 3):
+        warm, new = (
+            hospital.ask(protocol, step, plan=plan, round_=number, bench=used)
+            for used in (bench, Workbench())
+        )
+        assert warm.value is not None
+        assert warm.value == new.value
+
+
+def test_a_plan_whose_setup_failed_is_set_up_when_it_is_asked_again(tmp_path: Path) -> None:
+    hospital, bench = _hospital(tmp_path, 1), Workbench()
+    with pytest.raises(RuntimeError, match="is being written"):
+        hospital.ask(Steps(), "step", plan=Failing, args={"fails": True}, bench=bench)
+    assert hospital.ask(Steps(), "step", plan=Failing, args={"fails": False}, bench=bench).value == "ready"

@@ -64,6 +64,16 @@ class Kept:
         self.nested = ([0], {"deep": {"deeper": [0]}})
 
 
+class Large(Kept):
+    """The same with more that is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = pd.DataFrame({"a": np.zeros(40_000), "b": np.arange(40_000), "c": ["x"] * 40_000})
+        self.column, self.numbers = pd.Series(np.zeros(40_000)), np.arange(40_000)
+        self.in_columns = np.asfortranarray(np.zeros((200, 201)))
+
+
 def _train(plan: Kept) -> None:
     plan.model(torch.ones(1, 2))[0].sum().backward()
 
@@ -105,12 +115,21 @@ CHANGES: dict[str, Callable[[Kept], Any]] = {
     "a list of the class": lambda plan: plan.shared.append(1),
 }
 
-NOTICED: dict[str, Callable[[Kept], Any]] = {
+NOTICED: dict[str, Callable[[Large], Any]] = {
     "a long list": lambda plan: plan.many.append(1),
     "a large tensor": lambda plan: plan.big.add_(1),
     "a large buffer": lambda plan: plan.model.table.add_(1),
     "what is written past the count of versions": lambda plan: plan.big.data.add_(1),
     "a large array": lambda plan: plan.large.__imul__(2),
+    "one value of a large array": lambda plan: plan.large.__setitem__(20_001, 2),
+    "one value of a large array in columns": lambda plan: plan.in_columns.__setitem__((7, 133), 2),
+    "two values of a large array": lambda plan: plan.numbers.__setitem__([3, 4], plan.numbers[[4, 3]]),
+    "one value of a large tensor through its array": lambda plan: plan.big.numpy().__setitem__(20_001, 2),
+    "one value of a large tensor past the count of versions": lambda plan: plan.big.data[20_001:20_002].add_(
+        1
+    ),
+    "one value of a long table": lambda plan: plan.rows.loc.__setitem__((20_001, "b"), 0),
+    "one value of a long column": lambda plan: plan.column.__setitem__(20_001, 2.0),
     "a column of a table": lambda plan: plan.frame.insert(0, "b", 1),
     "the values of a table": lambda plan: plan.frame.__iadd__(1),
     "a container of a class of its own": lambda plan: plan.settings.update(a=2),
@@ -161,7 +180,7 @@ def test_what_a_step_left_is_set_back(change: str) -> None:
 
 @pytest.mark.parametrize("change", NOTICED)
 def test_what_can_not_be_set_back_is_noticed(change: str) -> None:
-    plan = Kept()
+    plan = Large()
     snapshot = _snapshot(plan)
     assert snapshot.set_back()
     NOTICED[change](plan)
@@ -227,6 +246,14 @@ ODD_TENSORS = {
     "of inference": _inference,
     "nested": lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
     "of 8 bits": lambda: torch.ones(4).to(torch.float8_e4m3fn),
+    "large, of 8 bits": lambda: torch.ones(70_000).to(torch.float8_e4m3fn),
+    "large, of truth values": lambda: torch.ones(70_000, dtype=torch.bool),
+    "large and complex": lambda: torch.ones(40_000, dtype=torch.complex64),
+    "large and conjugate": lambda: torch.ones(40_000, dtype=torch.complex64).conj(),
+    "large and negative": lambda: torch.ones(40_000, dtype=torch.complex64).conj().imag,
+    "large and quantized": lambda: torch.quantize_per_tensor(torch.ones(70_000), 0.1, 0, torch.qint8),
+    "large and sparse": lambda: torch.ones(40_000).to_sparse(),
+    "large, in other steps": lambda: torch.ones(200, 400).t(),
 }
 
 
@@ -235,6 +262,22 @@ ODD_TENSORS = {
 def test_a_tensor_of_another_kind_is_left_alone(kind: str) -> None:
     plan = Kept()
     plan.odd = ODD_TENSORS[kind]()
+    assert _snapshot(plan).set_back()
+
+
+ODD_TABLES = {
+    "without columns": lambda: pd.DataFrame(index=range(5000)),
+    "of texts": lambda: pd.DataFrame({"a": ["x", "y"] * 3000}),
+    "of kinds of its own": lambda: pd.DataFrame({"a": pd.Categorical(["x", "y"] * 3000), "b": [1, 2] * 3000}),
+    "of times": lambda: pd.DataFrame({"a": pd.date_range("2020", periods=5000), "b": range(5000)}),
+    "of columns of one name": lambda: pd.DataFrame(np.zeros((5000, 2)), columns=["a", "a"]),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TABLES)
+def test_a_table_of_any_kind_is_as_it_was_unless_it_is_changed(kind: str) -> None:
+    plan = Kept()
+    plan.odd = ODD_TABLES[kind]()
     assert _snapshot(plan).set_back()
 
 
