@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, FlexLoRA, FLoRA, Job, Median, RecordDP, SecAgg, SpecError, TorchPlan
+from fedjob import FedAvg, FlexLoRA, FLoRA, Job, Median, RecordDP, SecAgg, SpecError, TorchPlan, simulate
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.stacked import StackedAdapters
 from fedjob.parameters.adapters import Pair, first_ranks, pairs_of, stacked, truncated
@@ -160,6 +160,19 @@ def test_flora_adds_the_mean_of_products_of_each_round_to_all_before(
         (two.result.params[B] @ two.result.params[A]).double(), product, rtol=1e-4, atol=1e-6
     )
     assert two.result.model()[0].lora_A.weight.shape == (4, 4)
+
+
+def test_what_a_protocol_keeps_from_its_first_round_is_sent_in_all_rounds(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    """The files of a round go two rounds later; what is in them still is then sent from the newest round's."""
+    whole = run(points, tmp_path, FLoRA(), rounds=6, keep=False)
+    cut = run(points, tmp_path, FLoRA(), rounds=2, keep=False)
+    again = Job.resume(cut.breakpoints[-1], rounds=6)
+    again.run(progress=False)
+    simulated = run(points, tmp_path, FLoRA(), rounds=6, keep=False, nodes=simulate(workers=0))
+    found = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, again, simulated)]
+    assert len({*found}) == 1
 
 
 @pytest.mark.parametrize("protocol", [FlexLoRA(ranks=RANKS), FLoRA(ranks=RANKS)])
