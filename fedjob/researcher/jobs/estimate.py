@@ -149,8 +149,9 @@ class Estimate(Listing[NodeEstimate]):
             lines = [f"bytes: {self._why}"]
         else:
             kind = "exactly" if not traffic.bound else f"at most ({traffic.bound})"
+            moved = f"{kind} {size(traffic.total)} through the hub, messages of some kB a task not counted"
             lines = [
-                f"bytes: {kind} {size(traffic.total)} through the hub, messages of some kB a task not counted",
+                f"bytes: {moved if traffic.total else 'none, all of it is on this machine'}",
                 f"memory: {size(traffic.memory_bytes)} of parameters, gradients and answer at a node",
             ]
         return "\n".join([*lines, f"time: {self._time.words}"])
