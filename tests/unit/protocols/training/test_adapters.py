@@ -207,6 +207,18 @@ def test_what_can_not_be_is_an_error_before_the_first_round(
         job_of(points, tmp_path, kind(ranks=ranks), **changes)
 
 
+@pytest.mark.parametrize("kind", [FlexLoRA, FLoRA])
+def test_a_rank_for_a_node_that_the_job_does_not_have_is_an_error(
+    points: dict[str, str], tmp_path: Path, kind: Any
+) -> None:
+    sites = {f"clinic-{name}": path for name, path in points.items()}
+    words = (
+        rf"{kind.__name__} names clinic-d, but the job has clinic-a, clinic-b, clinic-c; did you mean clinic-"
+    )
+    with pytest.raises(SpecError, match=words):
+        job_of(sites, tmp_path, kind(ranks={"clinic-a": 2, "clinic-d": 1})).run(progress=False)
+
+
 @pytest.mark.parametrize("ranks", [{"a": 0}, {"a": 1.5}, {"a": True}, {3: 1}, ["a"], {"a": "4"}])
 def test_ranks_are_whole_numbers_by_node(ranks: Any) -> None:
     for kind in (FlexLoRA, FLoRA):
