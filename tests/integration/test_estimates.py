@@ -406,6 +406,7 @@ def test_a_job_on_mocks_and_a_simulation_are_tried_as_they_are(session: Session)
     simulated.run(progress=False)
     assert simulated.clone().estimate().measured == simulated.id
     assert simulated.clone(nodes=fedjob.simulate(3, workers=1)).estimate().time_s is None
+    assert simulated.clone(share="all").estimate().time_s is None, "other bytes travel"
     protocol = fedjob.LogisticRegression(features=["a"], target="y")
     rows = pd.DataFrame({"a": np.arange(60.0), "y": np.arange(60) % 2})
     analysis = Job(protocol, data=rows, nodes=fedjob.simulate(3, workers=0), home=session.home)
