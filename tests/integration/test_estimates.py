@@ -546,6 +546,20 @@ def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
     assert "fj-" in endless._repr_html_()
 
 
+def test_an_estimate_of_very_many_nodes_has_a_row_for_those_with_the_same_figures(session: Session) -> None:
+    plan = session.home / "plan_of_many.py"
+    plan.write_text(named("very many"))
+    inputs = np.ones((3000, 2), np.float32)
+    given = {"training_plan": f"{plan}:AddOne", "data": (inputs, inputs[:, :1]), "home": session.home}
+    found = Job(FedAvg(), nodes=fedjob.simulate(3000, workers=0), **given).estimate()
+    assert len(found) == 3000
+    assert "node-0001, node-0002 and 2998 more  0 B   0 B" in repr(found)
+    assert len(repr(found).splitlines()) == 5
+    assert len(found._repr_html_()) < 8000
+    few = Job(FedAvg(), nodes=fedjob.simulate(20, workers=0), **given).estimate()
+    assert "\nnode-0020  " in repr(few)
+
+
 @fedjob.function
 def rows(dataset):  # type: ignore[no-untyped-def]
     return dataset.num_rows
