@@ -31,7 +31,7 @@ from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.fixed_point import FixedPoint
 from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
-from fedjob.protocols.base import LOSS, MEASURING, Ask, FederatedProtocol, Gathered, Reply, View
+from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, FederatedProtocol, Gathered, Reply, View
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.repository.parts import ref_of
@@ -43,8 +43,8 @@ from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 
-_MAX_LAST_ASKS = 8
-"""Asks after the last round, such as a validation, that are played."""
+_MOST_ASIDE = 8
+"""Asks after the last round, such as a validation, that are played, and asks of a round beside one to each node."""
 _MAX_STACKED_BYTES = 256 * 1024 * 1024
 """Bytes of all answers of a round for which a total of their shapes is computed."""
 _LARGE_BYTES = 64 * 1024 * 1024
@@ -124,9 +124,8 @@ def estimate_traffic(
     nodes = tuple(sorted(spec.datasets))
     found = _played(protocol, spec, folder, nodes, played)
     asks = found.asks(spec.rounds)
-    if late := _answers_late(
-        protocol
-    ):  # nodes at work are sent again what they were sent in an earlier round
+    late = _answers_late(protocol)
+    if late:  # nodes at work are sent again what they were sent in an earlier round
         most = max((ask.shared for ask in asks), key=sum)
         asks = [replace(ask, shared=most) for ask in asks]
     memory = max((ask.memory for ask in asks), default=0)
@@ -191,16 +190,17 @@ def _played(
 ) -> PlayedAsks:
     """Return the bytes of the first rounds and of what comes after the last, by answers of zeros."""
     measure = _Measure(spec, folder, nodes)
-    state = protocol.start(FileParams(folder.initial_params))
+    params = FileParams(folder.initial_params)
+    state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, validate_at_end=spec.validate_at_end)
     played = PlayedAsks()
     asks: list[AskBytes] = []
     rounds = min(most, spec.rounds)
     try:
-        while len(played.rounds) < rounds:
+        while len(played.rounds) < rounds and len(asks) < len(nodes) + _MOST_ASIDE:
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
-                return played
+                break
             asks += measure(ask)
             if ask.commit:
                 played.rounds.append(asks)
@@ -208,10 +208,14 @@ def _played(
             if len(played.rounds) < rounds:  # nothing is computed for an ask that nobody looks at
                 gathered = _gathered(ask, nodes)
                 state, view = protocol.finish(state, gathered), replace(view, last=gathered)
+        if not played.rounds:
+            raise SpecError(
+                "the protocol ends no round with answers of zeros: its bytes are known after the job"
+            )
         view = replace(view, rounds=0)  # no further round
-        for _ in range(_MAX_LAST_ASKS):
+        for _ in range(_MOST_ASIDE):
             if not isinstance(ask := protocol.instruct(state, view), Ask):
-                played.whole = rounds >= min(MAX_ROUNDS, spec.rounds)
+                played.whole = len(played.rounds) == rounds >= min(MAX_ROUNDS, spec.rounds)
                 break
             played.last += measure(ask, as_file=False)
             gathered = _gathered(ask, nodes)
@@ -219,6 +223,8 @@ def _played(
     except Exception:  # a protocol may look at answers more closely than zeros allow
         if not played.rounds:
             raise
+    if spec.validate_at_end and not played.last:
+        played.last = measure(Ask(step=VALIDATE, shared={"params": params}, commit=False))
     return played
 
 
