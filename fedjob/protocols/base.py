@@ -295,6 +295,11 @@ class FederatedProtocol(ABC):
         """Return the training arguments that it sets itself in a step: they follow from its configuration."""
         return {}
 
+    @property
+    def named_nodes(self) -> tuple[str, ...]:
+        """The nodes, or parties, that its configuration has something for: a name that no job's node has is an error."""
+        return ()
+
     def inputs_of(self, step: str) -> Mapping[str, str] | None:
         """Return name -> `TENSORS` or `PLAIN` for all that an ask of a step may send; see `step_inputs`.
 

@@ -17,18 +17,26 @@ import pytest
 
 import fedjob
 from fedjob import (
+    Cyclic,
     Ditto,
+    EarlyStopping,
     FedAdam,
     FedAvg,
+    FedBuff,
     FedOpt,
     FedPer,
     FedProx,
+    FineTuned,
+    FlexLoRA,
+    FLoRA,
     Fraction,
     Job,
+    PowerOfChoice,
     Protect,
     RecordDP,
     Scaffold,
     SecAgg,
+    TopK,
 )
 from fedjob.common.codec import unpack
 from fedjob.common.errors import JobFailed
@@ -120,6 +128,20 @@ def named(name: str) -> str:
     return PLAN.replace("    aux_modules", f"    name = {name!r}\n    aux_modules")
 
 
+def adapted(name: str) -> str:
+    """Return a plan with an adapter of rank 4, that no node holds yet."""
+    model = """torch.nn.Sequential(
+            torch.nn.Linear(2, 30),
+            torch.nn.Sequential(OrderedDict(
+                lora_A=torch.nn.Linear(30, 4, bias=False), lora_B=torch.nn.Linear(4, 20, bias=False)
+            )),
+            torch.nn.Linear(20, 1),
+        )"""
+    text = ADD_ONE.replace("torch.nn.Linear(2, 1)", model).replace("lr=0.1", "lr=0.001")
+    text = text.replace("class AddOne(TorchPlan):", f"class AddOne(TorchPlan):\n    name = {name!r}\n")
+    return "from collections import OrderedDict\n" + text
+
+
 def job_of(session: Session, protocol: Any, text: str = PLAN, tag: str = "toy", **more: Any) -> Job:
     plan = session.home / f"plan_{len(text)}.py"
     plan.write_text(text)
@@ -158,6 +180,16 @@ PROTOCOLS = {
     "Ditto": (Ditto(), {}),
     "one round": (FedAvg(), {"rounds": 1}),
     "FedAvg, large": (FedAvg(), {"model_args": {"width": 3000}}),
+    "fine-tuning after the last round": (FineTuned(num_updates=1), {}),
+    "fine-tuning and a validation": (
+        FineTuned(num_updates=1),
+        {"validate_at_end": True, "training_args": {"num_updates": 2, "test_ratio": 0.2}},
+    ),
+    "fine-tuning, large": (FineTuned(num_updates=1), {"model_args": {"width": 3000}}),
+    "one node after the other": (Cyclic(), {}),
+    "one node a round": (Cyclic(round="visit"), {}),
+    "one node a round, large": (Cyclic(round="visit"), {"model_args": {"width": 3000}}),
+    "ranks of their own": (FlexLoRA(ranks={"east": 2}), {}),
     "SCAFFOLD, half of what is sent would have room": (Scaffold(), {"model_args": {"width": 2000}}),
 }
 
@@ -170,7 +202,10 @@ def test_the_bytes_are_those_that_the_job_moves(
     session: Session,
     request: pytest.FixtureRequest,
 ) -> None:
-    job = job_of(session, protocol, named(request.node.name), **more)
+    text = named(request.node.name)
+    if isinstance(protocol, FlexLoRA):
+        text = adapted(request.node.name)
+    job = job_of(session, protocol, text, **more)
     counted: Any = federation.repository
     counted.moved = Moved()
     estimate = job.estimate()  # asks the nodes, which fetch the plan for it
@@ -185,6 +220,48 @@ def test_the_bytes_are_those_that_the_job_moves(
         assert counted.moved.stored == traffic["out"] + sums["up"]
         assert counted.moved.read == sums["down"] + traffic["in"]
     assert sum(estimate.bytes_per_node.values()) == sums["down"] + sums["up"]
+
+
+MEASURED = {"num_updates": 2, "test_ratio": 0.2, "test_on_global_updates": True}
+BOUNDS = {
+    "not every node takes part in every round": (
+        FedAvg(),
+        {"selector": PowerOfChoice(num_nodes=1, num_candidates=2)},
+    ),
+    "a round ends with its first answers, whosesoever they are": (FedBuff(k=1), {}),
+    "early stopping may end it before its last round": (
+        FedAvg(),
+        {"hooks": [EarlyStopping(patience=1, min_delta=1e9)], "training_args": MEASURED},
+    ),
+    "how far compressed parameters can be packed shows when they are": (
+        FedAvg(),
+        {"compress": TopK(0.01), "model_args": {"width": 3000}},
+    ),
+    "what nodes fetch grows with the rounds, up to the ranks of the layers": (
+        FLoRA(),
+        {"rounds": 9, "validate_at_end": True, "training_args": MEASURED},
+    ),
+}
+
+
+@pytest.mark.parametrize(("why", "job"), BOUNDS.items(), ids=BOUNDS)
+def test_where_fewer_bytes_may_move_they_are_a_bound_that_says_why(
+    why: str, job: tuple[Any, dict[str, Any]], federation: Federation, session: Session
+) -> None:
+    protocol, more = job
+    text = adapted(why) if isinstance(protocol, FLoRA) else named(why)
+    made = job_of(session, protocol, text, **more)
+    counted: Any = federation.repository
+    counted.moved = Moved()
+    estimate = made.estimate()
+    assert not estimate.exact
+    assert f"at most ({why})" in estimate.about
+    made.run(progress=False)
+    moved = {tally.direction: tally.bytes for tally in made.traffic if tally.kind == "object"}
+    down, up = (sum(getattr(one, way) for one in estimate) for way in ("down", "up"))
+    assert moved["in"] <= up
+    assert moved["out"] <= estimate.bytes_total - down - 2 * up, "attached or not"
+    assert counted.moved.read <= down + up
 
 
 def test_a_job_takes_as_long_as_its_like_that_ran_before(session: Session) -> None:
@@ -337,9 +414,11 @@ def test_a_job_on_mocks_and_a_simulation_are_tried_as_they_are(session: Session)
         tried(job, rounds, ", run for this and deleted")
         assert {one.id for one in session.jobs()} == before
         assert job.state == "draft"
+    assert "bytes: none, all of it is on this machine" in simulated.estimate().about
     simulated.run(progress=False)
     assert simulated.clone().estimate().measured == simulated.id
     assert simulated.clone(nodes=fedjob.simulate(3, workers=1)).estimate().time_s is None
+    assert simulated.clone(share="all").estimate().time_s is None, "other bytes travel"
     protocol = fedjob.LogisticRegression(features=["a"], target="y")
     rows = pd.DataFrame({"a": np.arange(60.0), "y": np.arange(60) % 2})
     analysis = Job(protocol, data=rows, nodes=fedjob.simulate(3, workers=0), home=session.home)
@@ -477,6 +556,20 @@ def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
     assert endless.time_s is None
     assert "time: unknown: it runs until it is stopped" in endless.about
     assert "fj-" in endless._repr_html_()
+
+
+def test_an_estimate_of_very_many_nodes_has_a_row_for_those_with_the_same_figures(session: Session) -> None:
+    plan = session.home / "plan_of_many.py"
+    plan.write_text(named("very many"))
+    inputs = np.ones((3000, 2), np.float32)
+    given = {"training_plan": f"{plan}:AddOne", "data": (inputs, inputs[:, :1]), "home": session.home}
+    found = Job(FedAvg(), nodes=fedjob.simulate(3000, workers=0), **given).estimate()
+    assert len(found) == 3000
+    assert "node-0001, node-0002 and 2998 more  0 B   0 B" in repr(found)
+    assert len(repr(found).splitlines()) == 5
+    assert len(found._repr_html_()) < 8000
+    few = Job(FedAvg(), nodes=fedjob.simulate(20, workers=0), **given).estimate()
+    assert "\nnode-0020  " in repr(few)
 
 
 @fedjob.function

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from fedjob.common.checks import MAX_NAMED, shown, some_of
 from fedjob.common.errors import NoDatasets, NoReply, SpecError
 from fedjob.common.quorum import ALL, reasons_text
-from fedjob.common.types import seat
+from fedjob.common.types import party_of, seat
 from fedjob.data.shares import SharedDatasets
 from fedjob.execution.allocator import give_back_freed_memory
+from fedjob.protocols import PROTOCOLS
+from fedjob.protocols.own import inner_of
 from fedjob.researcher.connection.catalogue import DatasetHandle, Offered, list_datasets, list_nodes
 from fedjob.researcher.definition.arguments import check_enough
 from fedjob.researcher.definition.brought_data import unpacked
@@ -195,6 +197,7 @@ def resolve_for(
             federation=session.federation,
         )
     _check_found(spec, datasets)
+    _check_named(spec, datasets, silent)
     handles: dict[str, DatasetHandle] = {}
     schemas: dict[str, Any] = {}
     if not isinstance(datasets, SharedDatasets):  # which are found by nobody else
@@ -224,6 +227,20 @@ def _check_found(spec: JobSpec, datasets: Mapping[str, Any]) -> None:
             f"job's data{where}: {some_of(datasets)}"
         )
     check_enough(spec, len(datasets), f"{len(datasets)} have the job's data{where}")
+
+
+def _check_named(spec: JobSpec, datasets: Mapping[str, Any], silent: Mapping[str, str]) -> None:
+    """Raise what a protocol has for nodes that are not among those of the job, the silent ones included."""
+    protocol = inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
+    if not protocol.named_nodes:
+        return
+    nodes = {*datasets, *silent}
+    if unknown := sorted({*protocol.named_nodes} - nodes - {*map(party_of, nodes)}):
+        near = [match for name in unknown for match in get_close_matches(name, nodes, 1)]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise SpecError(
+            f"{type(protocol).__name__} names {some_of(unknown)}, but the job has {some_of(sorted(nodes))}{hint}"
+        )
 
 
 def _explicit_nodes(spec: JobSpec) -> tuple[str, ...]:
@@ -460,9 +477,12 @@ def _local_file(item: Any, node: str, use: str) -> dict[str, Any]:
     if isinstance(item, (str, Path)):
         item = {"path": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("path"), (str, Path)):
+        rows = isinstance(item, (list, tuple)) or hasattr(item, "shape")
+        kind = f"a {type(item).__name__}" if rows else shown(item)  # no rows in a message
         raise SpecError(
             f'nodes="local" takes data="file.csv" or data={{"path": ..., "reader": ..., "options": {{...}}}}; found '
-            f"{shown(item)} for {node}. Arrays in memory are taken by nodes=simulate(4, split=IID())"
+            f"{kind} for {node}. Data in memory are taken by nodes=simulate(4, split=IID()), and a map of them by "
+            "nodes=simulate()"
         )
     unknown = set(item) - {"path", "reader", "options", "loading", "name", "tags", "mock"}
     if unknown:

@@ -65,6 +65,7 @@ _LIKE = (
     "protect",
     "preprocess",
     "compress",
+    "share",
     "selector",
     "aggregator",
     "every_s",

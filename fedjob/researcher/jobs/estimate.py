@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import some_of
 from fedjob.common.console import size
 from fedjob.common.errors import SpecError
 from fedjob.common.notebooks import html
@@ -30,6 +31,8 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec
 
+MAX_ROWS = 20
+"""Nodes up to which each is shown in a row of its own; of more, those with the same figures share one."""
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
 
 
@@ -149,14 +152,21 @@ class Estimate(Listing[NodeEstimate]):
             lines = [f"bytes: {self._why}"]
         else:
             kind = "exactly" if not traffic.bound else f"at most ({traffic.bound})"
+            moved = f"{kind} {size(traffic.total)} through the hub, messages of some kB a task not counted"
             lines = [
-                f"bytes: {kind} {size(traffic.total)} through the hub, messages of some kB a task not counted",
+                f"bytes: {moved if traffic.total else 'none, all of it is on this machine'}",
                 f"memory: {size(traffic.memory_bytes)} of parameters, gradients and answer at a node",
             ]
         return "\n".join([*lines, f"time: {self._time.words}"])
 
     def _rows(self) -> list[list[Any]]:
-        return [[_shown(column, getattr(one, column)) for column in self._columns] for one in self]
+        rows = [[_shown(column, getattr(one, column)) for column in self._columns] for one in self]
+        if len(rows) <= MAX_ROWS:
+            return rows
+        alike: dict[tuple[Any, ...], list[str]] = {}
+        for node, *figures in rows:
+            alike.setdefault(tuple(figures), []).append(node)
+        return [[some_of(nodes, 2), *figures] for figures, nodes in alike.items()]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\n{self.about}"

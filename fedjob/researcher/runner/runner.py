@@ -280,7 +280,8 @@ class Runner:
         stops += [OWNER_STOPPED] if inbox.stop_asked(folder) else []
         last = position.round == self.spec.rounds or bool(stops)
         saved = position.round % self.spec.breakpoint_every == 0 or last
-        state = spool_state(position.state, folder.make_spool(position.round), saved=saved)
+        spool = folder.make_spool(position.round)
+        state = spool_state(position.state, spool, self._federation.moved, saved=saved)
         position = replace(position, state=state, stop=stops[0] if stops else "")
         if stops:
             self.events.add("note", round_=position.round, text=f"ending here: {stops[0]}")

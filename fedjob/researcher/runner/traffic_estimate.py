@@ -8,7 +8,7 @@ are attached to messages among them. Beside them go messages of some kilobytes a
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,11 +19,10 @@ import torch
 
 from fedjob.aggregation.contribution import Contribution
 from fedjob.common.codec import pack
+from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
 from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES
-from fedjob.messaging.attachments import is_attachable
-from fedjob.messaging.messages import MAX_ATTACHED_BYTES
 from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
@@ -32,17 +31,22 @@ from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
 from fedjob.privacy.secagg.fixed_point import FixedPoint
 from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
-from fedjob.protocols.base import Ask, FederatedProtocol, Gathered, Reply, View
+from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, FederatedProtocol, Gathered, Reply, View
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.repository.parts import ref_of
+from fedjob.researcher.hooks.early_stopping import EarlyStopping
 from fedjob.researcher.rounds.compression import Compression, compression_for
+from fedjob.researcher.runner.ask_bytes import MAX_ROUNDS, AskBytes, PlayedAsks
+from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 
-_MAX_ASKS = 3
-"""Asks that are played: from the third on a round of these protocols sends what the one before it sent."""
+_MOST_ASIDE = 8
+"""Asks after the last round, such as a validation, that are played, and asks of a round beside one to each node."""
+_MAX_STACKED_BYTES = 256 * 1024 * 1024
+"""Bytes of all answers of a round for which a total of their shapes is computed."""
 _LARGE_BYTES = 64 * 1024 * 1024
 _MOST_NUMBERS = 1000
 """Numbers beside the tensors of a masked vector, such as counts and metrics, that an estimate leaves room for."""
@@ -74,25 +78,6 @@ class TrafficEstimate:
         return sum(self.down.values()) + sum(self.up.values()) + self.sent + self.received
 
 
-@dataclass(slots=True, kw_only=True)
-class _AskBytes:
-    shared: tuple[int, ...]
-    own: dict[str, tuple[int, ...]]
-    up: int
-    memory: int
-
-    def down(self, node: str) -> int:
-        return sum(self.shared) + sum(self.own.get(node, ()))
-
-    def sent(self, nodes: Collection[str]) -> int:
-        """Return the bytes that the researcher sends, by the rules of `messaging.attachments`."""
-        attachable = [size for size in self.shared if is_attachable(size, len(nodes))]
-        crowded = [node for node in nodes if self.down(node) > MAX_ATTACHED_BYTES]
-        once = sum(self.shared) - (0 if crowded else sum(attachable))
-        own = sum(sum(sizes) for sizes in self.own.values())
-        return once + own + sum(attachable) * (len(nodes) - len(crowded))
-
-
 def unknown_traffic(spec: JobSpec) -> str:
     """Return why the bytes of a job are not known before it runs; empty where they are."""
     if not isinstance(inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config)), TrainingProtocol):
@@ -111,7 +96,7 @@ def write_cost(spec: JobSpec, folder: JobFolder) -> None:
         return
     large = folder.initial_params.exists() and folder.initial_params.stat().st_size > _LARGE_BYTES
     try:
-        found = estimate_traffic(spec, folder, asks=1 if large else _MAX_ASKS)
+        found = estimate_traffic(spec, folder, played=1 if large else MAX_ROUNDS)
     except Exception:  # a protocol of the researcher's own that can't be played: nothing is said then
         return
     most = {"most": 1} if found.bound else {}
@@ -126,61 +111,64 @@ def write_cost(spec: JobSpec, folder: JobFolder) -> None:
 
 
 def estimate_traffic(
-    spec: JobSpec, folder: JobFolder, *, local: bool = False, asks: int = _MAX_ASKS
+    spec: JobSpec, folder: JobFolder, *, local: bool = False, played: int = MAX_ROUNDS
 ) -> TrafficEstimate:
     """Return the bytes that a training job moves.
 
     Args:
         spec: with its datasets; `unknown_traffic` of it is empty.
         local: nothing moves; only the memory is of interest.
-        asks: that are played at most; later rounds are taken to be like the last of them.
+        played: rounds that are played at most; later ones are taken to be like the last of them, or to grow as it grew.
     """
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
-    params = FileParams(folder.initial_params)
     nodes = tuple(sorted(spec.datasets))
-    played, whole = _played(protocol, spec, folder, params, nodes, asks)
-    rounds = _rounds(played, spec.rounds)
-    memory = max((ask.memory for ask in rounds), default=0)
+    found = _played(protocol, spec, folder, nodes, played)
+    asks = found.asks(spec.rounds)
+    late = _answers_late(protocol)
+    if late:  # nodes at work are sent again what they were sent in an earlier round
+        most = max((ask.shared for ask in asks), key=sum)
+        asks = [replace(ask, shared=most) for ask in asks]
+    memory = max((ask.memory for ask in asks), default=0)
     if local:
         nothing = dict.fromkeys(nodes, 0)
         return TrafficEstimate(down=nothing, up=nothing, memory_bytes=memory)
-    sent = sum(ask.sent(nodes) for ask in rounds)
-    down = {node: sum(ask.down(node) for ask in rounds) for node in nodes}
-    up = {node: sum(ask.up for ask in rounds) for node in nodes}
-    if spec.validate_at_end:
-        way = compression_for(spec, folder, ref_of)
-        model = file_size_of(params.schema)
-        if way is not None:
-            model = most_file_bytes(params.schema, way.compressor, way.exact)
-        once = _AskBytes(shared=(model,), own={}, up=0, memory=0)
-        sent, down = sent + once.sent(nodes), {node: size + model for node, size in down.items()}
     files = _files(spec, folder)
+    sent = sum(ask.sent(len(nodes)) for ask in asks)
     sent += sum({path: path.stat().st_size for paths in files.values() for path in paths}.values())
-    down = {node: size + sum(path.stat().st_size for path in files[node]) for node, size in down.items()}
+    brought = {node: sum(path.stat().st_size for path in files[node]) for node in nodes}
+    down = {node: brought[node] + sum(ask.down(node) for ask in asks) for node in nodes}
+    up = {node: sum(ask.up.get(node, 0) for ask in asks) for node in nodes}
     return TrafficEstimate(
         down=down,
         up=up,
         sent=sent,
         received=sum(up.values()),
         memory_bytes=memory,
-        bound=_bound(spec, whole=whole),
+        bound=_bound(spec, found, late=late),
     )
 
 
-def _rounds(asks: list[_AskBytes], rounds: int) -> list[_AskBytes]:
-    return [asks[min(place, len(asks) - 1)] for place in range(rounds)]
+def _answers_late(protocol: FederatedProtocol) -> bool:
+    inner = inner_of(protocol)
+    return isinstance(inner, TrainingProtocol) and inner.answers_late
 
 
-def _bound(spec: JobSpec, *, whole: bool) -> str:
+def _bound(spec: JobSpec, played: PlayedAsks, *, late: bool) -> str:
+    if late:
+        return "a round ends with its first answers, whosesoever they are"
     if spec.selector.text or spec.selector.name != "all":
         return "not every node takes part in every round"
+    if any(hook.name == EarlyStopping.name for hook in spec.hooks):
+        return "early stopping may end it before its last round"
     if "secagg" in spec.protect:
         return (
             f"if no node falls out; room is left for {_MOST_NUMBERS} counts and metrics in each masked vector"
         )
     if spec.compress is not None:
         return "how far compressed parameters can be packed shows when they are"
-    return "" if whole else "later rounds are taken to send what the first one sends"
+    if played.grows and spec.rounds > MAX_ROUNDS:
+        return "what nodes fetch grows with the rounds, up to the ranks of the layers"
+    return "" if played.whole else "later rounds are taken to send what the first one sends"
 
 
 def _zeros(schema: Schema) -> dict[str, torch.Tensor]:
@@ -198,49 +186,96 @@ def _zero(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _played(
-    protocol: FederatedProtocol,
-    spec: JobSpec,
-    folder: JobFolder,
-    params: Mapping[str, Any],
-    nodes: tuple[str, ...],
-    most: int,
-) -> tuple[list[_AskBytes], bool]:
-    """Return the bytes of the first asks, and whether the protocol could be played on with answers of zeros."""
+    protocol: FederatedProtocol, spec: JobSpec, folder: JobFolder, nodes: tuple[str, ...], most: int
+) -> PlayedAsks:
+    """Return the bytes of the first rounds and of what comes after the last, by answers of zeros."""
+    measure = _Measure(spec, folder, nodes)
+    params = FileParams(folder.initial_params)
     state = protocol.start(params)
-    view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed)
-    asks: list[_AskBytes] = []
-    way, before = compression_for(spec, folder, ref_of), _NO_SCHEMA
-    while len(asks) < min(most, spec.rounds):
-        try:
+    view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, validate_at_end=spec.validate_at_end)
+    played = PlayedAsks()
+    asks: list[AskBytes] = []
+    rounds = min(most, spec.rounds)
+    try:
+        while len(played.rounds) < rounds and len(asks) < len(nodes) + _MOST_ASIDE:
             ask = protocol.instruct(state, view)
             if not isinstance(ask, Ask):
-                return asks, False
-            plain = _masked(_bytes_of(ask, spec), ask, spec, len(nodes))
-            asks.append(plain if way is None else _compressed(plain, ask, way, before))
-            before = _sent_schema(ask)
-            if len(asks) == most:  # nothing is computed for an ask that nobody looks at
                 break
-            answer = _zeros(_answer_schema(ask))
-            gathered = _gathered(ask, answer, nodes)
-            state = protocol.finish(state, gathered)
-            view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, last=gathered)
-        except Exception:  # a protocol may look at answers more closely than zeros allow
-            if not asks:
-                raise
-            return asks, False
-    return asks, most >= min(_MAX_ASKS, spec.rounds)
+            asks += measure(ask)
+            if ask.commit:
+                played.rounds.append(asks)
+                asks = []
+            if len(played.rounds) < rounds:  # nothing is computed for an ask that nobody looks at
+                gathered = _gathered(ask, nodes)
+                state, view = protocol.finish(state, gathered), replace(view, last=gathered)
+        if not played.rounds:
+            raise SpecError(
+                "the protocol ends no round with answers of zeros: its bytes are known after the job"
+            )
+        view = replace(view, rounds=0)  # no further round
+        for _ in range(_MOST_ASIDE):
+            if not isinstance(ask := protocol.instruct(state, view), Ask):
+                played.whole = len(played.rounds) == rounds >= min(MAX_ROUNDS, spec.rounds)
+                break
+            played.last += measure(ask, as_file=False)
+            gathered = _gathered(ask, nodes)
+            state, view = protocol.finish(state, gathered), replace(view, last=gathered)
+    except Exception:  # a protocol may look at answers more closely than zeros allow
+        if not played.rounds:
+            raise
+    if spec.validate_at_end and not played.last:
+        played.last = measure(Ask(step=VALIDATE, shared={"params": params}, commit=False))
+    return played
 
 
-def _gathered(ask: Ask, answer: Mapping[str, Any], nodes: tuple[str, ...]) -> Gathered:
+def _gathered(ask: Ask, nodes: tuple[str, ...]) -> Gathered:
+    to = tuple(ask.to or nodes)
     aux = {module: _zeros(schema) for module, schema in ask.aux.items()}
     replies = {
-        node: Reply(node=node, num_examples=1, weight=1.0, metrics={"train": {}}, aux=aux) for node in nodes
+        node: Reply(node=node, num_examples=1, weight=1.0, metrics={"train": {}}, aux=aux) for node in to
     }
-    total = Contribution(answer or None, float(len(nodes)), {}, aux=aux)
+    total = Contribution(_total(ask, to), float(len(to)), {}, aux=aux)
     return Gathered(total=total, replies=replies, left_out={}, num_nodes=len(nodes))
 
 
-def _masked(plain: _AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> _AskBytes:
+def _total(ask: Ask, to: tuple[str, ...]) -> Any:
+    """Return a total of zeros, of the shapes that the aggregator gives it."""
+    if ask.step in MEASURING:
+        return None
+    if not ask.schemas:
+        return _zeros(_answer_schema(ask, "")) or None
+    schemas = [_answer_schema(ask, node) for node in to]
+    if sum(map(num_bytes_of, schemas)) > _MAX_STACKED_BYTES:
+        raise SpecError("the total of these answers is too large to be computed for an estimate")
+    return ask.aggregator.aggregate([Contribution(_zeros(schema), 1.0) for schema in schemas]).value
+
+
+class _Measure:
+    """The measure of the bytes of asks, which remembers what the last one sent: compressed changes count from that."""
+
+    def __init__(self, spec: JobSpec, folder: JobFolder, nodes: tuple[str, ...]) -> None:
+        self._spec, self._nodes = spec, nodes
+        self._way, self._before = compression_for(spec, folder, ref_of), _NO_SCHEMA
+        self._asks_losses = SELECTORS[spec.selector.name].asks_losses if not spec.selector.text else False
+
+    def __call__(self, ask: Ask, *, as_file: bool = True) -> list[AskBytes]:
+        """Return the bytes of an ask, and of what its selector asks first.
+
+        Args:
+            as_file: parameters that lie in a file are sent as it is, with its metadata.
+        """
+        found = []
+        if self._asks_losses and ask.to is None:
+            first = Ask(step=LOSS, shared={"params": ask.shared["params"]}, commit=False)
+            found = self(replace(first, to=self._nodes), as_file=as_file)
+        plain = _masked(_bytes_of(ask, self._nodes, as_file=as_file), ask, self._spec, len(self._nodes))
+        way, before = self._way, self._before
+        found.append(plain if way is None else _compressed(plain, ask, way, before, as_file=as_file))
+        self._before = _sent_schema(ask)
+        return found
+
+
+def _masked(plain: AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> AskBytes:
     """Return the most bytes of an ask whose answers leave as masked vectors; as they are without secure aggregation.
 
     A vector has as many whole numbers as its tensors have numbers, whatever these are.
@@ -251,14 +286,15 @@ def _masked(plain: _AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> _AskBy
     secagg = protect.secagg
     assert isinstance(secagg, SecAgg)  # `True` is for those who write a job; a spec names every number
     noised = isinstance(protect.dp, NodeDP)
-    schema = join(_answer_schema(ask), ask.aux)
+    schema = join(_answer_schema(ask, ""), ask.aux)
     length = length_of(schema, noised=noised)
     others = sum(math.prod(shape) for _, shape in schema.values()) - length
     fixed = FixedPoint(num_nodes, secagg.clip, secagg.bits)
-    return replace(plain, up=file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed)))
+    size = file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed))
+    return replace(plain, up=dict.fromkeys(plain.up, size))
 
 
-def _compressed(plain: _AskBytes, ask: Ask, way: Compression, before: Schema) -> _AskBytes:
+def _compressed(plain: AskBytes, ask: Ask, way: Compression, before: Schema, *, as_file: bool) -> AskBytes:
     """Return the most bytes that an ask moves whose parameters travel compressed.
 
     Args:
@@ -271,15 +307,20 @@ def _compressed(plain: _AskBytes, ask: Ask, way: Compression, before: Schema) ->
         set() if way.compressor.takes_whole else {name for name in params if before.get(name) != params[name]}
     )
     others = list(plain.shared)
-    others.remove(_size(ask.shared["params"]))
+    others.remove(_size(ask.shared["params"], as_file=as_file))
     shared = (*others, most_file_bytes(params, way.compressor, way.exact | new))
-    answer = _answer_schema(ask)
     modules = join({}, ask.aux)
-    up = most_file_bytes(answer, way.compressor, way.exact, aux=modules) if plain.up else 0
-    return replace(plain, shared=shared, up=up)
+    sizes = {
+        node: most_file_bytes(_answer_schema(ask, node), way.compressor, way.exact, aux=modules)
+        for node in (*ask.schemas, "")
+    }
+    up = {node: sizes.get(node, sizes[""]) for node in plain.up}
+    return replace(plain, shared=shared, up=up, packed=True)
 
 
-def _answer_schema(ask: Ask) -> Schema:
+def _answer_schema(ask: Ask, node: str) -> Schema:
+    if node in ask.schemas:
+        return ask.schemas[node]
     return _sent_schema(ask) if ask.schema is None else ask.schema
 
 
@@ -290,29 +331,38 @@ def _sent_schema(ask: Ask) -> Schema:
 _NO_SCHEMA: Schema = MappingProxyType({})
 
 
-def _bytes_of(ask: Ask, spec: JobSpec) -> _AskBytes:
-    shared = _sizes(ask.shared)
-    own = {node: _sizes(values) for node, values in ask.each.items()}
-    answered = join(_answer_schema(ask), ask.aux)
-    up = file_size_of(answered) if answered else 0
-    tensors = sum(num_bytes_of(schema_of(value)) for value in ask.shared.values() if is_params(value))
-    model: Any = ask.shared.get("params")
-    gradients = num_bytes_of(schema_of(model)) if is_params(model) else 0
-    return _AskBytes(
-        shared=shared,
+def _bytes_of(ask: Ask, nodes: tuple[str, ...], *, as_file: bool) -> AskBytes:
+    values, measures = ask.shared, ask.step in MEASURING
+    if measures:  # see `rounds.tasks.only_the_model`
+        values = {name: value for name, value in values.items() if name == "params" or not is_params(value)}
+    own = {} if measures else {node: _sizes(its, as_file=as_file) for node, its in ask.each.items()}
+    to = tuple(ask.to or nodes)
+    up = {} if measures else _up(ask, to)
+    tensors = sum(num_bytes_of(schema_of(value)) for value in values.values() if is_params(value))
+    gradients = num_bytes_of(_sent_schema(ask))
+    return AskBytes(
+        nodes=frozenset(to),
+        shared=_sizes(values, as_file=as_file),
         own=own,
         up=up,
-        memory=tensors + max(map(sum, own.values()), default=0) + gradients + up,
+        memory=tensors + max(map(sum, own.values()), default=0) + gradients + max(up.values(), default=0),
     )
 
 
-def _sizes(values: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(size for value in values.values() if (size := _size(value)))
+def _up(ask: Ask, to: tuple[str, ...]) -> dict[str, int]:
+    """Return node -> the bytes of its answer's tensors; none where it has none."""
+    schemas = {node: join(_answer_schema(ask, node), ask.aux) for node in (*ask.schemas, "")}
+    sizes = {node: file_size_of(schema) if schema else 0 for node, schema in schemas.items()}
+    return {node: size for node in to if (size := sizes.get(node, sizes[""]))}
 
 
-def _size(value: Any) -> int:
+def _sizes(values: Mapping[str, Any], *, as_file: bool) -> tuple[int, ...]:
+    return tuple(size for value in values.values() if (size := _size(value, as_file=as_file)))
+
+
+def _size(value: Any, *, as_file: bool) -> int:
     """Return the bytes of the object that a value of an ask becomes; what rides in the message counts nothing."""
-    if isinstance(value, FileParams):
+    if isinstance(value, FileParams) and as_file:
         return value.path.stat().st_size  # sent as it is, with its metadata
     return file_size_of(schema_of(value)) if is_params(value) else 0
 

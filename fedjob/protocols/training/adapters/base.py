@@ -34,6 +34,10 @@ class OwnRanks(TrainingProtocol):
     def needs_single(self) -> str:
         return "it averages the products of each node's two factors, which no sum of the factors gives"
 
+    @property
+    def named_nodes(self) -> tuple[str, ...]:
+        return tuple(self.ranks)
+
     def check(self, params: Mapping[str, Any]) -> None:
         TrainingProtocol.check(self, params)
         pairs = pairs_of(params)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedjob import FedAvg, FlexLoRA, FLoRA, Job, Median, RecordDP, SecAgg, SpecError, TorchPlan
+from fedjob import FedAvg, FlexLoRA, FLoRA, Job, Median, RecordDP, SecAgg, SpecError, TorchPlan, simulate
 from fedjob.aggregation.contribution import Contribution
 from fedjob.aggregation.stacked import StackedAdapters
 from fedjob.parameters.adapters import Pair, first_ranks, pairs_of, stacked, truncated
@@ -162,6 +162,19 @@ def test_flora_adds_the_mean_of_products_of_each_round_to_all_before(
     assert two.result.model()[0].lora_A.weight.shape == (4, 4)
 
 
+def test_what_a_protocol_keeps_from_its_first_round_is_sent_in_all_rounds(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    """The files of a round go two rounds later; what is in them still is then sent from the newest round's."""
+    whole = run(points, tmp_path, FLoRA(), rounds=6, keep=False)
+    cut = run(points, tmp_path, FLoRA(), rounds=2, keep=False)
+    again = Job.resume(cut.breakpoints[-1], rounds=6)
+    again.run(progress=False)
+    simulated = run(points, tmp_path, FLoRA(), rounds=6, keep=False, nodes=simulate(workers=0))
+    found = [hash_file(job.folder / "result" / "params.safetensors") for job in (whole, again, simulated)]
+    assert len({*found}) == 1
+
+
 @pytest.mark.parametrize("protocol", [FlexLoRA(ranks=RANKS), FLoRA(ranks=RANKS)])
 def test_a_cut_job_goes_on_to_the_same_bytes(points: dict[str, str], tmp_path: Path, protocol: Any) -> None:
     whole = run(points, tmp_path, protocol, rounds=3)
@@ -192,6 +205,18 @@ def test_what_can_not_be_is_an_error_before_the_first_round(
 ) -> None:
     with pytest.raises(SpecError, match=words):
         job_of(points, tmp_path, kind(ranks=ranks), **changes)
+
+
+@pytest.mark.parametrize("kind", [FlexLoRA, FLoRA])
+def test_a_rank_for_a_node_that_the_job_does_not_have_is_an_error(
+    points: dict[str, str], tmp_path: Path, kind: Any
+) -> None:
+    sites = {f"clinic-{name}": path for name, path in points.items()}
+    words = (
+        rf"{kind.__name__} names clinic-d, but the job has clinic-a, clinic-b, clinic-c; did you mean clinic-"
+    )
+    with pytest.raises(SpecError, match=words):
+        job_of(sites, tmp_path, kind(ranks={"clinic-a": 2, "clinic-d": 1})).run(progress=False)
 
 
 @pytest.mark.parametrize("ranks", [{"a": 0}, {"a": 1.5}, {"a": True}, {3: 1}, ["a"], {"a": "4"}])

@@ -469,6 +469,15 @@ def test_what_is_no_data_is_an_error_when_the_job_is_defined(name: str, tmp_path
     assert not (tmp_path / "jobs").exists() or list((tmp_path / "jobs").iterdir()) == []
 
 
+@pytest.mark.parametrize("data", [pooled(), {"a": pooled(), "b": pooled()}])
+def test_data_in_memory_for_a_local_job_are_answered_with_a_simulation_of_them(
+    data: Any, tmp_path: Path
+) -> None:
+    words = r"found a (list|tuple) for (local|a)\. Data in memory are taken by nodes=simulate\(4.* a map of them by nodes=simulate\(\)$"
+    with pytest.raises(SpecError, match=words):
+        simulated(tmp_path, data=data, nodes="local").run(progress=False)
+
+
 class Ragged(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Examples of growing size."""
 
