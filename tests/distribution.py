@@ -33,6 +33,7 @@ ALONE = (
     "e2e/test_functions_in_scripts.py",
     "e2e/test_hub.py",
     "integration/test_submitted_jobs.py",
+    "integration/test_resumed_jobs.py",
     "integration/test_job_commands.py",
     "integration/test_node_limits.py",
     "integration/test_node_notices.py",

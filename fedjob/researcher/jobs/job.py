@@ -13,10 +13,10 @@ from fedjob.aggregation.base import Aggregator
 from fedjob.aggregation.guard import Guard
 from fedjob.common.checks import checked_methods
 from fedjob.common.config import load_config
-from fedjob.common.errors import JobError, NoSuchJob
+from fedjob.common.errors import JobError, NoSuchJob, SpecError
 from fedjob.common.files import by_users_umask, write_atomic
 from fedjob.common.items import Items
-from fedjob.common.lifecycle import PENDING
+from fedjob.common.lifecycle import PENDING, State
 from fedjob.common.notebooks.living_output import in_notebook
 from fedjob.common.notebooks.shown_map import ShownMap
 from fedjob.common.quorum import Quorum
@@ -75,12 +75,13 @@ from fedjob.researcher.jobs.lifecycle import (
     connect_to_submit,
     find_beginning,
     home_of_draft,
+    name_of_breakpoint,
     reach_home,
     take_next_attempt,
 )
 from fedjob.researcher.jobs.manual_rounds import ManualRounds
 from fedjob.researcher.jobs.rehearsal import MAX_NOTE, Rehearsal, changes_for_mocks, rehearse
-from fedjob.researcher.jobs.resume import begin_at, resume_at
+from fedjob.researcher.jobs.resume import Resumed, begin_at, hand_over_resumed, resume_at
 from fedjob.researcher.jobs.view import JobView, RoundInfo
 from fedjob.researcher.monitoring.display import attended, write_line
 from fedjob.researcher.monitoring.logs import JobLogs
@@ -99,9 +100,10 @@ from fedjob.researcher.runner.wait import wait_through
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.selection.by_function import FunctionSelector
 from fedjob.researcher.simulation.population import Simulation
+from fedjob.researcher.storage.breakpoints import list_breakpoints
 from fedjob.researcher.storage.deployment import frozen_file, model_files
 from fedjob.researcher.storage.folder import JobFolder, job_folder
-from fedjob.researcher.storage.record import load_record
+from fedjob.researcher.storage.record import JobRecord, load_record
 from fedjob.researcher.storage.spec import JobSpec, load_spec
 from fedjob.researcher.storage.transitions import notice
 from fedjob.training_plans.source.compilation import built_plan
@@ -295,6 +297,7 @@ class Job(ManualRounds, JobView):
         self._session = session
         self._data, self._nodes_asked, self._as_node = data, nodes, as_node
         self._position, self._extras, self._runner = None, {}, None
+        self._resumed: Resumed | None = None
         self._is_anywhere = False
         self._last_requests = LastRequests()
 
@@ -487,6 +490,7 @@ class Job(ManualRounds, JobView):
                 f"{self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
         session = self.reach()
+        self._go_on(record, lock)
         runner = Runner.open(
             self._spec,
             self._source.text,
@@ -504,9 +508,19 @@ class Job(ManualRounds, JobView):
             coordinate=coordinate_of(self._plan) if self._spec.protocol.name == Steps.name else None,
             lock=lock,
         )
+        self._resumed = None
         if self._nodes_override is not None:
             runner.selector = FunctionSelector(self._select_override, "job.nodes")
         return runner
+
+    def _go_on(self, record: JobRecord, lock: int | None) -> None:
+        """Find where an attempt begins that this process has not brought there itself: at the newest breakpoint."""
+        if self._position is not None:
+            return
+        if lock is None and (self._folder.is_held() or not list_breakpoints(self._folder.breakpoints)):
+            return  # whoever holds the lock has the files in use, and is named when it is asked for
+        if (beginning := find_beginning(self._folder, record)) is not None:
+            self._position, self._extras = beginning
 
     # -- hand over, wait, end, begin again --------------------------------------------
 
@@ -521,6 +535,7 @@ class Job(ManualRounds, JobView):
             This job; or the one that the token belongs to already.
 
         Raises:
+            NotFinished: it was resumed, and runs.
             SubmitError: hub or broker can't be reached: the job stays a draft.
             TokenConflict: the token was used for other content.
             TokenDeleted: the token's job was deleted.
@@ -529,6 +544,16 @@ class Job(ManualRounds, JobView):
         """
         check_travel(self._hooks)
         connect_to_submit(self._at_home)
+        if self._resumed is not None:
+            if token:
+                raise SpecError(
+                    f"a token names a new job, and {self.id} is resumed, under the id that it has: leave token out"
+                )
+            at = (self._resumed, self._position or self._resumed.position, self._extras)
+            self._spec = hand_over_resumed(*at, self._hooks, self._prepare)
+            self._position, self._resumed = None, None
+            return self
+        notice(self._folder)  # a runner that died is noticed before the state is named
         folder = hand_over(self._folder, token or "", self._prepare)
         self._position = None
         return self if folder == self._folder else self._at(folder, self._session)
@@ -547,9 +572,6 @@ class Job(ManualRounds, JobView):
         Args:
             lock: the descriptor of the job's lock.
         """
-        beginning = find_beginning(self._folder, self.record)
-        if beginning is not None:
-            self._position, self._extras = beginning
         return self._run(lock=lock)
 
     def wait(
@@ -613,12 +635,13 @@ class Job(ManualRounds, JobView):
         return kill(self._folder)
 
     def restart(self, breakpoint: str | Path | int | None = None, rounds: int | None = None) -> Self:
-        """Begin the next attempt at a job that has ended: same id, from its last breakpoint.
+        """Begin the next attempt at a job that has ended: same id, from its last breakpoint, or where it was resumed.
 
         Nodes answer work again that they finished. What the attempts before told stays in the events.
 
         Args:
-            breakpoint: one of `job.breakpoints`, or its round; None for the newest.
+            breakpoint: one of `job.breakpoints`, or its round; None for the newest. Those of later rounds go once
+                this attempt has saved its first.
             rounds: a new total.
 
         Raises:
@@ -627,11 +650,22 @@ class Job(ManualRounds, JobView):
             SubmitError: no runner can be started.
         """
         record = notice(self._folder)
+        if (
+            self._resumed is not None
+            and record.state != State.DRAFT
+            and breakpoint is None
+            and rounds is None
+        ):
+            return self.submit()
         if record.state in PENDING and begin_again(self._folder, at_once=True):
             return self  # it lost nothing: its runner died before it began
         check_has_ended(self._spec.id, record)
-        self._spec, lock = take_next_attempt(self._folder, self._spec.id, breakpoint, rounds)
-        self._position = None
+        self._spec, lock = take_next_attempt(
+            self._folder,
+            lambda: "" if breakpoint is None else name_of_breakpoint(self._folder, self._spec.id, breakpoint),
+            rounds,
+        )
+        self._position, self._resumed = None, None
         start_runner(self._folder, lock)
         return self
 
@@ -834,7 +868,7 @@ class Job(ManualRounds, JobView):
         data: Any = None,
         trust: str | None = None,
     ) -> Job:
-        """Return the job of a breakpoint, ready to `run()` on from there.
+        """Return the job of a breakpoint, ready to `run()`, or to `submit()`, on from there.
 
         It ends in the same bytes as the uninterrupted run. The breakpoint may have
         been moved to another folder, home or machine; another researcher's key
@@ -857,6 +891,7 @@ class Job(ManualRounds, JobView):
             BreakpointForeign: this home did not sign it; carries `trust`.
             BreakpointMissing, BreakpointCorrupt, BreakpointIncompatible: it can't be used; the newest
                 valid one beside it is offered.
+            JobError: a process runs the job; nothing of it was changed.
         """
         at = resume_at(path, rounds=rounds, session=session, home=home, data=data, trust=trust)
         job = cls._of(
@@ -869,6 +904,7 @@ class Job(ManualRounds, JobView):
             hooks=hooks,
         )
         job._position, job._extras = begin_at(at)
+        job._resumed = at
         return job
 
 

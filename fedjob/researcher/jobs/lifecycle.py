@@ -18,7 +18,7 @@ from fedjob.common.errors import (
     SubmitError,
     TransportError,
 )
-from fedjob.common.lifecycle import HISTORY, State
+from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.identity.membership import MEMBERSHIP_NAME
 from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.opening import default_connection, default_home
@@ -33,6 +33,7 @@ from fedjob.researcher.storage.breakpoints import (
     find_breakpoint,
     list_breakpoints,
     load_breakpoint,
+    round_of,
 )
 from fedjob.researcher.storage.folder import LET_GO_S, job_folder
 from fedjob.researcher.storage.record import JobRecord, load_record
@@ -159,7 +160,7 @@ def check_broker(session: Connection | None) -> Connection:
 def find_beginning(folder: JobFolder, record: JobRecord) -> tuple[Position, dict[str, Path]] | None:
     """Return the position and the further files that an attempt begins with; None for a job's very beginning."""
     if record.attempt <= 1 and not list_breakpoints(folder.breakpoints):
-        return None
+        return None  # of a first attempt, also one that could not be scheduled
     begin = folder.breakpoints / record.begin if record.begin else folder.path
     found = find_breakpoint(begin, _own(folder))
     position = replace(found.position, stop="") if record.further else found.position
@@ -183,33 +184,33 @@ def check_has_ended(id_: str, record: JobRecord) -> None:
 
 
 def take_next_attempt(
-    folder: JobFolder, id_: str, breakpoint: str | Path | int | None, rounds: int | None
+    folder: JobFolder, find_begin: Callable[[], str], rounds: int | None, *, further: bool = False
 ) -> tuple[JobSpec, int]:
-    """Take the lock of a job that has ended, and write what its next attempt begins with.
+    """Take the lock of a job that nobody runs, and write what its next attempt begins with.
 
     Args:
-        breakpoint: one of the job's, or its round; None for the newest.
+        find_begin: returns the name of one of the job's breakpoints, empty for the newest.
         rounds: a new total.
+        further: it goes on where a hook ended an earlier attempt.
 
     Returns:
         The job's spec, and the descriptor of the lock, for the runner.
     """
-    begin = "" if breakpoint is None else _find_own_breakpoint(folder, id_, breakpoint).name
     lock = folder.take(LET_GO_S)
     try:
-        return _write_next_attempt(folder, begin, rounds), lock
+        return _write_next_attempt(folder, find_begin(), rounds, further=further), lock
     except BaseException:
         os.close(lock)
         raise
 
 
-def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None) -> JobSpec:
+def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None, *, further: bool) -> JobSpec:
     record = load_record(folder.record)
     spec = load_spec(folder.spec)
     if rounds is not None:
         spec = replace(spec, rounds=check_count("rounds", rounds, 1))
         kept = list_breakpoints(folder.breakpoints)
-        last = int(begin[6:]) if begin else max([0, *map(_round_of, kept)])
+        last = int(begin[6:]) if begin else max([0, *map(round_of, kept)])
         if rounds < last:
             raise SpecError(f"the breakpoint is of round {last}; rounds={rounds} lies before it")
         if rounds > last:
@@ -219,12 +220,25 @@ def _write_next_attempt(folder: JobFolder, begin: str, rounds: int | None) -> Jo
                 read_args_of(text, spec.plan_entry, args, rounds, first=last + 1)
         spec.save(folder.spec)
     seal_job(folder)
-    record = replace(record, begin=begin, rounds=spec.rounds, further=rounds is not None, detached=True)
-    walk(folder, record, [State.WAITING])
+    further = further or rounds is not None
+    record = replace(record, begin=begin, rounds=spec.rounds, further=further, detached=True)
+    if record.state in PENDING:  # its runner died before it began: it is the same attempt
+        record.save(folder.record)
+    else:
+        walk(folder, record, [State.WAITING])
     return spec
 
 
-def _find_own_breakpoint(folder: JobFolder, id_: str, given: str | Path | int) -> Path:
+def name_of_breakpoint(folder: JobFolder, id_: str, given: str | Path | int) -> str:
+    """Return the name of one of a job's own breakpoints, once it is known to be whole.
+
+    Args:
+        given: its path or name, or its round.
+
+    Raises:
+        SpecError: it is of another job.
+        BreakpointMissing, BreakpointCorrupt: it can't be used.
+    """
     path = folder.breakpoint(given) if isinstance(given, int) else Path(given).expanduser()
     if not path.is_absolute() and not path.exists():
         path = folder.breakpoints / path.name
@@ -232,13 +246,9 @@ def _find_own_breakpoint(folder: JobFolder, id_: str, given: str | Path | int) -
     if path.parent != folder.breakpoints.resolve():
         raise SpecError(f"{path} is no breakpoint of {id_}: give one of job.breakpoints, or use Job.resume")
     load_breakpoint(path, _own(folder))
-    return path
+    return path.name
 
 
 def _own(folder: JobFolder) -> Admit:
     """Return what admits the breakpoints of a job's own home."""
     return own_or_trusted([folder.path.parent.parent], None, f"Job.resume({str(folder.path)!r}, trust=")
-
-
-def _round_of(path: Path) -> int:
-    return int(path.name.removeprefix("round_"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,30 @@ from typing import Any
 from fedjob.common.checks import check_count, check_path
 from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
+from fedjob.common.lifecycle import HISTORY, PENDING, State
 from fedjob.common.types import new_job_id
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.home import home_path, take_home
 from fedjob.researcher.connection.opening import default_connection
 from fedjob.researcher.definition.arguments import LOCAL
+from fedjob.researcher.definition.components import to_part
 from fedjob.researcher.definition.data import SCHEMA, resolve_local, resolve_simulated, take_data
 from fedjob.researcher.definition.operation import read_args_of
 from fedjob.researcher.definition.preprocessing import attach
-from fedjob.researcher.jobs.lifecycle import check_session
+from fedjob.researcher.hooks import HOOKS
+from fedjob.researcher.hooks.base import Hook
+from fedjob.researcher.jobs.lifecycle import check_has_ended, check_session, take_next_attempt
 from fedjob.researcher.jobs.trust import own_homes, own_or_trusted
-from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint
+from fedjob.researcher.runner.launch import start_runner
+from fedjob.researcher.runner.submission import hand_over
+from fedjob.researcher.storage.breakpoints import Breakpoint, adopt, find_breakpoint, save_breakpoint
 from fedjob.researcher.storage.deployment import restore_plans
-from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.folder import LET_GO_S, LOCK_S, JobFolder, job_folder
 from fedjob.researcher.storage.position import Position
 from fedjob.researcher.storage.record import load_record, utc_now
-from fedjob.researcher.storage.spec import JobSpec, spec_from_plain
+from fedjob.researcher.storage.spec import JobSpec, load_spec, spec_from_plain
+from fedjob.researcher.storage.transitions import notice
 from fedjob.training_plans.training_args import merged_args
 
 
@@ -115,16 +122,60 @@ def begin_at(resumed: Resumed) -> tuple[Position, dict[str, Path]]:
     """
     folder, found, spec = resumed.folder, resumed.found, resumed.spec
     folder.create()
-    write_atomic(folder.plan, found.plan_text.encode())
-    spec.save(folder.spec)
-    # the next breakpoints push this one out; what the position maps must stay readable until the end
-    position, extras = adopt(found, resumed.position, folder)
-    restore_plans(spec, folder, extras)
-    record = load_record(folder.record)
-    if not record.created:
-        record = replace(record, created=utc_now())
-    replace(record, rounds=spec.rounds).save(folder.record)
+    has_ended = notice(folder).state in HISTORY
+    with folder.locked(LET_GO_S if has_ended else LOCK_S):  # whoever runs it has these files in use
+        write_atomic(folder.plan, found.plan_text.encode())
+        spec.save(folder.spec)
+        # the next breakpoints push this one out; what the position maps must stay readable until the end
+        position, extras = adopt(found, resumed.position, folder)
+        restore_plans(spec, folder, extras)
+        record = load_record(folder.record)
+        if not record.created:
+            record = replace(record, created=utc_now())
+        replace(record, rounds=spec.rounds).save(folder.record)
     return position, extras
+
+
+def hand_over_resumed(
+    resumed: Resumed,
+    position: Position,
+    extras: Mapping[str, Path],
+    hooks: Sequence[Hook],
+    prepare: Callable[[JobFolder], JobFolder],
+) -> JobSpec:
+    """Give a resumed job to a runner of its own, which begins at its breakpoint; return its spec.
+
+    Args:
+        position, extras: what `begin_at` returned.
+        hooks: of the resumed job, all of which can be built from data.
+        prepare: see `hand_over`.
+
+    Raises:
+        NotFinished: the job runs.
+        SubmitError: hub or broker can't be reached, or no runner can be started.
+    """
+    folder, found = resumed.folder, resumed.found
+    record = notice(folder)
+    if record.state not in PENDING | {State.DRAFT}:
+        check_has_ended(resumed.spec.id, record)
+
+    def find_begin() -> str:
+        parts = [to_part(HOOKS, hook) for hook in hooks]
+        if parts != (spec := load_spec(folder.spec)).hooks:
+            replace(spec, hooks=parts).save(folder.spec)
+        if found.path.parent.resolve() == folder.breakpoints.resolve():
+            return found.path.name if found.path.exists() else ""
+        return save_breakpoint(folder, position, extras=extras).name
+
+    if record.state == State.DRAFT:  # it came to this home as a breakpoint alone
+        with folder.locked():
+            replace(record, begin=find_begin()).save(folder.record)
+        hand_over(folder, "", prepare)
+        return load_spec(folder.spec)
+    further = position.stop != found.position.stop
+    spec, lock = take_next_attempt(folder, find_begin, None, further=further)
+    start_runner(folder, lock)
+    return spec
 
 
 def _for_another_owner(spec: JobSpec, position: Position, session: Connection) -> tuple[JobSpec, Position]:

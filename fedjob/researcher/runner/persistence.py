@@ -18,6 +18,7 @@ from fedjob.researcher.runner.attempt import AttemptRecord
 from fedjob.researcher.storage.breakpoints import (
     PackedHistory,
     drop_breakpoints,
+    drop_later,
     hash_file,
     list_breakpoints,
     note_elsewhere,
@@ -72,6 +73,10 @@ class Persistence:
         self._states_of[saved] = dict(position.node_states)
         if inside is not None:
             note_elsewhere(self._folder, saved)
+        else:
+            drop_later(self._folder, position.round)
+            if self._attempt.record.begin:
+                self._attempt.update(begin="")  # the newest one is where this job is, from now on
         self._attempt.events.add("breakpoint", round_=position.round, path=str(saved))
         return saved
 

@@ -42,6 +42,7 @@ from fedjob.researcher.runner.traffic_estimate import write_cost
 from fedjob.researcher.selection.base import Selector
 from fedjob.researcher.simulation.opening import open_simulation
 from fedjob.researcher.storage import inbox
+from fedjob.researcher.storage.breakpoints import drop_unfinished
 from fedjob.researcher.storage.deployment import deployment, model_files, publish_code
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import newest_rows
@@ -121,6 +122,7 @@ class Runner:
         stack.callback(os.close, folder.take() if lock is None else lock)
         try:
             keep_result(folder)
+            drop_unfinished(folder)
             attempt = AttemptRecord(folder, spec, begins, hooks)
         except BaseException:
             with stack:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -173,8 +174,9 @@ def save_breakpoint(
     if inside is None:
         final = folder.breakpoint(position.round)
         temporary = _write_breakpoint(folder, position, final, extras, history)
-        remove_folder(final)  # the same round again, after a resume from an older one
+        aside = _set_aside(final)  # the same round again, after a resume from an older one
         replace_durably(temporary, final)
+        remove_folder(aside)
         return final
     try:
         place = inside / f"round_{position.round:04d}"
@@ -435,7 +437,37 @@ def note_elsewhere(folder: JobFolder, path: Path) -> None:
 def drop_breakpoints(folder: JobFolder, keep: int) -> None:
     """Remove all but the newest `keep` breakpoints of a job."""
     for path in list_breakpoints(folder.breakpoints)[:-keep]:
+        remove_folder(_set_aside(path))
+
+
+def drop_later(folder: JobFolder, round_: int) -> None:
+    """Remove the breakpoints of later rounds: those of an attempt that went on from an older one than they are."""
+    for path in reversed(list_breakpoints(folder.breakpoints)):
+        if round_of(path) > round_:
+            remove_folder(_set_aside(path))
+
+
+def drop_unfinished(folder: JobFolder) -> None:
+    """Remove the breakpoints that a process was writing or removing when it was killed.
+
+    The caller holds the job's lock.
+    """
+    for path in folder.breakpoints.glob(".round_*.tmp"):
         remove_folder(path)
+
+
+def _set_aside(path: Path) -> Path:
+    """Take the name from a breakpoint that is to be removed, so that one with a name is whole; return where it is."""
+    aside = path.with_name(f".{path.name}_0.{os.getpid()}.tmp")
+    remove_folder(aside)
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+    return aside
+
+
+def round_of(path: Path) -> int:
+    """Return the round of a breakpoint in a job's folder, by its name."""
+    return int(path.name.removeprefix("round_"))
 
 
 def hash_file(path: Path) -> str:

@@ -66,7 +66,7 @@ class JobRecord:
         token: that it was submitted with.
         submitted_from: the folder or zip archive that it was submitted from: of its `job.json`, of the script that
             defines it, or the working folder of whoever submitted it. An absolute path.
-        begin: name of the breakpoint that this attempt goes on from; empty for the newest.
+        begin: name of the breakpoint that this attempt goes on from, until it saves one itself; empty for the newest.
         further: this attempt goes on where a hook ended an earlier one.
         detached: this attempt has a runner of its own, as `submit` and `restart` give it one, which any process of
             the home may start again; False for `job.run()`, which ends with its process.

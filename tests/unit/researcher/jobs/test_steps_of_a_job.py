@@ -16,6 +16,7 @@ from fedjob.researcher.jobs.lifecycle import (
     check_has_ended,
     check_travel,
     find_beginning,
+    name_of_breakpoint,
     take_next_attempt,
 )
 from fedjob.researcher.storage.folder import JobFolder
@@ -86,13 +87,13 @@ def test_an_attempt_that_cannot_be_written_lets_the_lock_go(tmp_path: Path) -> N
     SPEC.save(folder.spec)
     JobRecord(state=State.FAILED).save(folder.record)
     with pytest.raises(SpecError, match="rounds"):
-        take_next_attempt(folder, "job_1", None, 0)
+        take_next_attempt(folder, lambda: "", 0)
     assert not folder.is_held()
 
 
 def test_a_breakpoint_of_another_folder_begins_no_attempt(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"is no breakpoint of job_1: .*Job\.resume"):
-        take_next_attempt(JobFolder(tmp_path / "job_1"), "job_1", tmp_path / "elsewhere" / "round_1", None)
+        name_of_breakpoint(JobFolder(tmp_path / "job_1"), "job_1", tmp_path / "elsewhere" / "round_1")
 
 
 class OfThisProcess(Hook):
