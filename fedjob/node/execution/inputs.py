@@ -135,7 +135,9 @@ def _path_of(ref: Ref, attached: bytes | None, inbox: Path, sources: Sources) ->
     if attached is None:
         return _placed(sources.spool.fetch(ref), inbox)
     path = inbox / ref.sha256
-    with open(path, "wb", opener=private, buffering=0) as file:
+    with open(
+        path, "wb", opener=private
+    ) as file:  # buffered: on a disk that is nearly full a raw one takes a part
         file.write(attached)
     return path
 
