@@ -7,7 +7,9 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
+from fedjob.common.errors import FedjobError
 from fedjob.messaging.endpoint import Endpoint
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Event, Message, Offer, Task
@@ -73,10 +75,10 @@ class RefusedCommits:
         due = [key for key in waiting if now - self._noted.get(key, -math.inf) >= NOTED_EVERY_S]
         for reply_to, job in due[:MAX_NOTED]:
             event = Event(type="note", data={"text": text})
-            self._endpoint.send(parse_address(reply_to), event, job=job, round=waiting[reply_to, job])
-        self._noted = {key: self._noted.get(key, now) for key in waiting} | dict.fromkeys(
-            due[:MAX_NOTED], now
-        )
+            with suppress(FedjobError):  # an address that is none: nobody waits there
+                self._endpoint.send(parse_address(reply_to), event, job=job, round=waiting[reply_to, job])
+        self._noted = {key: at for key, at in self._noted.items() if key in waiting}
+        self._noted |= dict.fromkeys(due[:MAX_NOTED], now)
 
     def _end(self) -> None:
         if self._since is not None:
