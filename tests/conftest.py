@@ -160,17 +160,25 @@ def home(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
-    """Return a function that makes a file system of some MB."""
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Return a function that makes a file system of some MB, and of so many files at most."""
     if os.geteuid() != 0:
         missing("the right to mount a small disk, which root has,")
     mounted: list[Path] = []
 
-    def mount(name: str, size_mb: int) -> Path:
+    def mount(name: str, size_mb: int, num_files: int = 0) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", folder],
+            [
+                "mount",
+                "-t",
+                "tmpfs",
+                "-o",
+                f"size={size_mb}m,nr_inodes={num_files},mode=700",
+                "tmpfs",
+                folder,
+            ],
             capture_output=True,
             text=True,
             check=False,

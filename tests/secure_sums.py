@@ -24,6 +24,7 @@ from fedjob.privacy.secagg.node_session import Mask, NodeSession, graphs_of, is_
 from fedjob.privacy.secagg.steps import Newest, SumAnswer, SumStep, SumSteps, VectorOrder, bound_to
 from fedjob.privacy.secagg.sum_recovery import Revealed, masks_left
 from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
+from fedjob.privacy.secagg.vector import Outline
 
 LENGTH = 40
 
@@ -137,7 +138,7 @@ def terms_for(num_nodes: int, **changes: Any) -> Terms:
     return replace(terms, **changes)
 
 
-OUTLINE = {"names": ["clipped", "weight"], "exact": [], "constants": {}, "relative": []}
+OUTLINE = Outline(names=["clipped", "weight"]).packed
 
 
 @dataclass

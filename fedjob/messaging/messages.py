@@ -181,12 +181,12 @@ class End:
 
     Args:
         outcome: the job's final state.
-        keep_states: ids of the node states that breakpoints name; all others go.
+        keep_states: ids of the node states that breakpoints name; all others go. None keeps all.
     """
 
     kind: ClassVar[str] = "end"
     outcome: str
-    keep_states: list[str] = field(default_factory=list)
+    keep_states: list[str] | None = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,10 +467,21 @@ def encode_payload(message: Message) -> bytes:
     header = {name: getattr(message, name) for name in _HEADER}
     data = pack({**header, "kind": type(message.body).kind, "body": body})
     if len(data) > MAX_PAYLOAD_BYTES:
-        raise EncodeError(
-            f"a message holds at most {MAX_PAYLOAD_BYTES} bytes, this {message.body.kind} has {len(data)}"
-        )
+        raise EncodeError(_too_large(message.body, body, len(data)))
     return data
+
+
+def _too_large(body: Body, plain: Mapping[str, Any], num_bytes: int) -> str:
+    """Return the words about a message that is too large: what takes most of it, and what to do."""
+    sizes = {name: len(pack(value)) for name, value in plain.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    listed = ", ".join(f"{name} {sizes[name]:,}" for name in largest if sizes[name] > MAX_PAYLOAD_BYTES // 16)
+    text = (
+        f"a message holds at most {MAX_PAYLOAD_BYTES:,} bytes, this {body.kind} has {num_bytes:,} ({listed})"
+    )
+    if isinstance(body, (Offer, Task)) and not (isinstance(body, Task) and body.sum):
+        text += ": make that smaller; a Plan can have a file instead, Job(artifacts={name: path}), see ctx.fetch(name)"
+    return text
 
 
 def decode_head(data: bytes) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class Node:
                 datasets.add(describe_dataset("toy", data, tags=["toy", "small"]))
         self.sandboxes = TRIED
         self.roster: Roster | None = None  # None: the federation's parties, as they are
+        self.point: Callable[[str], None] | None = None  # see `Daemon`
         self.daemon: Daemon | None = None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -160,6 +161,7 @@ class Node:
             repository=self.federation.repository,
             reload=self._settings,
             sandboxes=self.sandboxes,
+            crash_at=self.point,
         )
         self._thread = threading.Thread(target=self._run, name=f"node {self.name}")
         self._thread.start()
@@ -348,8 +350,9 @@ class Researcher:
         """Send a task and wait for its result."""
         return self.answer_to(self.train(node, task, **header), Result, timeout_s)
 
-    def end(self, node: str, *, keep_states: Sequence[str] = (), epoch: int = 1) -> str:
-        return self.send(node, End(outcome="completed", keep_states=list(keep_states)), epoch=epoch)
+    def end(self, node: str, *, keep_states: Sequence[str] | None = (), epoch: int = 1) -> str:
+        kept = None if keep_states is None else list(keep_states)
+        return self.send(node, End(outcome="completed", keep_states=kept), epoch=epoch)
 
     def fetch(self, source: Result | Ref, folder: Path) -> dict[str, torch.Tensor]:
         """Return the parameters of a result, attached to it or in the repository, or those of a ref."""

@@ -15,6 +15,7 @@ from fedjob.node.config.config import NodeConfig
 from fedjob.node.protection.sum_sessions import SumSessions
 from fedjob.privacy.secagg.node_noise import noise_terms
 from fedjob.privacy.secagg.terms import Terms
+from fedjob.privacy.secagg.vector import Outline
 from tests.integration.nodes import Federation, plan_with
 
 SECAGG = {"threshold": None, "min_nodes": 3, "clip": 8.0, "bits": 32, "max_weight": None}
@@ -74,7 +75,9 @@ class Asker:
         self.sealed = {node: one.value["sealed"] for node, one in shares.items()}
 
     def masked(self, node: str, epoch: int = 1) -> Result:
-        outline = {**self.held[node].value["outline"], "relative": ["bias", "weight"]}
+        outline = replace(
+            Outline.unpacked(self.held[node].value["outline"]), relative=["bias", "weight"]
+        ).packed
         sealed = {other: one[node] for other, one in self.sealed.items() if other != node}
         body = {"of": self.held[node].key, "outline": outline, "sealed": sealed}
         return self.step(node, "mask", epoch, taking_part=NODES, **body)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -194,9 +195,14 @@ def test_node_states_are_proposed_named_and_dropped(busy: Node) -> None:
     kept = [first.state]
     last = ann.result("node1", ann.task(momentum, "AddOne", state=second.state, keep_states=kept), round_=5)
     wait_until(lambda: len(list(folder.iterdir())) == 3, timeout_s=30, what="round 3's state to go")
-    ann.end("node1", keep_states=[last.state])
+    ann.end("node1", keep_states=None)  # of more than a message names
+    of_job = "SELECT key FROM tasks WHERE job = ?"
+    with node.database() as database:
+        wait_until(lambda: not database.rows(of_job, (ann.job,)), timeout_s=30, what="the job's tasks to go")
+    assert len(list(folder.iterdir())) == 3
+    ann.end("node1", keep_states=[last.state], epoch=2)
     wait_until(lambda: len(list(folder.iterdir())) == 1, timeout_s=30, what="all but the last state to go")
-    ann.end("node1", epoch=2)
+    ann.end("node1", epoch=3)
     wait_until(lambda: not folder.exists(), timeout_s=30, what="every state to go")
 
 
@@ -370,3 +376,23 @@ def test_a_working_node_renews_its_lease(federation: Federation, node: Node) -> 
     ann = federation.ann
     ann.train("node1", ann.task(plan_with("time.sleep(30)"), "Odd"))
     ann.take(lambda received: len(ann.events("lease")) >= 2)
+
+
+def test_a_disk_that_is_full_when_a_task_starts_costs_the_task_and_not_the_node(node: Node) -> None:
+    ann, full = node.federation.ann, iter([OSError(errno.ENOSPC, "No space left on device", "/srv/spool")])
+
+    def no_room(step: str) -> None:
+        if step == "started":
+            for error in full:
+                raise error
+
+    node.stop()
+    node.point = no_room
+    node.start()
+    task = ann.attached(ann.task(ADD_ONE, "AddOne"))
+    refused = ann.result("node1", task)
+    assert (refused.ok, refused.reason) == (False, "no_space")
+    assert "ask its owner to free some" in refused.detail
+    assert ann.result("node1", task, round_=2).ok, "there is room again"
+    with node.database() as database:
+        assert [row["tasks"] for row in database.rows("SELECT tasks FROM costs")] == [1]

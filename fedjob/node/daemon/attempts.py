@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,9 @@ from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book, TaskRow, root_of
 from fedjob.node.queue.task import (
     WantedObjects,
+    failure_words,
     header_of,
+    is_full,
     objects_of,
     origin_of,
     packed_result,
@@ -168,7 +171,10 @@ class Attempts:
                 case events.Start(key=key):
                     row = book.tasks.get(key)
                     if row is not None and row.state == State.STARTING:
-                        self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
+                        try:
+                            self._start(row, root_of(book.tasks, row), book.ledger.gpus_of(row.job))
+                        except (OSError, sqlite3.Error) as error:  # it costs the task, and not the node
+                            self._report(_unstarted(row, self._number, error))
                 case events.SendOutcome(key=key):
                     parent = self._attempts.get(key)
                     if parent is not None:
@@ -348,7 +354,8 @@ class Attempts:
                     (self._report_soon if takes_small else self._report)(began)
             except Exception as error:  # a launcher is somebody else's code
                 log.exception("a worker could not be started", extra=log_fields(row))
-                self._report(Unprepared(order.key, attempt.number, "launcher", type(error).__name__))
+                words = failure_words(error) if is_full(error) else ("launcher", type(error).__name__)
+                self._report(Unprepared(order.key, attempt.number, *words))
 
     def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
         folder = None if self._context.spool.has_result(row.key) else attempt.folder
@@ -455,6 +462,12 @@ class Attempts:
     def _forget(self, key: str, attempt: TaskAttempt) -> None:
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
+
+
+def _unstarted(row: TaskRow, number: int, error: Exception) -> Unprepared:
+    """Log why a task could not be started, such as a full disk, and return its end."""
+    log.error("a task could not be started: %s", error, extra=log_fields(row))
+    return Unprepared(row.key, number, *failure_words(error))
 
 
 def _identity_of(

@@ -61,6 +61,7 @@ from fedjob.node.execution.transfers import (
 from fedjob.node.execution.worker_events import WorkerEvent
 from fedjob.node.grants.notifications import Notices
 from fedjob.node.hooks.dispatcher import HookCalls
+from fedjob.node.monitoring.refused_commits import RefusedCommits
 from fedjob.node.queue import task_events as events
 from fedjob.node.queue.book import Book
 from fedjob.node.queue.state_reports import StateReports
@@ -153,7 +154,7 @@ class Daemon:
         self._taken: list[Report] = []
         self._backlog: list[Message] = []
         self._lazy: list[events.Command] = []
-        self._forgettable = Forgettable()
+        self._forgettable, self._refused = Forgettable(), RefusedCommits(self._endpoint)
         self._liveness, self._state_reports = SessionLiveness(), StateReports()
         self._watch = ConnectionWatch(self._endpoint, hub_ahead_s)
         self._housekeeping = self._open_housekeeping(settings, reload)
@@ -195,7 +196,8 @@ class Daemon:
             self.roster.follow(self._context.node, self._endpoint.wake)
             while not self._stopping.is_set():
                 self._backlog += self._endpoint.receive(self._patience())
-                if not (self._turn() and self._housekeeping.look_around()):
+                steps = (self._turn, self._housekeeping.look_around)
+                if not self._refused.attempt(steps, self._backlog, self._book):
                     self._stopping.wait(1.0)
             self._put_down()
         finally:
@@ -260,8 +262,8 @@ class Daemon:
 
     # --- a turn ------------------------------------------------------------------------------
 
-    def _turn(self) -> bool:
-        """Act on everything that is there, in one commit; tell whether that worked."""
+    def _turn(self) -> None:
+        """Act on everything that is there, in one commit; what the database refuses is tried again with the next turn."""
         self._taken += self._reports.take()
         turn = Turn(self._book)
         reports, messages = list(self._taken), self._backlog
@@ -274,13 +276,11 @@ class Daemon:
             self._attempts.end_overdue(turn)
             self._attempts.report_logs(turn)
             self._commit(turn)
-        except sqlite3.Error as error:
-            # nothing was committed, so nothing has happened: the same is tried again
-            log.error("the database refused a commit, trying again: %s", error)
-            turn.bring_back()
-            return False
-        self._backlog, self._taken = [], self._taken[len(reports) :]
-        return True
+        finally:
+            if turn.committed:  # whatever failed after it: taken again, it would be counted twice
+                self._backlog, self._taken = [], self._taken[len(reports) :]
+            else:
+                turn.bring_back()
 
     def _guarded(self, turn: Turn, action: Callable[[Turn, Any], None], what: object) -> bool:
         """Run a handler; whatever it raises costs its message and not the node."""
@@ -371,7 +371,7 @@ class Daemon:
     def _commit(self, turn: Turn) -> None:
         """Make a turn durable, then carry out its commands."""
         if turn.empty:
-            self._book = turn.book
+            self._book, turn.committed = turn.book, True
             return
         withdrawn, forgotten = dropped_replies(turn, self._forgettable)
         answered = reply_ids(turn.commands) - forgotten
@@ -397,7 +397,7 @@ class Daemon:
         else:  # receipts: they may wait for the next commit, and cost a resend if they are lost
             replies = encoded()
             self._lazy += turn.commands
-        self._book = turn.book
+        self._book, turn.committed = turn.book, True
         point = self._context.point
         if any(isinstance(c, events.PutTask) and c.row.state in PENDING for c in turn.commands):
             point("accepted")

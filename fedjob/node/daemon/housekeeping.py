@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -104,43 +103,42 @@ class Housekeeping:
         """Number of the owner's settings that can't be read; while there are any, the strictest hold."""
         return len(self._settings.faults)
 
-    def look_around(self) -> bool:
-        """Do what is due from time to time; return whether the database accepted it."""
+    def look_around(self) -> None:
+        """Do what is due from time to time.
+
+        Raises:
+            sqlite3.Error: the database refused a commit.
+        """
         now = time.monotonic()
         self._context.pulse.beat(now)
         for outgoing in encode_states(self._context.endpoint, self._state_reports.due(now)):
             self._context.endpoint.post(outgoing)
-        try:
-            if now - self._leased >= LEASE_EVERY_S:
-                self._leased = now
-                self._send_leases()
-            if now - self._looked >= LOOK_EVERY_S:
-                self._looked = now
-                self._watch.look(now)
-                self._follow_decisions()
-                self._commit(self._revocations.end_work(Turn(self._book())))
-                self._notify_owner()
-                self._follow_config()
-                self._follow_time()
-                self._look_for_orphans()
-            if now - self._tidied >= TIDY_EVERY_S:
-                self._tidied = now
-                self._context.workers.tidy()
-                self._context.transfers.later(
-                    lambda: tidy_logs(self._context.home, self._context.config.logs_mb << 20)
-                )
-                self._end_silent_jobs()
-            if now - self._published >= FACTS_EVERY_S:
-                self._published = now
-                self._context.transfers.later(self._context.workers.look_at_memory)
-                self._write_lazily()
-                if now >= self._context.scrub_at and self._context.database.scrub():
-                    self._context.scrub_at = math.inf
-                self.publish_facts()
-        except sqlite3.Error as error:
-            log.error("the database refused a commit, trying again: %s", error)
-            return False
-        return True
+        if now - self._leased >= LEASE_EVERY_S:
+            self._leased = now
+            self._send_leases()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._watch.look(now)
+            self._follow_decisions()
+            self._commit(self._revocations.end_work(Turn(self._book())))
+            self._notify_owner()
+            self._follow_config()
+            self._follow_time()
+            self._look_for_orphans()
+        if now - self._tidied >= TIDY_EVERY_S:
+            self._tidied = now
+            self._context.workers.tidy()
+            self._context.transfers.later(
+                lambda: tidy_logs(self._context.home, self._context.config.logs_mb << 20)
+            )
+            self._end_silent_jobs()
+        if now - self._published >= FACTS_EVERY_S:
+            self._published = now
+            self._context.transfers.later(self._context.workers.look_at_memory)
+            self._write_lazily()
+            if now >= self._context.scrub_at and self._context.database.scrub():
+                self._context.scrub_at = math.inf
+            self.publish_facts()
 
     def _send_leases(self) -> None:
         """Send a lease for each unfinished task: the node still takes care of it."""

@@ -172,7 +172,8 @@ class TaskHandler:
         check_job_id(message.job)
         commands = turn.step(events.EndArrived(message.job, message.sender, message.epoch, end.outcome))
         if any(isinstance(command, events.EndJob) for command in commands):
-            self._context.drop_states(turn, message.job, end.keep_states)
+            if end.keep_states is not None:
+                self._context.drop_states(turn, message.job, end.keep_states)
             turn.rows.append(lambda: self._context.grants.waiting.forget_job(message.job))
             self.sums.end_job(turn, message.job)
         turn.settled.append(message)

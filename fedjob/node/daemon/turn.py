@@ -78,6 +78,7 @@ class Turn:
         sums: digest of its terms -> session of a secure sum, as it will be.
         ended: jobs whose secure sums are forgotten with the commit.
         kept: maps that the handlers have changed, with what was in them before.
+        committed: it is done, whatever comes of the actions after the commit.
     """
 
     book: Book
@@ -91,6 +92,7 @@ class Turn:
     sums: dict[bytes, NodeSession] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     kept: list[tuple[dict[Any, Any], dict[Any, Any]]] = field(default_factory=list)
+    committed: bool = False
 
     def step(self, event: events.Event) -> list[events.Command]:
         """Advance the task machine by one event, and return its commands."""

@@ -135,7 +135,8 @@ def _path_of(ref: Ref, attached: bytes | None, inbox: Path, sources: Sources) ->
     if attached is None:
         return _placed(sources.spool.fetch(ref), inbox)
     path = inbox / ref.sha256
-    with open(path, "wb", opener=private, buffering=0) as file:
+    # buffered, for a raw file takes a part of it on a disk that is nearly full
+    with open(path, "wb", opener=private) as file:
         file.write(attached)
     return path
 

@@ -197,7 +197,7 @@ def _held_back(row: TaskRow, found: WorkResult, state: str, to: Destination) -> 
         of="",
         key=row.key,
         ok=True,
-        value={"outline": to_plain(held.numbers.outline), "staying": held.staying},
+        value={"outline": held.numbers.outline.packed, "staying": held.staying},
         num_examples=found.num_examples,  # for the owner's own limits; `concealed` before it leaves
         state=state or None,
         timing=found.timing,

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.errors import (
-    EncodeError,
     FedjobError,
     NodeFailure,
     OtherContribution,
@@ -33,7 +32,7 @@ from fedjob.node.data.brought_data import Brought
 from fedjob.node.execution.inputs import Sources, TaskInputs, order_of
 from fedjob.node.execution.outputs import Destination, StoredResult, held_of, store, withheld
 from fedjob.node.queue.book import TaskRow
-from fedjob.node.queue.task import failure, task_of, without_places
+from fedjob.node.queue.task import failure, failure_words, task_of, without_places
 from fedjob.node.storage.spool import VECTOR_NAME, Spool
 from fedjob.privacy.protect import is_noised
 from fedjob.privacy.secagg.steps import VectorOrder, digest_of, write_masked
@@ -246,10 +245,8 @@ class Transfers:
             self._point("fetched")
         except NodeFailure as failed:
             return Unprepared(key, run, failed.reason, failed.detail)
-        except FedjobError as error:
-            return Unprepared(key, run, error.reason, without_places(error))
         except Exception as error:  # nobody would notice an exception of a thread
-            return Unprepared(key, run, "internal", type(error).__name__)
+            return Unprepared(key, run, *failure_words(error))
         return Prepared(key, run, order)
 
     # --- on a thread ------------------------------------------------------------------------
@@ -274,18 +271,9 @@ class Transfers:
             self._point("stored")
         except RepositoryUnreachable as error:
             self._notify(Unstored(row.key, run, str(error)))
-        except (FedjobError, EncodeError) as error:
-            failed = failure(row.key, *withheld(row, error.reason, without_places(error)))
-            self._notify(StoredResult(row.key, run, failed, message=str(error)))
         except Exception as error:  # nobody would notice an exception of this thread
-            self._notify(
-                StoredResult(
-                    row.key,
-                    run,
-                    failure(row.key, *withheld(row, "internal", type(error).__name__)),
-                    message=str(error),
-                )
-            )
+            failed = failure(row.key, *withheld(row, *failure_words(error)))
+            self._notify(StoredResult(row.key, run, failed, message=str(error)))
         else:
             self._notify(stored)
 
@@ -321,10 +309,8 @@ class Transfers:
     def _fetch(self, ref: Ref, limit_bytes: int) -> None:
         try:
             self._notify(FetchedBytes(ref, self.repository.get_bytes(ref, limit_bytes=limit_bytes)))
-        except FedjobError as error:
-            self._notify(FetchedBytes(ref, None, error.reason, without_places(error)))
         except Exception as error:  # nobody would notice an exception of this thread
-            self._notify(FetchedBytes(ref, None, "internal", type(error).__name__))
+            self._notify(FetchedBytes(ref, None, *failure_words(error)))
 
     def _mask(
         self, row: TaskRow, message: str, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
@@ -355,8 +341,7 @@ class Transfers:
             self._notify(VectorStored(message, None, reason, detail))
         except Exception as error:  # nobody would notice an exception of this thread
             log.exception("a contribution could not be masked")
-            words = withheld(row, "internal", type(error).__name__)
-            self._notify(VectorStored(message, None, *words))
+            self._notify(VectorStored(message, None, *withheld(row, *failure_words(error))))
         else:
             self._notify(VectorStored(message, ref))
         finally:

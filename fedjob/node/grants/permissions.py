@@ -199,8 +199,10 @@ class Permissions:
         """
         made = sum(entry["amount"] for entry in result.used if entry["resource"] == INFERENCES)
         looks = row.step == SETUP and task_of(row).protocol == Steps.name  # that only looks at the items
-        if row.parent or looks or not (result.ok or made):
+        if row.parent or looks:
             return Charge(result=result)
+        if not (result.ok or made):
+            return Charge(result=result, count=lambda: self._count_cost(row, result, started, moved or {}))
         limit, payer = self.limits_of(row).inferences, self._payer(row)
         usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
         if usage is not None and usage.overrun:
@@ -223,10 +225,8 @@ class Permissions:
         return Charge(result=result, count=count, payer=payer, predictions=made)
 
     def _count_cost(self, row: TaskRow, result: Result, started: float, moved: Mapping[str, float]) -> None:
-        """Count the time and the bytes of a finished task; part of the caller's transaction."""
+        """Count the time and the bytes of a finished task, of one that failed the bytes; part of the caller's transaction."""
         task = task_of(row)
-        if not result.ok:
-            return
         bound = self._grants.usage.bound(row.key)
         claimed = self._grants.get(bound).asked.claimed if bound else {}
         left = [
@@ -244,9 +244,10 @@ class Permissions:
             bytes_in=self._named_bytes(row),
             bytes_out=sum(ref.size_bytes for ref in left),
             claimed=claimed.get("down", 0) + claimed.get("up", 0),
+            failed=not result.ok,
         )
         self._costs.add(cost)
-        if dp_of(task.protect) is None:
+        if result.ok and dp_of(task.protect) is None:
             self._speeds.add(speed_of(task, result, cost, moved))
 
     def count_masked(self, task: Task, job: str, size_bytes: int) -> None:

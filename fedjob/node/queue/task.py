@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,11 +10,15 @@ from threading import Lock
 from typing import Any
 
 from fedjob.common.codec import from_plain, pack, to_plain, unpack
-from fedjob.common.errors import FedjobError
+from fedjob.common.errors import FedjobError, NoSpace
+from fedjob.common.files import FULL
 from fedjob.messaging.messages import Result, Task
 from fedjob.node.queue.book import TaskRow
 from fedjob.node.queue.task_events import TaskArrived
 from fedjob.node.storage.spool import Spool
+
+NODE_FULL = "no space is left on the node's disk: ask its owner to free some, then run again"
+HUB_FULL = "no space is left on the hub's disk: ask its operator to free some, then run again"
 
 INPUTS = "inputs"
 """Value of a child's task: argument -> key of the sibling whose value it takes."""
@@ -170,4 +175,24 @@ def failure(key: str, reason: str, detail: str) -> Result:
 def without_places(error: FedjobError) -> str:
     """Return an error's message without naming paths of this node: one that holds a slash gives only its class."""
     text = str(error)
-    return type(error).__name__ if "/" in text else text[:1000]
+    if "/" not in text:
+        return text[:1000]
+    if isinstance(error, NoSpace):
+        return HUB_FULL if "at the hub" in text else NODE_FULL
+    return type(error).__name__
+
+
+def failure_words(error: Exception) -> tuple[str, str]:
+    """Return the reason and the words of what went wrong at this node, for who asked for the work; a full disk is named."""
+    if isinstance(error, FedjobError):
+        return error.reason, without_places(error)
+    if is_full(error):
+        return NoSpace.reason, NODE_FULL
+    return "internal", type(error).__name__
+
+
+def is_full(error: Exception) -> bool:
+    """Tell whether an error says that no space is left, for a file or for the database."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in FULL

@@ -15,7 +15,10 @@ from fedjob.node.storage.database import Database
 _KEPT_OF_A_KIND = 20
 """Jobs by which the time of their like is judged, the newest ones."""
 _KEPT = 10_000
-"""Jobs whose costs are kept; those that ended first go."""
+"""Jobs whose costs are kept one by one; what others have cost a grant, those that ended first, is kept in one sum."""
+
+_OLD = ""
+"""In place of the job and of the work in that sum."""
 
 
 def kind_of_work(*about: str) -> str:
@@ -48,6 +51,7 @@ class TaskCost:
         bytes_in: of the objects that it named.
         bytes_out: of those that it stored.
         claimed: bytes that its researcher said its job would move here; 0 for nothing said.
+        failed: it came to nothing: its bytes have moved all the same, its time says nothing about others.
     """
 
     job: str
@@ -60,6 +64,7 @@ class TaskCost:
     bytes_in: int
     bytes_out: int
     claimed: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +98,15 @@ class MeasuredTime:
 
 
 class CostLedger:
-    """The costs, in the node's database."""
+    """The costs, in the node's database.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        kept: jobs that are kept one by one.
+    """
+
+    def __init__(self, database: Database, *, kept: int = _KEPT) -> None:
         self._database = database
+        self._kept = kept
         self._audit = Audit(database)
 
     def add(self, cost: TaskCost) -> None:
@@ -106,7 +116,7 @@ class CostLedger:
         """
         before = self._moved(cost.job, cost.grant)
         self._database.execute(
-            "INSERT INTO costs VALUES (?, ?, ?, ?, ?, ?, 1, 1, ?, ?, ?, ?, ?) ON CONFLICT (job, grant_id, work) DO UPDATE "
+            "INSERT INTO costs VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?) ON CONFLICT (job, grant_id, work) DO UPDATE "
             "SET rounds = rounds + (excluded.last_round > last_round), last_round = max(last_round, excluded.last_round), "
             "tasks = tasks + 1, seconds = seconds + excluded.seconds, bytes_in = bytes_in + excluded.bytes_in, "
             "bytes_out = bytes_out + excluded.bytes_out, claimed = excluded.claimed, at = excluded.at",
@@ -116,8 +126,9 @@ class CostLedger:
                 cost.work,
                 cost.args,
                 cost.passes,
-                cost.round,
-                cost.seconds,
+                0 if cost.failed else cost.round,
+                int(not cost.failed),
+                0.0 if cost.failed else cost.seconds,
                 cost.bytes_in,
                 cost.bytes_out,
                 cost.claimed,
@@ -125,9 +136,22 @@ class CostLedger:
             ),
         )
         self._record_if_over(cost.job, cost.grant, before, cost.claimed)
+        self._add_up_old()
+
+    def _add_up_old(self) -> None:
+        """Add the costs of the jobs that ended first to one sum for each grant, whose limit they go on to count for."""
+        row = self._database.row("SELECT at FROM costs ORDER BY at DESC LIMIT 1 OFFSET ?", (self._kept,))
+        if row is None:
+            return
         self._database.execute(
-            "DELETE FROM costs WHERE at < (SELECT at FROM costs ORDER BY at DESC LIMIT 1 OFFSET ?)", (_KEPT,)
+            "INSERT INTO costs SELECT ?, grant_id, ?, '', 0.0, 0, 0, sum(tasks), sum(seconds), sum(bytes_in), "
+            "sum(bytes_out), 0, max(at) FROM costs WHERE at < ? AND job != ? AND grant_id IN (SELECT id FROM grants) "
+            "GROUP BY grant_id ON CONFLICT (job, grant_id, work) DO UPDATE SET tasks = tasks + excluded.tasks, "
+            "seconds = seconds + excluded.seconds, bytes_in = bytes_in + excluded.bytes_in, "
+            "bytes_out = bytes_out + excluded.bytes_out",
+            (_OLD, _OLD, row["at"], _OLD),
         )
+        self._database.execute("DELETE FROM costs WHERE at < ? AND job != ?", (row["at"], _OLD))
 
     def add_masked(self, job: str, work: str, size_bytes: int) -> None:
         """Count a masked contribution that leaves after its task was counted; part of the caller's transaction."""
@@ -180,7 +204,8 @@ class CostLedger:
         their passes over the data.
         """
         rows = self._database.rows(
-            f"SELECT * FROM costs WHERE work = ? ORDER BY at DESC LIMIT {_KEPT_OF_A_KIND}", (work,)
+            f"SELECT * FROM costs WHERE work = ? AND rounds > 0 ORDER BY at DESC LIMIT {_KEPT_OF_A_KIND}",
+            (work,),
         )
         same = [row for row in rows if row["args"] == args]
         if same:

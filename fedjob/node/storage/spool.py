@@ -63,7 +63,7 @@ def write_small(small: SmallOutput, folder: Path) -> None:
         OSError: it can't be written.
     """
     packed = pack({"result": to_plain(small.result), "params": small.params})
-    with open(folder / SMALL_NAME, "wb", opener=private, buffering=0) as file:
+    with open(folder / SMALL_NAME, "wb", opener=private) as file:
         file.write(hashlib.sha256(packed).digest() + packed)
 
 

@@ -271,7 +271,7 @@ class SumSteps:
         return node_session.pinned(session, keys, self._is_signed_by, min_nodes=min_nodes)
 
     def _mask(self, session: NodeSession, wanted: SumStep) -> SumAnswer:
-        outline = Outline.from_plain(wanted.body.get("outline"))
+        outline = Outline.unpacked(wanted.body.get("outline"))
         what = f"{wanted.of} {outline.digest}"
         names = _texts(wanted.body.get("taking_part"))
         sealed = _bytes(wanted.body.get("sealed"))

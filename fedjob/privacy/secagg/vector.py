@@ -7,17 +7,21 @@ metrics, differs from node to node: each says the names first, and all send the 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from fedjob.common.codec import from_plain, pack, to_plain
-from fedjob.common.errors import SpecError
+from fedjob.common.codec import MAX_ELEMENTS, from_plain, pack, to_plain, unpack
+from fedjob.common.errors import DecodeError, SpecError
 
 MAX_NAMES = 20_000
 MAX_NAME = 400
 """Characters of a name."""
+
+MAX_UNPACKED_BYTES = 8 << 20
+"""Of an outline."""
 
 WEIGHT = "weight"
 _SEPARATOR = "\0"
@@ -69,15 +73,20 @@ class Outline:
         """The sha256 of the outline."""
         return hashlib.sha256(pack(to_plain(self))).hexdigest()
 
+    @property
+    def packed(self) -> bytes:
+        """The outline as it travels: a message has room for the names of a deep network, which are much alike."""
+        return zlib.compress(pack(to_plain(self)), 9)
+
     @classmethod
-    def from_plain(cls, plain: Any) -> Outline:
-        """Build it from plain data of a peer.
+    def unpacked(cls, packed: Any) -> Outline:
+        """Build it from the bytes of a peer.
 
         Raises:
-            MessageError: it is something else.
+            DecodeError: it is something else, or unpacks to more than `MAX_UNPACKED_BYTES`.
             SpecError: there are too many names, or one is too long.
         """
-        found = from_plain(cls, plain)
+        found = from_plain(cls, unpack(_inflated(packed), max_elements=MAX_ELEMENTS))
         names = [*found.names, *found.constants, *found.relative]
         if len(names) > MAX_NAMES or any(len(name) > MAX_NAME for name in names):
             raise SpecError(
@@ -89,6 +98,19 @@ class Outline:
         ):
             raise SpecError("a constant of a contribution is plain and short")
         return found
+
+
+def _inflated(packed: Any) -> bytes:
+    if not isinstance(packed, bytes):
+        raise DecodeError("an outline is bytes")
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(packed, MAX_UNPACKED_BYTES)
+    except zlib.error as error:
+        raise DecodeError(f"not an outline: {error}") from error
+    if not inflater.eof or inflater.unused_data:
+        raise DecodeError(f"an outline is whole, and has at most {MAX_UNPACKED_BYTES} bytes")
+    return found
 
 
 def numbers_in(value: Any, *path: str | int) -> NamedNumbers:

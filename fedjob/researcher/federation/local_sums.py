@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.codec import from_plain, to_plain
+from fedjob.common.codec import from_plain
 from fedjob.common.errors import FedjobError, NodeFailure, SpecError
 from fedjob.identity.keys import Identity, verify
 from fedjob.messaging.messages import Result, Task, shared_inputs
@@ -72,7 +72,7 @@ class LocalSums:
             key=result.key,
             ok=True,
             value={
-                "outline": to_plain(held.numbers.outline),
+                "outline": held.numbers.outline.packed,
                 "staying": held.staying,
                 **self._keys_ahead(node, task, place),
             },

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fedjob.common.errors import FedjobError
 from fedjob.common.lifecycle import HISTORY
-from fedjob.common.types import Address, check_job_id, party_of
+from fedjob.common.types import Address, check_job_id
 from fedjob.messaging.messages import End, Ping, Pong
-from fedjob.researcher.storage.breakpoints import list_breakpoints, states_of
+from fedjob.researcher.storage.breakpoints import list_breakpoints, states_at, states_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 
@@ -69,10 +69,10 @@ def end_of(home: Path, job: str, node: str) -> tuple[End, int] | None:
         record = load_record(folder.record)
         if record.state not in HISTORY:
             return None
-        named = [states_of(path) for path in list_breakpoints(folder.breakpoints)]
-        keep = sorted(
-            {state for states in named for each, state in states.items() if state and party_of(each) == node}
-        )
+        named: dict[str, set[str]] = {}
+        for path in list_breakpoints(folder.breakpoints):
+            for each, state in states_of(path).items():
+                named.setdefault(each, set()).add(state)
     except (FedjobError, OSError):  # unreadable: it may be a job that goes on
         return None
-    return End(outcome=record.state, keep_states=keep), record.epoch
+    return End(outcome=record.state, keep_states=states_at(named, node)), record.epoch

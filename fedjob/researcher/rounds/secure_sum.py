@@ -203,7 +203,7 @@ class SecureSum:
         keys: Mapping[str, SumKeys],
     ) -> tuple[list[str], Contribution]:
         """Add up the contributions of members; `keys` are theirs, or none where these are to be asked for."""
-        outlines = [Outline.from_plain(computed[node].result.value["outline"]) for node in members]
+        outlines = [Outline.unpacked(computed[node].result.value["outline"]) for node in members]
         outline = union(outlines, sorted(set(self._origin()) & set(self._names())))
         node_of = {party_of(node): node for node in members}
         attempt = _Attempt(
@@ -539,7 +539,7 @@ class _Attempt:
         bodies = {
             node: {
                 "of": self.work[node],
-                "outline": to_plain(self.outline),
+                "outline": self.outline.packed,
                 "taking_part": names,
                 "sealed": {other: shares[other][0][node] for other in names if node in shares[other][0]},
             }
@@ -721,7 +721,7 @@ def _outline_problem(arrival: Arrival) -> str:
     if arrival.params is not None or result.metrics or result.weight:
         return "bad_value: a contribution came back in the clear, though it was to be held back"
     try:
-        Outline.from_plain(result.value["outline"])
+        Outline.unpacked(result.value["outline"])
     except (FedjobError, KeyError, TypeError) as error:
         return f"bad_value: not the outline of a contribution: {error}"
     return check_facts(result)

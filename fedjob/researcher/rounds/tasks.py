@@ -228,9 +228,12 @@ class TaskBuilder:
                 save_params(value, path, durable=False)  # published now, and never linked
                 params[name] = self.attach(path, node)
             else:
-                packed = pack(to_plain(value))
-                if len(packed) > MAX_INLINE_BYTES // 2:
-                    blobs[name] = self.publish(packed, node)
-                else:
-                    small[name] = value
+                small[name] = value
+        packed = {name: pack(to_plain(value)) for name, value in small.items()}
+        while (
+            sum(map(len, packed.values())) > MAX_INLINE_BYTES // 2
+        ):  # for what all nodes get, and again for one's own
+            largest = max(packed, key=lambda name: len(packed[name]))
+            blobs[largest] = self.publish(packed.pop(largest), node)
+            del small[largest]
         return small, blobs, params

@@ -58,6 +58,9 @@ _SIGNED = b"fedjob breakpoint\0"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _TENSORS = "\0tensors"
 _BLOCK = 1 << 20
+MAX_NAMED_STATES = 512
+"""Node states that a message names; each takes 34 bytes, and a message with them has room for other things."""
+
 _NO_FOLDER = (NotADirectoryError, FileExistsError)
 
 
@@ -413,10 +416,15 @@ def history_of(path: Path) -> tuple[tuple[Measurement, ...], tuple[AggregationRe
     return tuple(record.rows), tuple(record.ledger)
 
 
-def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str]:
-    """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to."""
+def states_at(named: Mapping[str, Collection[str]], node: str) -> list[str] | None:
+    """Return the ids of the node states that a party is to keep, whichever of its datasets they belong to.
+
+    Returns:
+        None, for all of the job, where they are too many for a message.
+    """
     party = party_of(node)
-    return sorted({state for each, states in named.items() if party_of(each) == party for state in states})
+    found = {state for each, states in named.items() if party_of(each) == party for state in states if state}
+    return sorted(found) if len(found) <= MAX_NAMED_STATES else None
 
 
 def saved_elsewhere(folder: JobFolder) -> tuple[Path, ...]:

@@ -250,3 +250,20 @@ def test_the_rounds_of_a_job_change_work_with_noise_for_so_many_rounds_and_no_ot
             for rounds in (1, 5)
         }  # fmt: skip
         assert (len(keys) == 1) is alike
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            Task(dataset="d", protocol="p", training_args={"words": "w" * 50_000}, props={"p": "q" * 20_000}),
+            r"this task has 70,\d+ \(training_args 50,\d+, props 20,\d+\): make that smaller; a Plan can have a file instead, Job\(artifacts=",
+        ),
+        (Result(of="", key="k", ok=True, value=["v" * 70_000]), r"this reply has 70,\d+ \(value 70,\d+\)$"),
+    ],
+    ids=["task", "reply"],
+)
+def test_a_message_that_is_too_large_names_what_takes_most_of_it(body: Task | Result, words: str) -> None:
+    message = Message(to="clinic/main", id="1" * 32, body=body, issued=1.0, expires=2.0, sender="ann")
+    with pytest.raises(EncodeError, match=words):
+        encode_payload(message)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import zlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedjob.common.codec import pack, to_plain
 from fedjob.common.errors import FedjobError, OtherContribution, SpecError
 from fedjob.identity.keys import Identity
+from fedjob.messaging.messages import MAX_INLINE_BYTES, MAX_PAYLOAD_BYTES
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import private_key, signed_keys
 from fedjob.privacy.secagg.secret_sharing import PRIME, SHARE_BYTES, combined, divided
 from fedjob.privacy.secagg.terms import usual_threshold
+from fedjob.privacy.secagg.vector import MAX_UNPACKED_BYTES, Outline
 from tests.secure_sums import (
     LENGTH,
     NOISE,
@@ -164,7 +168,7 @@ def test_a_second_vector_under_the_same_masks_never_leaves() -> None:
     for of, among in (("other work", None), ("work", ["n1", "n2", "n3"])):
         with pytest.raises(SpecError, match="one masked vector"):
             told.ask_vector(found["n0"], of=of, among=among)
-    other = {**OUTLINE, "names": ["clipped", "more", "weight"]}
+    other = Outline(names=["clipped", "more", "weight"]).packed
     sealed = {n: told.sealed[n]["n0"] for n in told.sealed if n != "n0"}
     with pytest.raises(SpecError, match="one masked vector"):
         found["n0"].ask(
@@ -446,3 +450,42 @@ def test_two_sums_of_the_same_vectors_have_nothing_in_common() -> None:
     first, second = summed()[1], summed()[1]
     for name in first.vectors:
         assert np.count_nonzero(first.vectors[name] == second.vectors[name]) <= 2
+
+
+def test_the_outline_of_a_deep_network_and_of_many_metrics_has_room_in_a_message() -> None:
+    """A network of 1200 tensors, such as DenseNet-201, or 400 metrics, had no secure sum: too large for a message."""
+    names = [
+        f"features.denseblock{block}.denselayer{layer}.norm{norm}.{what}"
+        for block in range(4)
+        for layer in range(50)
+        for norm in (1, 2)
+        for what in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    ]
+    cells = [
+        f"metrics\0:test\0:confusion\0:cells\0:{row}\0:{column}" for row in range(64) for column in range(64)
+    ]
+    outline = Outline(
+        names=sorted(cells), exact=sorted(cells), constants={"metrics\0:k": 64}, relative=sorted(names)
+    )
+    assert Outline.unpacked(outline.packed) == outline
+    assert len(pack(to_plain(outline))) > 4 * MAX_PAYLOAD_BYTES
+    assert len(outline.packed) < MAX_INLINE_BYTES
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        None,
+        {"names": []},
+        b"",
+        b"nonsense",
+        Outline(names=["a"]).packed[:-3],
+        Outline(names=["a"]).packed + b"more",
+        zlib.compress(b"nonsense"),
+        zlib.compress(bytes(MAX_UNPACKED_BYTES + 1)),
+    ],
+    ids=["nothing", "plain", "empty", "no zlib", "cut short", "too long", "no map", "a bomb"],
+)
+def test_an_outline_that_is_none_is_refused(sent: object) -> None:
+    with pytest.raises(FedjobError):
+        Outline.unpacked(sent)

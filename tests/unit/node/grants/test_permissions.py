@@ -212,6 +212,21 @@ def test_a_task_that_would_move_more_than_the_owner_allows_does_not_begin(
     assert permissions.used_up(ROW) is None, "a project without that limit"
 
 
+def test_what_a_task_that_fails_has_moved_counts_too(database: Database, permissions: Permissions) -> None:
+    """A plan that raised each time could fetch as much as it wanted."""
+    Grants(database).projects.limit("wide", GrantLimits(moved_mb=10), "owner")
+    failed = Result(of="", key="k1", ok=False, reason="exception")
+    with database.transaction():
+        permissions.charge(moving("k1", 4.0), failed, {}, 0.0).count()
+    assert permissions.used_up(moving("k2", 5.5)) is None
+    assert "10.1 MB" in permissions.used_up(moving("k2", 5.6))[1]
+    work = database.row("SELECT work, args FROM costs")
+    assert work is not None
+    assert CostLedger(database).time_of(work["work"], work["args"], 1.0) is None, (
+        "its time says nothing of others"
+    )
+
+
 def test_all_jobs_of_a_grant_share_the_bytes_that_it_allows(
     database: Database, permissions: Permissions
 ) -> None:

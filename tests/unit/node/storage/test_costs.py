@@ -175,3 +175,34 @@ def test_what_is_not_known_is_said_to_be_not_known() -> None:
     )
     over = replace(burden, moved=Moved(seconds=3.0, bytes_in=10, bytes_out=20, tasks=1, over=True))
     assert over.moved_words == "1 task, 3 s, 10 B in and 20 B out: more than the researcher said"
+
+
+def test_a_failed_task_counts_with_its_bytes_and_not_with_its_time(database: Database) -> None:
+    ledger = CostLedger(database)
+    ledger.add(replace(TASK, failed=True, seconds=99.0))
+    assert ledger.time_of("plan", "lr 0.1", 1.0) is None
+    ledger.add(TASK)
+    ledger.add(replace(TASK, failed=True, seconds=99.0, round=2))
+    assert ledger.time_of("plan", "lr 0.1", 1.0) == MeasuredTime(round_s=2.0, rounds=1, same=True)
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert (found.bytes_in, found.bytes_out, found.tasks) == (1800, 900, 3)
+
+
+def test_what_a_grant_has_moved_is_not_forgotten_with_its_oldest_jobs(database: Database) -> None:
+    """After so many jobs, however small, a grant of so many bytes had all of them again."""
+    database.execute(
+        "INSERT INTO grants (id, origin, status, researcher, key_hex, plan, entry, dataset, version, use, project, "
+        "question, protocol, asked, limits, approvals, requested) VALUES ('g1', 'request', 'granted', 'ann', '', '', '', "
+        "'d', '', 'private', '', '', 'fedavg', x'80', x'80', x'90', 1.0)"
+    )
+    ledger = CostLedger(database, kept=3)
+    for number in range(8):
+        ledger.add(replace(TASK, job=f"job_{number}"))
+        ledger.add(replace(TASK, job=f"other_{number}", grant="gone"))
+    assert ledger.moved_by("job_9", "g1") == 8 * 900
+    found = ledger.of_grant("g1")
+    assert found is not None
+    assert (found.tasks, found.seconds) == (8, 16.0)
+    assert len(database.rows("SELECT job FROM costs")) <= 6
+    assert not ledger.has_job("job_0")

@@ -12,6 +12,7 @@ from fedjob.messaging.outbox import Outgoing
 from fedjob.node.storage.attached import AttachedParams
 from fedjob.node.storage.database import Database
 from fedjob.node.storage.outbox import DatabaseStore
+from fedjob.node.storage.schema import SCHEMA_VERSION
 
 
 def test_it_is_opened_with_the_settings_that_survive_power_cuts(tmp_path: Path) -> None:
@@ -59,12 +60,22 @@ def test_another_connections_writing_is_noticed_once(tmp_path: Path) -> None:
     command.close()
 
 
-def test_a_newer_schema_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
+def test_a_newer_or_older_schema_and_a_foreign_file_are_refused_by_name(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "new.sqlite") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(ConfigError, match="newer fedjob"):
         Database(tmp_path / "new.sqlite")
+    with sqlite3.connect(tmp_path / "old.sqlite") as connection:
+        connection.execute("CREATE TABLE datasets (name TEXT)")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
+    connection.close()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=rf"older fedjob \(schema {SCHEMA_VERSION - 1}.*move it away"):
+            Database(tmp_path / "old.sqlite")
+    with sqlite3.connect(tmp_path / "old.sqlite") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("datasets",)], "as it was"
+    connection.close()
     (tmp_path / "foreign.sqlite").write_bytes(b"no database at all, but long enough to be read as one" * 99)
     with pytest.raises(ConfigError, match=r"foreign\.sqlite"):
         Database(tmp_path / "foreign.sqlite")

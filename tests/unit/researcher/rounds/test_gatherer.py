@@ -22,7 +22,7 @@ from fedjob.common.errors import QuorumNotReached, SpecError
 from fedjob.common.quorum import Quorum, Verdict
 from fedjob.common.types import Ref, new_job_id
 from fedjob.common.values import MARK, encode
-from fedjob.messaging.messages import Result, Task
+from fedjob.messaging.messages import MAX_PAYLOAD_BYTES, Message, Result, Task, encode_payload
 from fedjob.metrics.states import mean_state
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.protocols.base import LOSS, Ask, Buffered
@@ -416,3 +416,23 @@ def test_auxiliary_variables_do_not_travel_with_a_validation_and_a_note_says_so(
 def test_an_ask_to_unknown_nodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="zz"):
         gather(tmp_path, {}, Ask(to=("zz",)))
+
+
+def test_values_that_are_small_each_but_too_many_for_a_message_go_through_the_repository(
+    tmp_path: Path,
+) -> None:
+    answers = {node: (replace(answer()[0], value=3), None) for node in NODES}
+    ask = Ask(
+        step="count",
+        shared={f"v{number}": "x" * (12_000 + number) for number in range(6)},
+        each={"a": {f"own{number}": "y" * 12_000 for number in range(4)}},
+        aggregator=Sum(),
+    )
+    gathered, _, nodes = gather(tmp_path, answers, ask)
+    assert gathered.total.value == 9
+    for task in nodes.tasks.values():
+        message = Message(to="a/main", id="1" * 32, body=task, issued=1.0, expires=2.0, sender="ann")
+        assert len(encode_payload(message)) <= MAX_PAYLOAD_BYTES
+    assert sorted(nodes.tasks["b"].values) == ["v0"], "the largest go first"
+    assert sorted(nodes.tasks["b"].blobs) == ["v1", "v2", "v3", "v4", "v5"]
+    assert len(nodes.tasks["a"].values) == 2

@@ -12,15 +12,18 @@ import torch
 
 from fedjob.common.codec import pack, packed_map, to_plain
 from fedjob.common.errors import BreakpointCorrupt, BreakpointIncompatible, BreakpointMissing, EncodeError
-from fedjob.common.types import new_job_id
+from fedjob.common.types import Ref, new_job_id
+from fedjob.messaging.messages import End, Message, Task, decode_payload, encode_payload, may_attach
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.researcher.storage.breakpoints import (
+    MAX_NAMED_STATES,
     PackedEntries,
     PackedHistory,
     chain,
     load_breakpoint,
     newest_valid,
     save_breakpoint,
+    states_at,
 )
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.measurements import Measurement
@@ -231,3 +234,18 @@ def test_the_ledger_is_a_chain() -> None:
         AggregationRecord(round=2, step="train", aggregator="weighted_mean"),
     )
     assert other[1].previous_hash != second[1].previous_hash
+
+
+def test_states_that_breakpoints_name_are_named_to_nodes_as_long_as_a_message_has_room_for_them() -> None:
+    """A job that keeps thousands of breakpoints failed in the round in which its tasks had outgrown a message."""
+    rounds = [f"{number:032x}" for number in range(MAX_NAMED_STATES)]
+    named = {"clinic.scans": rounds[1:], "clinic.labs": {rounds[0]}, "other": {"f" * 32}}
+    kept = states_at(named, "clinic")
+    assert kept == rounds
+    end, task = End(outcome="completed", keep_states=kept), Task(dataset="d", protocol="p", keep_states=kept)
+    for body in (end, task):
+        message = Message(to="clinic/main", id="1" * 32, body=body, issued=1.0, expires=2.0, sender="ann")
+        assert decode_payload(encode_payload(message), "ann").body == body
+    assert may_attach(replace(task, params={"params": Ref("0" * 64, 36 << 10)}))
+    assert states_at({**named, "clinic": {"e" * 32}}, "clinic") is None, "it is to keep all of the job"
+    assert states_at({"clinic": {""}}, "clinic") == []
