@@ -144,12 +144,14 @@ class Look:
     Args:
         standing: state and reason; None where new events came and the state was not asked for.
         batch: the events since the look before.
-        pause_s: seconds until the next look; 0 where there were events.
+        last: the last event so far that names a state of the job; None before there is one.
+        settled: the job has ended, and so have its events.
     """
 
     standing: JobStanding | None
     batch: Sequence[JobEvent]
-    pause_s: float
+    last: JobEvent | None
+    settled: bool
 
 
 def looks(
@@ -171,6 +173,8 @@ def looks(
     """
     retry = retry or Retry()
     idle_s = IDLE_S
+    last: JobEvent | None = None
+    ended_s = 0.0
     while True:
         try:
             standing = source.standing() if eager or idle_s > IDLE_S else None
@@ -184,10 +188,15 @@ def looks(
             sleep(pause_s)
             continue
         retry = retry.worked()
-        yield Look(standing, batch, 0.0 if batch else idle_s)
+        last = next((event for event in reversed(batch) if is_job_state(event)), last)
+        over = not batch and standing is not None and standing.over
+        # the record is written before its event: give the event a moment to follow
+        settled = over and ((last is not None and is_end(last)) or ended_s >= SETTLE_S)
+        yield Look(standing, batch, last, settled)
         if batch:
-            idle_s = IDLE_S
+            idle_s, ended_s = IDLE_S, 0.0
         else:
+            ended_s += idle_s if over else 0.0
             sleep(idle_s)
             idle_s = min(2 * idle_s, source.idle_s)
 
@@ -217,25 +226,15 @@ def stream(
         NoSuchJob: the job was deleted meanwhile.
     """
     wanted = None if type is None else {type} if isinstance(type, str) else set(type)
-    last: JobEvent | None = None
-    settled_s = 0.0
     try:
         for look in looks(source, eager=not follow, retry=retry, sleep=sleep):
-            last = next((event for event in reversed(look.batch) if is_job_state(event)), last)
             if look.batch and on_batch is not None:
                 on_batch(look.batch)
             for event in look.batch:
                 if wanted is None or event.type in wanted:
                     yield event
-            if look.batch:
-                settled_s = 0.0
-            elif not follow:
-                return outcome(look.standing, last)
-            elif look.standing is not None and look.standing.over:
-                # the record is written before its event: give the event a moment to follow
-                if (last is not None and is_end(last)) or settled_s >= SETTLE_S:
-                    return outcome(look.standing, last)
-                settled_s += look.pause_s
+            if look.settled or not (look.batch or follow):
+                return outcome(look.standing, look.last)
     finally:
         source.close()
     return None

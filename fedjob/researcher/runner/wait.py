@@ -56,6 +56,8 @@ def wait_for(
             continue  # the state was read before these events: there may be more
         if record.state == State.DRAFT:
             raise NotReady(f"{folder.path.name} is a draft: job.submit() it first")
+        if record.state in HISTORY and not (found.settled or late):
+            continue  # its last event follows, for whoever looks on
         if record.state == State.COMPLETED:
             return record
         if record.state in HISTORY:
