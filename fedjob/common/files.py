@@ -26,6 +26,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -240,6 +241,11 @@ def replace_durably(temporary: Path, final: Path) -> None:
     fsync_dir(final.parent)
 
 
+def _temporary(path: Path) -> Path:
+    """Return the name beside a file that no other thread of any process writes it under."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.tmp")
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     """Write `data` to `path` so that a reader sees the old bytes or the new ones.
 
@@ -249,7 +255,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE) -> None:
     Raises:
         NoSpace: the disk is full; `path` is as it was and no partial file is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
         try:
@@ -290,7 +296,7 @@ def link_durably(source: Path, target: Path) -> None:
 
 def copy_file(source: Path, target: Path, *, mode: int = PRIVATE) -> None:
     """Copy a file's bytes to a file of this mode, which is there whole or not at all, fsynced."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = _temporary(target)
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as copy, source.open("rb") as file:
@@ -358,6 +364,7 @@ def take_lock(descriptor: int, *, wait_s: float = 0.0, shared: bool = False) -> 
         shared: several may hold it so at once, and nobody otherwise.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    _note_lock(descriptor)
     if wait_s == math.inf:
         fcntl.flock(descriptor, kind)
         return True
@@ -370,6 +377,28 @@ def take_lock(descriptor: int, *, wait_s: float = 0.0, shared: bool = False) -> 
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_LOOK_AGAIN_S)
+
+
+_locks: dict[int, tuple[int, int]] = {}
+"""Descriptor that a lock was taken with -> device and number of its file, of the last time."""
+
+
+def _note_lock(descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    _locks[descriptor] = (found.st_dev, found.st_ino)
+
+
+def _let_go_of_locks() -> None:
+    """Close the locks of the process that this one was forked from, or they would stay taken when that one lets go, or dies."""
+    for descriptor, file in _locks.items():
+        with suppress(OSError):
+            found = os.fstat(descriptor)
+            if (found.st_dev, found.st_ino) == file:  # the number may be another file's by now
+                os.close(descriptor)
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_of_locks)
 
 
 _OWN_NAMES = re.compile(

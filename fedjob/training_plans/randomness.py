@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_LOOK_S = 0.25
+"""Time after which a thread that waits for its turn can be interrupted."""
+
+
+class _ComputingTurn:
+    """The turn of one thread of this process to compute what draws from the global generators."""
+
+    lock = threading.RLock()
+
+
+# the thread that has the turn is not in a forked process
+os.register_at_fork(after_in_child=lambda: setattr(_ComputingTurn, "lock", threading.RLock()))
 
 
 def seed_torch(seed: int) -> None:
@@ -24,16 +39,40 @@ def seed_torch(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and, where it is loaded, torch's generators inside the block.
+    """Seed Python's, numpy's and, where it is loaded, torch's generators inside the block; afterwards they are as they were."""
+    import numpy as np
 
-    Afterwards they are as they were, so that a local job in a notebook does not
-    disturb the notebook's own randomness.
+    with _given_back():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        if "torch" in sys.modules:
+            seed_torch(seed)
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Have the global generators to this thread alone inside the block; afterwards they are as they were.
+
+    What a job computes in its researcher's process is inside of one: jobs in several threads take turns, or one would
+    draw the numbers of another; and a job in a notebook does not disturb the notebook's own randomness.
     """
+    lock = _ComputingTurn.lock
+    while not lock.acquire(timeout=_LOOK_S):  # it has a deadline as much as the user's own code has one
+        pass
+    try:
+        with _given_back():
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _given_back() -> Iterator[None]:
+    """Set the global generators back to what they were before the block."""
     import numpy as np
 
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
     torch = sys.modules.get("torch")
     try:
         if torch is None:
@@ -41,7 +80,6 @@ def seeded(seed: int) -> Iterator[None]:
         else:
             devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
             with torch.random.fork_rng(devices=devices):
-                seed_torch(seed)
                 yield
     finally:
         random.setstate(python_state)

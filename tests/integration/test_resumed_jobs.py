@@ -7,13 +7,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from fedjob import EarlyStopping, FedAvg, Hook, Job
+from fedjob import EarlyStopping, FedAvg, Hook, Job, simulate
 from fedjob.cli import cli
 from fedjob.common.errors import JobError, SpecError
 from fedjob.researcher.storage.breakpoints import hash_file, load_breakpoint
@@ -134,6 +135,23 @@ def test_a_job_that_is_opened_and_run_goes_on_from_its_newest_breakpoint(
         job.submit()
     by_running(job)
     assert rounds_of(job) == [1, 2, 3, 4]
+    assert digest(job) == digest(whole)
+
+
+@pytest.mark.parametrize("nodes", ["local", simulate(workers=0), simulate(workers=1)], ids=repr)
+def test_a_job_that_was_killed_is_run_again_by_the_same_program(
+    make: Callable[..., Job], whole: Job, gate: Path, tmp_path: Path, nodes: object
+) -> None:
+    gate.unlink()
+    job = make(nodes=nodes, data={"local": str(tmp_path / "points.npz")})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(job.run, progress=False)
+        wait_until(lambda: len(rounds_of(job)) == 2, timeout_s=PATIENCE_S, what="two rounds")
+        assert job.kill()
+        assert isinstance(running.exception(PATIENCE_S), (JobError, KeyboardInterrupt))
+    gate.touch()
+    by_running(job)
+    assert (job.attempts, rounds_of(job)) == (2, [1, 2, 3, 4])
     assert digest(job) == digest(whole)
 
 

@@ -42,6 +42,7 @@ from fedjob.researcher.federation.local_sums import LocalSums
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
+from fedjob.training_plans.randomness import undisturbed
 
 SCRATCH = ".fedjob_scratch"
 """Name of the folder that plans may write into, gone with the job's end."""
@@ -189,7 +190,8 @@ class LocalFederation(Federation):
         order = self._order(node, task, place)
         bench = self._benches.setdefault(node, Workbench())
         try:
-            done = bench.compute(order, self._emitter(node, order.round))
+            with undisturbed():
+                done = bench.compute(order, self._emitter(node, order.round))
         except NodeFailure:
             raise
         except (UnreadableData, PreparationError, NotPrivate) as error:

@@ -720,10 +720,11 @@ class Job(ManualRounds, JobView):
             session,
             lambda spec, handles: try_plan(spec, self._source, handles, self._folder.path.parent.parent),
         )
-        replace(load_record(self._folder.record), absent=silent).save(self._folder.record)
+        with self._folder.locked():  # or another thread runs it already
+            replace(load_record(self._folder.record), absent=silent).save(self._folder.record)
+            self._spec.save(self._folder.spec)
         if session is not None:
             session.meet(self._spec.datasets)
-        self._spec.save(self._folder.spec)
         if session is not None:
             warn_of_no_workers(session, self._spec.datasets)
 

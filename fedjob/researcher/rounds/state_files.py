@@ -11,6 +11,14 @@ from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.protocols.base import State
 
 
+def unpublished(state: State) -> State:
+    """Return the state that an attempt begins with: what an attempt before has published of it was taken back at its end."""
+    return {
+        key: FileParams(value.path) if isinstance(value, FileParams) else value
+        for key, value in state.items()
+    }
+
+
 def spool_state(state: State, spool: Path, moved: Callable[[Ref, Path], None], *, saved: bool) -> State:
     """Return the state of a completed round with its parameters in a file of this round's spool.
 

@@ -33,7 +33,7 @@ from fedjob.researcher.rounds.coordination import Coordinate, run_coordinated
 from fedjob.researcher.rounds.gatherer import Gatherer
 from fedjob.researcher.rounds.loop import Finish, run_rounds
 from fedjob.researcher.rounds.round_timing import OWNER_STOPPED, RoundTimer
-from fedjob.researcher.rounds.state_files import spool_state
+from fedjob.researcher.rounds.state_files import spool_state, unpublished
 from fedjob.researcher.rounds.tasks import TaskBuilder
 from fedjob.researcher.rounds.unfinished_tasks import restore_held
 from fedjob.researcher.runner.attempt import AttemptRecord, MakeHooks, Release, no_nodes
@@ -118,6 +118,7 @@ class Runner:
         protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
         selector = selector_of(spec.selector)
         begins = position or first_position(spec, protocol.start(FileParams(folder.initial_params)))
+        begins = replace(begins, state=unpublished(begins.state))
         stack = ExitStack()
         stack.callback(os.close, folder.take() if lock is None else lock)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from fedjob.execution.orders import WorkOrder
 from fedjob.researcher.simulation.backend import NodeOutcome, Tell
 from fedjob.researcher.simulation.node_work import EventBatch, NodeWork
+from fedjob.training_plans.randomness import undisturbed
 
 
 class InProcess:
@@ -24,7 +25,9 @@ class InProcess:
                 for type_, data in events:
                     tell(order.node, order.round, type_, data)
 
-            yield self._work.compute(order, send)
+            with undisturbed():
+                outcome = self._work.compute(order, send)
+            yield outcome
 
     def close(self) -> None:
         self._work = NodeWork()

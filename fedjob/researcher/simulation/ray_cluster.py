@@ -23,7 +23,7 @@ from fedjob.common.errors import MissingPackage, SpecError
 from fedjob.execution.allocator import keep_freed_memory
 from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.researcher.simulation.backend import NodeOutcome, Tell
-from fedjob.researcher.simulation.worker_pool import order_of_dead_worker
+from fedjob.researcher.simulation.worker_pool import LOOK_S, order_of_dead_worker
 
 ADDRESS = "RAY_ADDRESS"
 """Environment variable of Ray's own that names a cluster: `host:port`, `ray://host:port`, or `auto`."""
@@ -124,7 +124,9 @@ class RayCluster:
                     running[actor.compute.remote(to_plain(order))] = (actor, order)
                 if not running:
                     return
-                done, _ = self._ray.wait(list(running), num_returns=1)
+                done, _ = self._ray.wait(list(running), num_returns=1, timeout=LOOK_S)
+                if not done:
+                    continue
                 actor, order = running.pop(done[0])
                 try:
                     events, plain = self._ray.get(done[0])

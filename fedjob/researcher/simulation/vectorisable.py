@@ -77,7 +77,7 @@ def _try_plan(
 ) -> list[StepCost]:
     from fedjob.data.loader import open_dataset
     from fedjob.training_plans.context import Context
-    from fedjob.training_plans.randomness import seeded
+    from fedjob.training_plans.randomness import seeded, undisturbed
     from fedjob.training_plans.source.compilation import make_plan
     from fedjob.training_plans.together.trial import check_built, check_kind, check_loading, try_step
 
@@ -86,10 +86,10 @@ def _try_plan(
         node=node, round=1, job_seed=spec.seed, seed=spec.seed, props=spec.props, models=models
     )
     args = at_round(merged_args(spec.training_args, _own_args(spec, node)), 1)
-    with seeded(seed_for(spec.seed, 0, "", "init")):
+    with undisturbed(), seeded(seed_for(spec.seed, 0, "", "init")):
         plan.build(spec.model_args, args)
     check_built(plan)
-    with seeded(seed_for(spec.seed, 0, node, "data")):
+    with undisturbed(), seeded(seed_for(spec.seed, 0, node, "data")):
         try:
             dataset = open_dataset(spec.datasets[node]) if spec.datasets[node].get("path") else None
         except FedjobError:  # of the first node's data: its round says so

@@ -22,6 +22,7 @@ from fedjob.execution.allocator import give_back_freed_memory
 from fedjob.execution.orders import WorkOrder
 from fedjob.researcher.simulation.backend import NodeOutcome, Tell
 from fedjob.researcher.simulation.node_work import EventBatch, NodeWork
+from fedjob.training_plans.randomness import undisturbed
 
 MAX_TOGETHER = 64
 """Nodes that are trained at once: more save nothing, and each has its parameters in memory."""
@@ -59,6 +60,12 @@ class _GroupWork:
 
     def run(self) -> Iterator[NodeOutcome]:
         """Yield the outcome of each node."""
+        with undisturbed():
+            self._train()
+        for node in self._nodes:
+            yield node.outcome()
+
+    def _train(self) -> None:
         import torch
 
         from fedjob.training_plans.together.stacked import train_together
@@ -82,8 +89,6 @@ class _GroupWork:
                 node.give_up()
             # each node sets them while it trains, and they end in another order
             cudnn.benchmark, cudnn.deterministic = benchmark, deterministic
-        for node in self._nodes:
-            yield node.outcome()
 
 
 class _NodeThread:

@@ -32,6 +32,9 @@ MAX_TRIES = 3
 OPEN_S = 600.0
 """For the data to be opened in."""
 
+LOOK_S = 0.25
+"""Time after which a thread that waits for workers can be interrupted: only the main thread is by a signal."""
+
 END_S = 10.0
 """For the first process to end in."""
 
@@ -89,7 +92,7 @@ class ProcessPool:
                         return
                     if not again and (ahead := next(waiting, None)) is not None:
                         again.append(ahead)  # made while all compute: whoever is done first has it at once
-                    for key, _ in selector.select():
+                    for key, _ in selector.select(LOOK_S):
                         worker = key.data
                         if (found := self._take(worker, selector, again, tries, tell)) is not None:
                             self._assign(selector, waiting, again)  # it computes while the outcome is read

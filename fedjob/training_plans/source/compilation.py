@@ -22,7 +22,7 @@ from fedjob.training_plans.context import Context
 from fedjob.training_plans.function import FunctionPlan, RemoteFunction, function
 from fedjob.training_plans.pipeline import Pipeline
 from fedjob.training_plans.plan_checks import check_plan_class
-from fedjob.training_plans.randomness import seed_everything
+from fedjob.training_plans.randomness import seed_everything, undisturbed
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.embedded_imports import EmbeddedImports
 from fedjob.training_plans.source.locations import PLAN_FILENAME, where
@@ -182,9 +182,10 @@ def built_plan(
         return None
     plan = make_plan(plan_text, entry, origins)
     plan.ctx = Context(node="", round=0, job_seed=seed, seed=seed, models=models or {}, frozen=frozen)
-    seed_everything(seed_for(seed, 0, "", "init"))
     try:
-        plan.build(model_args, at_round(training_args, 1))
+        with undisturbed():
+            seed_everything(seed_for(seed, 0, "", "init"))
+            plan.build(model_args, at_round(training_args, 1))
     except FedjobError:
         raise
     except Exception as error:

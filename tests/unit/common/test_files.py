@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fedjob.common.files import (
     no_space_is_an_error,
     open_locked,
     take_lock,
+    write_atomic,
 )
 from tests.on_disk import in_memory_alone, need_a_disk_that_waits
 
@@ -91,3 +93,12 @@ def test_a_file_that_can_not_be_synced_is_an_error_and_no_descriptor_is_left_ope
     os.close(inlet)
     os.close(outlet)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_threads_that_write_one_file_leave_one_of_their_texts_whole(tmp_path: Path) -> None:
+    path, texts = tmp_path / "record", [bytes([65 + k]) * 5000 for k in range(8)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        for _ in range(20):
+            list(pool.map(lambda text: write_atomic(path, text), texts))
+            assert path.read_bytes() in texts
+    assert [each.name for each in tmp_path.iterdir()] == ["record"]
