@@ -34,7 +34,7 @@ class EmbeddedImports:
     ) -> None:
         self._base, self._codes, self._execute = base, codes, execute
         self._sections = {part.module: part for part in sections}
-        self._loaded: dict[str, types.ModuleType] = {}
+        self.loaded: dict[str, types.ModuleType] = {}
         self.namespace: dict[str, Any] = {**vars(builtins), "__import__": self}
 
     def __call__(
@@ -75,8 +75,8 @@ class EmbeddedImports:
         return module in self._sections or any(name.startswith(f"{module}.") for name in self._sections)
 
     def _load(self, name: str) -> types.ModuleType:
-        if name in self._loaded:
-            return self._loaded[name]
+        if name in self.loaded:
+            return self.loaded[name]
         if not self._knows(name):
             raise MissingPackage(f"no module named {name!r} travels with the plan")
         section = self._sections.get(name)
@@ -86,7 +86,7 @@ class EmbeddedImports:
         if is_package:
             module.__path__ = []
         module.__dict__["__builtins__"] = self.namespace
-        self._loaded[name] = module
+        self.loaded[name] = module
         if section is not None:
             self._run(module, self._codes[section.path], name)
         parent, _, own = name.rpartition(".")
@@ -100,7 +100,7 @@ class EmbeddedImports:
         try:
             self._execute(code, module.__dict__)
         except BaseException:
-            del self._loaded[name]
+            del self.loaded[name]
             raise
         finally:
             sys.modules.pop(module.__name__, None)

@@ -11,7 +11,7 @@ import io
 import random
 import types
 from collections import UserDict, UserList, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import is_
 from typing import Any
 
@@ -25,6 +25,7 @@ from fedjob.training_plans.state.array_checks import (
     is_tensor,
     tensor_check,
 )
+from fedjob.training_plans.state.plan_texts import brought_to, module_of, spaces_of, texts_of
 
 _NOT_ENTERED = ("fedjob", "torch", "numpy", "pandas", "polars", "sklearn", "weakref")
 _OF_THE_SYSTEM = ("asyncio", "concurrent", "logging", "multiprocessing", "queue", "socket", "threading")
@@ -70,7 +71,9 @@ class PlanSnapshot:
         self._empty: list[Any] = []  # containers: a module of torch has more than ten
         self._room, self._room_bytes, self._room_summed = _MAX_ITEMS_IN_ALL, _MAX_BYTES_IN_ALL, _MAX_SUMMED
         parts = parts or (plan,)
-        self._globals, self._module = _globals_of(parts), _module_of(parts[0])
+        self._texts = texts_of(parts)
+        self._namespaces = {id(names) for names in self._texts.values()}
+        self._modules = {module_of(parts[0]), *self._texts}
         self._given = {id(tensor) for tensor in given}
         # held, so that no other object gets its id meanwhile
         self._seen: dict[int, Any] = {id(plan): plan, id(plan.ctx): plan.ctx}
@@ -84,10 +87,12 @@ class PlanSnapshot:
                 self._add_attributes(vars(part), _DEPTH)
         for value in data:
             self._add(value, 4)
-        for space in _spaces_of(parts, self._globals):
+        for space in spaces_of(parts, self._texts):
             self._add_space(space)
-        if (names := self._globals) is not None:
+        for names in self._texts.values():
             self._add_attributes(names, _DEPTH, [name for name in names if name.startswith(("__", "@"))])
+        if (brought := brought_to(next(iter(self._texts.values()), {}))) is not None:
+            self._add_attributes(brought, _DEPTH)  # a module that a step imports is read anew in the next one
         self._seen = {}
 
     def set_back(self) -> bool:
@@ -136,7 +141,7 @@ class PlanSnapshot:
         """Add what a value holds, if that can change."""
         if id(value) in self._seen or not depth:
             return
-        if isinstance(value, types.FunctionType) and value.__globals__ is self._globals:
+        if isinstance(value, types.FunctionType) and id(value.__globals__) in self._namespaces:
             self._seen[id(value)] = value
             self._add_function(value, depth - 1)
         elif not isinstance(value, _NO_VALUES):
@@ -181,7 +186,7 @@ class PlanSnapshot:
 
     def _add_draws(self, data: Any, depth: int) -> None:
         """Add the generators of randomness that data or an object of a library has, and what data of the plan's own count."""
-        is_own = type(data).__module__ == self._module
+        is_own = type(data).__module__ in self._modules
         for name, value in list(vars(data).items()):
             if is_own and type(value) in (int, float):
                 self._checks.append(_count_check(data, name, value))
@@ -267,30 +272,6 @@ def _alike(now: dict[str, Any], kept: dict[str, Any]) -> bool:
 def _own_values(space: type) -> dict[str, Any]:
     """Return what a class names, without Python's own names."""
     return {name: value for name, value in vars(space).items() if not name.startswith(("__", "@", "_abc_"))}
-
-
-def _module_of(part: Any) -> str:
-    """Return the name of the module that is a plan's text, from a function or an object of it."""
-    return str(part.__module__ if isinstance(part, types.FunctionType) else type(part).__module__)
-
-
-def _globals_of(parts: Sequence[Any]) -> dict[str, Any] | None:
-    """Return the names of the module that is a plan's text; None for a plan that was not made of a text."""
-    for part in parts:
-        functions = (part,) if isinstance(part, types.FunctionType) else vars(type(part)).values()
-        for function in functions:
-            names: dict[str, Any] | None = getattr(function, "__globals__", None)
-            if names is not None and names.get("__name__") == _module_of(part):
-                return names
-    return None
-
-
-def _spaces_of(parts: Sequence[Any], names: dict[str, Any] | None) -> Iterator[type]:
-    """Yield the classes that a plan's text defines."""
-    name = _module_of(parts[0])
-    known = {cls for part in parts for cls in type(part).__mro__ if cls.__module__ == name}
-    known |= {item for item in (names or {}).values() if isinstance(item, type) and item.__module__ == name}
-    yield from sorted(known, key=lambda cls: cls.__qualname__)
 
 
 def _is_module(value: Any) -> bool:

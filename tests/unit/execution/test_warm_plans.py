@@ -290,6 +290,48 @@ def test_a_plan_of_another_kind_begins_each_step_as_its_first_one(kind: str, tmp
         assert warm.value == new.value
 
 
+BROUGHT = """
+CALLS = []
+
+
+class Counter:
+    made = []
+
+    def __init__(self):
+        self.made.append(1)
+        self.count = 0
+
+
+COUNTER = Counter()
+
+
+def count(seen=[]):
+    CALLS.append(1)
+    seen.append(1)
+    Counter()
+    COUNTER.count += 1
+    return [len(CALLS), len(seen), len(Counter.made), COUNTER.count]
+"""
+BRINGING = """
+from fedjob import Plan
+from helpers import count
+
+
+class Bringing(Plan):
+    def step(self, ctx):
+        return count()
+"""
+
+
+def test_what_a_module_that_travels_with_the_plan_keeps_is_set_back(tmp_path: Path) -> None:
+    hospital, bench = _hospital(tmp_path / "hospital", 1), Workbench()
+    (tmp_path / "helpers.py").write_text(BROUGHT, encoding="utf-8")
+    (tmp_path / "bringing.py").write_text(BRINGING, encoding="utf-8")
+    plan = f"{tmp_path / 'bringing.py'}:Bringing"
+    values = [hospital.ask(Steps(), "step", plan=plan, round_=number, bench=bench).value for number in (1, 2)]
+    assert values == [[1, 1, 2, 1]] * 2
+
+
 def test_a_plan_whose_setup_failed_is_set_up_when_it_is_asked_again(tmp_path: Path) -> None:
     hospital, bench = _hospital(tmp_path, 1), Workbench()
     with pytest.raises(RuntimeError, match="is being written"):
