@@ -63,7 +63,7 @@ PEERS = (
         environment="pfl", processes=1,
     ),
     Peer(
-        "torch", "torch alone", ("numpy",), "on_torch.py",
+        "torch", "torch 2.13.0 alone", ("torch==2.13.0", "numpy==2.4.6"), "on_torch.py",
         "no framework but the floor of one: the same training of the same number of nodes and the mean of their models, by a "
         "process of one thread for each core; no node, file, check or message",
     ),

@@ -31,17 +31,16 @@ def ended_folder(path: Path, state: State) -> JobFolder:
     return folder
 
 
-def end_later(folder: JobFolder, state: State) -> threading.Thread:
+def end_later(folder: JobFolder, state: State) -> threading.Timer:
     """Return a thread that writes the last event of a job after a moment."""
 
     def write() -> None:
-        time.sleep(FOLLOWS_S)
         with EventLog(folder.events, folder.path.name) as log:
             log.add("state", state=state)
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    return thread
+    timer = threading.Timer(FOLLOWS_S, write)
+    timer.start()
+    return timer
 
 
 @pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.KILLED])

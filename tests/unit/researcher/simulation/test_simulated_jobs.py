@@ -698,7 +698,10 @@ def test_a_plan_on_objects_of_this_process_is_tried_by_a_run(tmp_path: Path) -> 
 
 
 def test_arrays_for_a_local_job_are_answered_in_one_line_by_what_takes_them(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"taken by nodes=simulate\(4, split=IID\(\)\)$") as caught:
+    with pytest.raises(
+        SpecError,
+        match=r"taken by nodes=simulate\(4, split=IID\(\)\), and a map of them by nodes=simulate\(\)$",
+    ) as caught:
         simulated(tmp_path, data=pooled(), nodes="local").run(progress=False)
     assert len(str(caught.value)) < 500
 
