@@ -12,6 +12,7 @@ The node state has, under `compression`, what came last, and what the answers ow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from fedjob.parameters.compression.base import Compressor
+    from fedjob.parameters.safetensors_header import Schema
 
 KEPT = "compression"
 """Its place in a node state."""
@@ -117,6 +119,21 @@ class CompressedWork:
 
     def _failure(self, words: str) -> NodeFailure:
         return NodeFailure(self.order.node, "decode", words[:500])
+
+
+def num_bytes_held(schema: Schema, compressor: Compressor) -> int:
+    """Return the most bytes that a node holds at once for the compressed way of parameters, beside the parameters.
+
+    These are the parameters as they came, and before where changes count from them; what the last answer owes and what
+    this one does; the answer's parcels; and the numbers of the tensor that is being compressed.
+    """
+    from fedjob.parameters.compression.parcels import most_file_bytes
+    from fedjob.parameters.safetensors_header import num_bytes_of
+
+    copies = 3 if compressor.takes_whole else 4
+    largest = max((num_bytes_of({name: form}) for name, form in schema.items()), default=0)
+    working = math.ceil(compressor.working_copies * largest)
+    return copies * num_bytes_of(schema) + most_file_bytes(schema, compressor) + working
 
 
 def compressed_work(order: WorkOrder, state: Mapping[str, Any], plan: Any) -> CompressedWork | None:

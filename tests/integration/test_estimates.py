@@ -23,6 +23,7 @@ from fedjob import (
     FedAdam,
     FedAvg,
     FedBuff,
+    FedNova,
     FedOpt,
     FedPer,
     FedProx,
@@ -30,9 +31,11 @@ from fedjob import (
     FlexLoRA,
     FLoRA,
     Fraction,
+    Int8,
     Job,
     PowerOfChoice,
     Protect,
+    QFedAvg,
     RecordDP,
     Scaffold,
     SecAgg,
@@ -520,6 +523,57 @@ def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
     claimed = unpack(JobFolder(job.folder).cost.read_bytes())
     assert {node: one["up"] for node, one in claimed.items()} == {one.node: one.up for one in estimate}
     assert all(one["most"] for one in claimed.values())
+    assert {one["memory"] for one in claimed.values()} == {estimate.memory_bytes}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more", "measured"),
+    [
+        (FedAvg(), {}, 2.97),
+        (FedProx(mu=0.1), {}, 3.95),
+        (Ditto(lam=0.1), {}, 5.43),
+        (Scaffold(), {}, 6.91),
+        (Scaffold(kept_by="researcher"), {}, 6.42),
+        (FedNova(), {}, 4.43),
+        (QFedAvg(), {}, 6.91),
+        (FedBuff(k=2), {}, 4.43),
+        (FineTuned(epochs=1), {}, 2.95),
+        (FedAvg(), {"compress": "bf16"}, 8.55),
+        (FedAvg(), {"compress": Int8()}, 8.29),
+        (FedAvg(), {"compress": TopK(0.01)}, 9.62),
+        (FedAvg(), {"protect": SecAgg(), "tag": "trio"}, 3.46),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_memory_is_about_what_a_worker_held_for_such_a_job(
+    protocol: Any, more: dict[str, Any], measured: float, session: Session
+) -> None:
+    """`measured` is in models: see the page on estimates for how it was."""
+    job = job_of(session, protocol, named("memory"), model_args={"width": 9000}, **more)
+    memory, model = job.estimate().memory_bytes, 4 * 36001
+    assert memory is not None
+    assert 0.8 < memory / (measured * model) < 1.25
+
+
+def test_the_gradients_of_records_are_in_the_memory_as_many_as_a_worker_holds(session: Session) -> None:
+    private = RecordDP(epsilon=50.0, delta=1e-3)
+    found = {}
+    for batch in (4, 8, 10000):
+        args = {"num_updates": 2, "batch_size": batch}
+        job = job_of(
+            session,
+            FedAvg(),
+            named("private"),
+            protect=private,
+            training_args=args,
+            model_args={"width": 9000},
+        )
+        found[batch] = job.estimate().memory_bytes
+    model = 4 * 36001
+    assert 3 * 4 * model < found[8] - found[4] < 6 * 4 * model, (
+        "float32, float64 and the norms of each record"
+    )
+    assert found[10000] < 8 * 256 * model, "never more records than a worker takes at once"
 
 
 def test_a_job_ends_where_it_would_move_more_than_an_owner_allows(

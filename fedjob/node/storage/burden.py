@@ -61,7 +61,10 @@ class Burden:
         memory = self.claimed.get("memory")
         if memory is None:
             return ""
-        return f"{size(memory)} of parameters, gradients and answer, as the researcher says; data and activations come on top"
+        return (
+            f"{size(memory)} of the work's tensors, as the researcher says; data, activations and the optimizer's state "
+            "come on top"
+        )
 
     @property
     def moved_words(self) -> str:

@@ -48,6 +48,9 @@ class Compressor(ABC):
     takes_whole: ClassVar[bool] = False
     """True if parameters as such can travel in this form; False if only their changes can."""
 
+    working_copies: ClassVar[float] = 5
+    """How many times the numbers of one tensor are in memory at once while they are compressed, with what is left of them."""
+
     @abstractmethod
     def sections(self, count: int) -> tuple[ItemSection, ...]:
         """Return the sections of so many compressed numbers; they depend on nothing else."""

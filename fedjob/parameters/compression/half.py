@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 class _Half(Compressor):
     takes_whole: ClassVar[bool] = True
+    working_copies: ClassVar[float] = 4
     dtype_name: ClassVar[str]
 
     def sections(self, count: int) -> tuple[ItemSection, ...]:

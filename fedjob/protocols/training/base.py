@@ -50,6 +50,11 @@ class TrainingProtocol(FederatedProtocol):
     answers_factors: ClassVar[bool] = False
     """True if answers are factors of a product, which mean little in part."""
 
+    @property
+    def copies(self) -> int:
+        """How many times its parameters a node holds at once, beside the model, its gradients and what comes and leaves."""
+        return 0
+
     def check(self, params: Mapping[str, Any]) -> None:
         if NUM_EXAMPLES in params and not self.adds_sums:
             raise SpecError(

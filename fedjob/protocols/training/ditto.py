@@ -43,6 +43,10 @@ class Ditto(TrainingProtocol):
     name: ClassVar[str] = "ditto"
 
     @property
+    def copies(self) -> int:
+        return 3 if self.lam > 0 else 2  # the shared answer, the personal model, and the way between them
+
+    @property
     def needs_single(self) -> str:
         return ""
 

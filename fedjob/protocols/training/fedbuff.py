@@ -61,6 +61,10 @@ class FedBuff(TrainingProtocol):
     answers_late: ClassVar[bool] = True
 
     @property
+    def copies(self) -> int:
+        return 2  # the trained parameters, and their change
+
+    @property
     def needs_single(self) -> str:
         return ""
 

@@ -40,6 +40,10 @@ class FedNova(TrainingProtocol):
     name: ClassVar[str] = "fednova"
 
     @property
+    def copies(self) -> int:
+        return 2  # the trained parameters, and their change
+
+    @property
     def needs_single(self) -> str:
         return ""
 

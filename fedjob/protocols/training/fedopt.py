@@ -63,6 +63,10 @@ class FedOpt(TrainingProtocol):
         object.__setattr__(self, "optimizer", _as_data(self.optimizer))
 
     @property
+    def copies(self) -> int:
+        return 1 if self.mu > 0 else 0  # the way from the anchor, as FedProx
+
+    @property
     def server(self) -> ServerOptimizer:
         """The server optimizer."""
         return OPTIMIZERS.build(self.optimizer["name"], self.optimizer["config"])

@@ -42,6 +42,10 @@ class FedProx(TrainingProtocol):
     name: ClassVar[str] = "fedprox"
 
     @property
+    def copies(self) -> int:
+        return 1 if self.mu > 0 else 0  # the way from the anchor, of which the pull is a part
+
+    @property
     def needs_single(self) -> str:
         return ""
 

@@ -38,6 +38,10 @@ class PartlyShared(TrainingProtocol):
         TrainingProtocol.check(self, params)
         self.own_names(params)
 
+    @property
+    def copies(self) -> int:
+        return 1  # the trained parameters, some of which stay
+
     def start(self, params: Mapping[str, Any]) -> State:
         return {**TrainingProtocol.start(self, params), "own": self.own_names(params)}
 

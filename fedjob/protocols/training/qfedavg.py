@@ -52,6 +52,10 @@ class QFedAvg(TrainingProtocol):
     reads_args: ClassVar[tuple[str, ...]] = ("lr", "learning_rate")
 
     @property
+    def copies(self) -> int:
+        return 4  # the trained parameters, their change, and the squares of it as float64
+
+    @property
     def needs_single(self) -> str:
         return ""
 

@@ -75,6 +75,10 @@ class Scaffold(TrainingProtocol):
         check_choice("Scaffold(kept_by=...)", self.kept_by, KEEPERS)
 
     @property
+    def copies(self) -> int:
+        return 2 if self.kept_by == "node" else 1  # the sum of the gradients, and the node's own variate
+
+    @property
     def needs_single(self) -> str:
         if self.kept_by == "node":
             return ""

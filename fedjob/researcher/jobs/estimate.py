@@ -113,9 +113,10 @@ class Estimate(Listing[NodeEstimate]):
 
     @property
     def memory_bytes(self) -> int | None:
-        """The bytes of the tensors that a node has at once: those it is sent, gradients and its answer; None for unknown.
+        """The most bytes of tensors that a node's worker has at once for a step of the job; None for unknown.
 
-        Without the optimizer's state, activations and data.
+        Model, gradients and answer, and what protocol, compression and protection hold beside them; without the optimizer's
+        state, activations, data and libraries.
         """
         return None if self._traffic is None else self._traffic.memory_bytes
 
@@ -155,7 +156,8 @@ class Estimate(Listing[NodeEstimate]):
             moved = f"{kind} {size(traffic.total)} through the hub, messages of some kB a task not counted"
             lines = [
                 f"bytes: {moved if traffic.total else 'none, all of it is on this machine'}",
-                f"memory: {size(traffic.memory_bytes)} of parameters, gradients and answer at a node",
+                f"memory: {size(traffic.memory_bytes)} of the work's tensors at a node, without data, activations and the "
+                "optimizer's state",
             ]
         return "\n".join([*lines, f"time: {self._time.words}"])
 

@@ -23,11 +23,12 @@ from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
 from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES
+from fedjob.execution import compressed_work
 from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
 from fedjob.parameters.files import FileParams, dtype_of, is_params, schema_of
 from fedjob.parameters.safetensors_header import Schema, file_size_of, num_bytes_of
-from fedjob.privacy.protect import NodeDP, SecAgg, protect_of
+from fedjob.privacy.protect import NodeDP, RecordDP, SecAgg, protect_of
 from fedjob.privacy.secagg.fixed_point import FixedPoint
 from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
@@ -42,6 +43,8 @@ from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
+from fedjob.training_plans.private import torch_steps
+from fedjob.training_plans.private.record_gradients import MAX_RECORDS
 
 _MOST_ASIDE = 8
 """Asks after the last round, such as a validation, that are played, and asks of a round beside one to each node."""
@@ -60,8 +63,8 @@ class TrafficEstimate:
         down, up: node -> bytes that it fetches and that it stores, over the whole job.
         sent, received: bytes that the researcher sends and fetches; what several nodes get is stored once, and sent to each
             of them where it is attached to its task.
-        memory_bytes: of the largest set of tensors that a node has at once: those it is sent, their gradients and its
-            answer; without the optimizer's state, activations and data.
+        memory_bytes: of the largest set of tensors that a node's worker has at once: those it is sent, their gradients, its
+            answer, and what protocol, compression and protection hold; without the optimizer's state, activations and data.
         bound: why fewer bytes may move; empty where the bytes are exact.
     """
 
@@ -189,7 +192,7 @@ def _played(
     protocol: FederatedProtocol, spec: JobSpec, folder: JobFolder, nodes: tuple[str, ...], most: int
 ) -> PlayedAsks:
     """Return the bytes of the first rounds and of what comes after the last, by answers of zeros."""
-    measure = _Measure(spec, folder, nodes)
+    measure = _Measure(protocol, spec, folder, nodes)
     params = FileParams(folder.initial_params)
     state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, validate_at_end=spec.validate_at_end)
@@ -253,8 +256,10 @@ def _total(ask: Ask, to: tuple[str, ...]) -> Any:
 class _Measure:
     """The measure of the bytes of asks, which remembers what the last one sent: compressed changes count from that."""
 
-    def __init__(self, spec: JobSpec, folder: JobFolder, nodes: tuple[str, ...]) -> None:
-        self._spec, self._nodes = spec, nodes
+    def __init__(
+        self, protocol: FederatedProtocol, spec: JobSpec, folder: JobFolder, nodes: tuple[str, ...]
+    ) -> None:
+        self._protocol, self._spec, self._nodes = protocol, spec, nodes
         self._way, self._before = compression_for(spec, folder, ref_of), _NO_SCHEMA
         self._asks_losses = SELECTORS[spec.selector.name].asks_losses if not spec.selector.text else False
 
@@ -268,11 +273,26 @@ class _Measure:
         if self._asks_losses and ask.to is None:
             first = Ask(step=LOSS, shared={"params": ask.shared["params"]}, commit=False)
             found = self(replace(first, to=self._nodes), as_file=as_file)
+        held = 0 if ask.step in MEASURING else self._held(_sent_schema(ask))
         plain = _masked(_bytes_of(ask, self._nodes, as_file=as_file), ask, self._spec, len(self._nodes))
         way, before = self._way, self._before
-        found.append(plain if way is None else _compressed(plain, ask, way, before, as_file=as_file))
+        one = plain if way is None else _compressed(plain, ask, way, before, as_file=as_file)
+        found.append(replace(one, memory=one.memory + held))
         self._before = _sent_schema(ask)
         return found
+
+    def _held(self, params: Schema) -> int:
+        """Return the bytes that a training node holds beside model, gradients and answer, as the parts of its work say."""
+        inner = inner_of(self._protocol)
+        copies = inner.copies if isinstance(inner, TrainingProtocol) else 0
+        held = copies * num_bytes_of(params)
+        if self._way is not None:
+            held += compressed_work.num_bytes_held(params, self._way.compressor)
+        if isinstance(protect_of(self._spec.protect).dp, RecordDP):
+            sizes = [num_bytes_of({name: form}) for name, form in params.items()]
+            batch = self._spec.training_args.get("batch_size")
+            held += torch_steps.num_bytes_held(sizes, batch if isinstance(batch, int) else MAX_RECORDS)
+        return held
 
 
 def _masked(plain: AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> AskBytes:

@@ -8,7 +8,7 @@ can break the bound on what one record changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,19 @@ MAX_BYTES = 128 * 2**20
 """Of the gradients of records that are held at once."""
 
 MAX_RECORDS = 256
+
+
+def num_bytes_held(sizes: Collection[int], records: int) -> int:
+    """Return the bytes that the sum of the gradients of records takes at most, without what the model computes for them.
+
+    Args:
+        sizes: of the trained parameters, in bytes; taken for float32, so that float64 of one has twice as many.
+        records: of one sum.
+    """
+    width, largest = sum(sizes), max(sizes, default=0)
+    found = width + 2 * width  # gradients as they are, and as float64
+    norms = 2 * 2 * largest  # by the largest number, and squared, one parameter after the other
+    return min(records, _at_once(width)) * (found + norms) + 2 * width
 
 
 class RecordGradients:
@@ -46,8 +59,7 @@ class RecordGradients:
         """Whether records are computed together; False once the plan's code did not bear it."""
         self.ignored = 0
         """Records so far whose gradient was not finite; they count as zero, so that they tell nothing."""
-        width = sum(p.numel() * p.element_size() for p in self._trained.values())
-        self._at_once = max(1, min(MAX_RECORDS, MAX_BYTES // max(1, width)))
+        self._at_once = _at_once(sum(p.numel() * p.element_size() for p in self._trained.values()))
 
     def total(self, records: Iterator[Any], count: int) -> dict[str, torch.Tensor]:
         """Return the sum over the next `count` records, float64 by parameter, in the parameters' shapes.
@@ -113,6 +125,11 @@ class RecordGradients:
             rows = _rows(g) if len(kept) == len(finite) else _rows(g)[kept]
             weights = factors[kept].to(rows.device)
             sums[name] += (weights @ rows.double()).reshape(sums[name].shape)
+
+
+def _at_once(width: int) -> int:
+    """Return of how many records gradients of so many bytes are held at once."""
+    return max(1, min(MAX_RECORDS, MAX_BYTES // max(1, width)))
 
 
 def _rows(gradients: torch.Tensor) -> torch.Tensor:

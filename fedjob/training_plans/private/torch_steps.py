@@ -6,13 +6,14 @@ whatever the optimizer does with them, comes after the noise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedjob.training_plans.private import record_gradients
 from fedjob.training_plans.private.record_gradients import RecordGradients
 from fedjob.training_plans.private.step_draws import Contents, StepDraws, step_draws
 from fedjob.training_plans.private.torch_checks import HeldTensors, trained_parameters
@@ -21,6 +22,19 @@ from fedjob.training_plans.private.unchanged import Watch
 from fedjob.training_plans.together.loss_step import Loss
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def num_bytes_held(sizes: Collection[int], records: int) -> int:
+    """Return the bytes that a private training takes at most beside the model and its gradients.
+
+    These are a copy of the model, the sums with noise, and the sum of the gradients of a step's records.
+
+    Args:
+        sizes: of the trained parameters, in bytes.
+        records: of one step.
+    """
+    noisy = 2 * sum(sizes)  # float64
+    return sum(sizes) + noisy + record_gradients.num_bytes_held(sizes, records)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
