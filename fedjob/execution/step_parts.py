@@ -24,8 +24,11 @@ MAX_PART_ELEMENTS = 50_000
 
 def large_parts(task: Task) -> dict[str, bytes]:
     """Return the parts of a step that its message has no room for, by name, packed: the largest ones."""
-    packed = packed_parts(task.sum)
-    too_many = len(pack(to_plain(task))) - ROOM_BYTES
+    return largest(packed_parts(task.sum), len(pack(to_plain(task))) - ROOM_BYTES)
+
+
+def largest(packed: Mapping[str, bytes], too_many: int) -> dict[str, bytes]:
+    """Return the largest of some parts: without them there are so many bytes less."""
     found: dict[str, bytes] = {}
     for name in sorted(packed, key=lambda name: -len(packed[name])):
         if too_many <= 0:

@@ -51,6 +51,12 @@ class Asker:
     def ask(self, node: str, step: str, parts: dict[str, Ref] | None = None, **body: Any) -> Result:
         return self.ann.result(node, replace(self.step(step, **body), sum_parts=parts or {}))
 
+    @property
+    def named_bytes(self) -> int:
+        """The bytes of the objects that the computation itself needs."""
+        assert self.task.plan is not None
+        return self.task.plan.size_bytes + self.task.params["params"].size_bytes
+
     def put(self, content: bytes) -> Ref:
         return self.federation.repository.put(content, job=self.ann.job, readers=NODES)
 
@@ -73,6 +79,9 @@ def test_a_step_whose_parts_are_in_the_repository_is_answered_as_one_that_holds_
     assert fetched.ok, fetched.detail
     assert len(fetched.value["sealed"]) == 2
     assert (fetched.key, fetched.value) == (held.key, held.value)
+    with asker.federation.nodes[0].database() as database:  # an owner may limit what moves
+        (row,) = database.rows("SELECT bytes_in FROM costs")
+    assert row["bytes_in"] == asker.named_bytes + keys.size_bytes
     asker.federation.repository.delete(keys, job=asker.ann.job)  # a step that is over is asked for again
     again = asker.ask("node1", "shares", {"keys": keys})
     assert (again.ok, again.reason, again.key) == (False, "object_missing", held.key)

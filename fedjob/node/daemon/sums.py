@@ -83,6 +83,8 @@ class SumHandler:
         message = self._fetching.pop(fetched.message, None)
         if message is None or not isinstance(message.body, Task):
             return None
+        count, about = self._context.permissions.count_moved, message.body
+        turn.rows.append(lambda: count(about, message.job, bytes_in=fetched.num_bytes))
         if fetched.parts is None:
             self._reply(turn, message, message.body, failure("", fetched.reason, fetched.detail))
             return None
@@ -160,7 +162,8 @@ class SumHandler:
             "departure": {"bytes": size_bytes, "numbers": 0, "use": task.use, "parameters_bytes": size_bytes},
         }
         turn.rows.append(lambda: self._context.grants.audit.add("sum", message.job, body))
-        turn.rows.append(lambda: self._context.permissions.count_masked(task, message.job, size_bytes))
+        count = self._context.permissions.count_moved
+        turn.rows.append(lambda: count(task, message.job, bytes_out=size_bytes))
 
     def under_way(self) -> Iterator[Message]:
         """Yield the messages whose parts are fetched or whose vectors are being masked: their researchers wait."""

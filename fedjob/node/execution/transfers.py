@@ -132,10 +132,12 @@ class PartsFetched:
 
     Args:
         message: id of the message that names them.
+        num_bytes: that were fetched.
     """
 
     message: str
     parts: dict[str, Any] | None
+    num_bytes: int = 0
     reason: str = ""
     detail: str = ""
 
@@ -348,17 +350,18 @@ class Transfers:
             self._notify(FetchedBytes(ref, None, *failure_words(error)))
 
     def _fetch_parts(self, message: str, refs: Mapping[str, Ref]) -> None:
-        def part(ref: Ref) -> Any:
-            return read_part(self.repository.get_bytes(ref, limit_bytes=MAX_PARTS_BYTES))
-
+        get = partial(self.repository.get_bytes, limit_bytes=MAX_PARTS_BYTES)
+        parts: dict[str, Any] = {}
+        num_bytes = 0
         try:
-            parts = {
-                name: self._patiently("a step of a secure sum", partial(part, ref))
-                for name, ref in refs.items()
-            }
-            self._notify(PartsFetched(message, parts))
+            for name, ref in refs.items():
+                content = self._patiently("a step of a secure sum", partial(get, ref))
+                num_bytes += len(content)
+                parts[name] = read_part(content)
         except Exception as error:  # nobody would notice an exception of this thread
-            self._notify(PartsFetched(message, None, *failure_words(error)))
+            self._notify(PartsFetched(message, None, num_bytes, *failure_words(error)))
+        else:
+            self._notify(PartsFetched(message, parts, num_bytes))
 
     def _mask(
         self, row: TaskRow, message: str, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
