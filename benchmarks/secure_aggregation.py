@@ -3,7 +3,7 @@
 The processor time is also that with the noise of whole nodes.
 
 python benchmarks/secure_aggregation.py                                      masks, 100 MB and 40 kB a round, 4 nodes
-python benchmarks/secure_aggregation.py --graphs                             20, 100 and 300 nodes, one of them
+python benchmarks/secure_aggregation.py --graphs                             20 to 1000 nodes, one of them
 python benchmarks/secure_aggregation.py --params 25000000 --pairs 4 --rounds 6
 """
 
@@ -41,7 +41,7 @@ from tests.secure_sums import OUTLINE, Transcript, nodes, terms_for
 HERE = Path(__file__).parent
 MASKED, NODES = 10_000_000, 20
 
-SIZES = (20, 100, 300)
+SIZES = (20, 100, 300, 1000)
 PARTS = ((0.0, 1.0), (0.2, 0.1), (0.1, 0.1))
 """Parts of colluding and of lost nodes; for the first no graph is enough, so that all are neighbours."""
 

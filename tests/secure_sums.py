@@ -186,7 +186,11 @@ class Transcript:
         if lots or self.lots:
             body = {"lots": dict(lots or self.lots)}
         found = node.ask("shares", self.terms, settings=self.settings, **body)
-        self.sealed[node.name], self.commitments[node.name] = found["sealed"], found["commitment"]
+        session = node.sessions.find(self.terms)
+        assert session is not None
+        others = session.neighbours.of(node.name)
+        self.sealed[node.name] = dict(zip(others, found["sealed"], strict=True))
+        self.commitments[node.name] = found["commitment"]
 
     def ask_vector(self, node: SumNode, of: str = "work", among: list[str] | None = None) -> np.ndarray:
         senders = sorted({*among, node.name}) if among is not None else self.graph.core(self.sealed)

@@ -29,7 +29,10 @@ MAX_ATTACHED_BYTES = 44 * 1024
 """Of all parameters that are attached to one message; the rest of it needs room, too."""
 
 _HEADER_BYTES = 4 * 1024
-"""Kept free in a message with attached bytes, for its header and for what is added to its body last."""
+"""Kept free in a message that is filled up, for its header and for what is added to its body last."""
+
+ROOM_BYTES = MAX_PAYLOAD_BYTES - _HEADER_BYTES
+"""Of the body of a message that is filled up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,7 @@ class Task(WorkDescription):
         limit_s: seconds of work after which the node ends it, None for the node's own limit.
         round_args: training arguments of this step alone, over `training_args`.
         sum: a step of a secure sum over what is computed, see `privacy.secagg`; empty for the computation itself.
+        sum_parts: refs of what of that step is too large for the message, merged into `sum`; see `step_parts`.
         rounds: of the job, among which a budget of differential privacy is divided.
         ahead: the terms of a secure sum of what is computed, so that the node's keys for it come with the answer; empty
             for none.
@@ -170,6 +174,7 @@ class Task(WorkDescription):
     keep_states: list[str] | None = None
     limit_s: float | None = None
     sum: dict[str, Any] = field(default_factory=dict)
+    sum_parts: dict[str, Ref] = field(default_factory=dict)
     rounds: int = 1
     ahead: dict[str, Any] = field(default_factory=dict)
     attached: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -553,7 +558,7 @@ def may_attach(body: Task | Result) -> bool:
     size_bytes = sum(ref.size_bytes for ref in named_params(body).values())
     if size_bytes > MAX_ATTACHED_BYTES or any(ref.parts for ref in named_params(body).values()):
         return False
-    return size_bytes + len(pack(to_plain(body))) <= MAX_PAYLOAD_BYTES - _HEADER_BYTES
+    return size_bytes + len(pack(to_plain(body))) <= ROOM_BYTES
 
 
 def _check_attached(body: Task | Result) -> None:
@@ -587,7 +592,13 @@ def with_refs(task: Task, change: Callable[[Ref], Ref]) -> Task:
         artifacts={name: change(ref) for name, ref in task.artifacts.items()},
         blobs={name: change(ref) for name, ref in task.blobs.items()},
         params={name: change(ref) for name, ref in task.params.items()},
+        sum_parts={name: change(ref) for name, ref in task.sum_parts.items()},
     )
+
+
+def packed_parts(step: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the parts of a step of a secure sum, by name: equal ones have equal bytes, in a message or in the repository."""
+    return {name: pack(_sorted(part)) for name, part in step.items()}
 
 
 def keyless_offer(offer: Offer) -> Offer:
@@ -624,7 +635,9 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
         "launches": [],
         "proof": "",
     }
-    del what["ahead"], what["attached"]  # nor do keys, nor the way on which parameters come
+    # nor do keys, nor the way on which parameters and parts of a step come
+    del what["ahead"], what["attached"], what["sum_parts"]
+    what["sum"] = _part_names(task)
     if not task.models:
         del what["models"]
     if not task.compress:
@@ -635,6 +648,12 @@ def work_key(*, job: str, round_: int, step: str, node: str, task: Task, child: 
     for ref in filter(None, (*refs, *what["params"].values())):
         del ref["cipher"], ref["key"]  # the same content is the same work, however it is stored
     return hashlib.sha256(pack([job, round_, step, node, task.dataset, child, _sorted(what)])).hexdigest()
+
+
+def _part_names(task: Task) -> dict[str, str]:
+    """Return the sha256 of each part of a step of a secure sum, whether it is in the message or in the repository."""
+    here = {name: hashlib.sha256(part).hexdigest() for name, part in packed_parts(task.sum).items()}
+    return here | {name: ref.sha256 for name, ref in task.sum_parts.items()}
 
 
 def shared_inputs(task: Task) -> str:

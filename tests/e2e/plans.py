@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 
@@ -20,6 +21,28 @@ def heart_table(dataset):  # type: ignore[no-untyped-def]
     table = dataset.frame().drop(columns=["10", "11", "12"]).dropna()
     inputs = table.drop(columns=["13"]).to_numpy(dtype=np.float32) / np.asarray(SCALES, dtype=np.float32)
     return inputs, (table["13"] > 0).to_numpy().astype(np.float32)
+
+
+class Named(TorchPlan):
+    """A linear classifier with a thousand more parameters, whose names nobody makes smaller."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        names = [hashlib.sha512(str(number).encode()).hexdigest() for number in range(1000)]
+        model = torch.nn.Linear(4, 2)
+        model.more = torch.nn.ParameterDict({name: torch.zeros(1) for name in names})
+        return model
+
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = dataset.arrays()
+        return torch.as_tensor(inputs, dtype=torch.float32), torch.as_tensor(targets)
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        inputs, targets = batch
+        offset = torch.cat(list(model.more.values())).sum()
+        return torch.nn.functional.cross_entropy(model(inputs) + torch.stack([offset, -offset]), targets)
 
 
 class Heart(TorchPlan):

@@ -14,12 +14,14 @@ import pytest
 import torch
 
 from fedjob import FedAvg, Job, JobFailed, NodeDP, Protect, RecordDP, SecAgg
+from fedjob.messaging.messages import ROOM_BYTES
 from fedjob.node.config.home import NodeHome
 from fedjob.node.owner.departures import Departure, departures
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.storage.database import Database
 from fedjob.parameters.files import FileParams
 from fedjob.privacy.dp.mechanisms import cost_of
+from fedjob.privacy.secagg.vector import Outline
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.replies import raw_replies
 from tests.data import TRAINING
@@ -31,6 +33,7 @@ pytestmark = [pytest.mark.timeout(400), one_broker]
 
 PLAN = f"{ROOT}/tests/plans.py:Tiny"
 PRIVATE = f"{ROOT}/tests/plans.py:Grouped"
+NAMED = f"{ROOT}/tests/e2e/plans.py:Named"
 SLOW = f"{ROOT}/tests/e2e/plans.py:Counting"
 
 
@@ -96,6 +99,17 @@ def test_the_model_is_that_of_plain_averaging_and_the_researcher_sees_no_nodes_n
     assert all(one.num_bytes == one.parameters_bytes > 0 for one in masked)
     assert not any(one.parameters_bytes for one in left if one.job == secure.id and not one.is_masked)
     assert any(one.parameters_bytes for one in left if one.job == plain.id)
+
+
+def test_a_step_that_a_message_has_no_room_for_goes_through_the_hub(federation: Federation) -> None:
+    args = {"lr": 0.05, "num_updates": 2, "batch_size": 20}
+    about = {"training_plan": NAMED, "training_args": args, "rounds": 1}
+    plain, secure = job_of(federation, **about), job_of(federation, **about, protect=SecAgg())
+    plain.run(progress=False)
+    secure.run(progress=False)
+    names = sorted(secure.result.params)
+    assert len(Outline(names=["weight"], relative=names).packed) > ROOM_BYTES
+    assert (weights(plain) - weights(secure)).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("secagg", [False, True])

@@ -72,7 +72,10 @@ class Asker:
         keys = [self.step(node, "keys", epoch).value["keys"] for node in NODES]
         shares = {node: self.step(node, "shares", epoch, keys=keys) for node in NODES}
         assert all(one.ok for one in shares.values()), shares
-        self.sealed = {node: one.value["sealed"] for node, one in shares.items()}
+        self.sealed = {
+            node: dict(zip([other for other in NODES if other != node], one.value["sealed"], strict=True))
+            for node, one in shares.items()
+        }
 
     def masked(self, node: str, epoch: int = 1) -> Result:
         outline = replace(

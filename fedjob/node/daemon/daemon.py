@@ -55,6 +55,7 @@ from fedjob.node.execution.transfers import (
     ContributionRead,
     Ensured,
     FetchedBytes,
+    PartsFetched,
     TransferEvent,
     VectorStored,
 )
@@ -363,7 +364,7 @@ class Daemon:
             case Checked():
                 for message in self._verification.take(turn, report):
                     self._act_on(turn, message, report)
-            case Ensured() | VectorStored() | ContributionRead():
+            case Ensured() | VectorStored() | ContributionRead() | PartsFetched():
                 self._task_handler.take(turn, report)
             case _:
                 self._attempts.take(turn, report)

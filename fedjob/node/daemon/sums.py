@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import State
+from fedjob.execution.step_parts import check_parts, completed
 from fedjob.identity.keys import Identity, verify
 from fedjob.identity.roster import Roster
 from fedjob.messaging.frame_checks import parse_address
 from fedjob.messaging.messages import Message, Result, Task, shared_inputs, work_key
 from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
-from fedjob.node.execution.transfers import ContributionRead, VectorStored
+from fedjob.node.execution.transfers import ContributionRead, PartsFetched, VectorStored
 from fedjob.node.grants.limits import GrantLimits
 from fedjob.node.grants.policy import Permission
 from fedjob.node.protection.sum_sessions import SessionsOfTurn, SumSessions
@@ -27,6 +28,9 @@ from fedjob.privacy.secagg.steps import SumAnswer, SumSteps, VectorOrder, bound_
 
 MAX_MASKING = 50
 """Vectors that are masked and stored at once; of more the researcher asks again."""
+
+MAX_FETCHING = 50
+"""Steps whose parts are fetched at once; of more the researcher asks again."""
 
 
 class SumHandler:
@@ -43,13 +47,17 @@ class SumHandler:
         self._identity = identity
         self._is_signed_by = signed_by_nodes_of(roster)
         self._masking: dict[str, tuple[Message, SumAnswer]] = {}  # by message id
+        self._fetching: dict[str, Message] = {}  # by id, while parts of the step are fetched
 
     def handle(self, turn: Turn, message: Message, task: Task, verdict: Permission) -> None:
         """Answer a step of a job that may run here; a vector is answered when it is stored."""
-        if message.id in self._masking:  # asked again while it is under way
+        if message.id in self._masking or message.id in self._fetching:  # asked again while it is under way
             return
         try:
             _check_runner(turn, message)
+            if task.sum_parts:
+                self._fetch(turn, message, task)
+                return
             answer = self._answer(turn, message, task, verdict.limits)
         except FedjobError as error:
             self._reply(turn, message, task, failure("", error.reason, str(error)))
@@ -59,6 +67,29 @@ class SumHandler:
             self._reply(turn, message, task, Result(of="", key="", ok=True, value=answer.value))
             return
         self._mask(turn, message, answer, answer.vector)
+
+    def _fetch(self, turn: Turn, message: Message, task: Task) -> None:
+        """Let the parts of a step be fetched that its message had no room for."""
+        check_parts(task)
+        if len(self._fetching) >= MAX_FETCHING:
+            raise FedjobError(f"this node fetches what {MAX_FETCHING} steps need already: ask again")
+        turn.keep(self._fetching)
+        self._fetching[message.id] = message
+        turn.after.append(lambda: self._context.transfers.fetch_parts(message.id, task.sum_parts))
+
+    def whole(self, turn: Turn, fetched: PartsFetched) -> tuple[Message, Task] | None:
+        """Return a step with the parts that were fetched for it, to be judged as it is now; None where it has failed."""
+        turn.keep(self._fetching)
+        message = self._fetching.pop(fetched.message, None)
+        if message is None or not isinstance(message.body, Task):
+            return None
+        count, about = self._context.permissions.count_moved, message.body
+        turn.rows.append(lambda: count(about, message.job, bytes_in=fetched.num_bytes))
+        if fetched.parts is None:
+            self._reply(turn, message, message.body, failure("", fetched.reason, fetched.detail))
+            return None
+        task = completed(message.body, fetched.parts)
+        return replace(message, body=task), task
 
     def bind(self, turn: Turn, read: ContributionRead) -> None:
         """Bind a session to the contribution that was read for it, and let that leave, masked, when it is on the disk."""
@@ -131,10 +162,12 @@ class SumHandler:
             "departure": {"bytes": size_bytes, "numbers": 0, "use": task.use, "parameters_bytes": size_bytes},
         }
         turn.rows.append(lambda: self._context.grants.audit.add("sum", message.job, body))
-        turn.rows.append(lambda: self._context.permissions.count_masked(task, message.job, size_bytes))
+        count = self._context.permissions.count_moved
+        turn.rows.append(lambda: count(task, message.job, bytes_out=size_bytes))
 
     def under_way(self) -> Iterator[Message]:
-        """Yield the messages whose vectors are being masked: their researchers wait."""
+        """Yield the messages whose parts are fetched or whose vectors are being masked: their researchers wait."""
+        yield from self._fetching.values()
         for message, _ in self._masking.values():
             yield message
 
@@ -249,4 +282,4 @@ def signed_by_nodes_of(roster: Roster) -> IsSignedBy:
 
 def without_step(task: Task) -> Task:
     """Return the computation that a step of a secure sum is about."""
-    return replace(task, sum={})
+    return replace(task, sum={}, sum_parts={})

@@ -17,7 +17,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.sums import SumHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.preload import lacking_libraries
-from fedjob.node.execution.transfers import ContributionRead, Ensured, VectorStored
+from fedjob.node.execution.transfers import ContributionRead, Ensured, PartsFetched, VectorStored
 from fedjob.node.execution.worker_place import WorkerIdentity
 from fedjob.node.grants.policy import Permission
 from fedjob.node.queue import task_events as events
@@ -154,8 +154,12 @@ class TaskHandler:
             self._buckets[researcher] = bucket
         return bucket.take(now)
 
-    def take(self, turn: Turn, report: Ensured | VectorStored | ContributionRead) -> None:
-        """Take what a thread did for a task: it looked after an old result, or read or masked a contribution."""
+    def take(self, turn: Turn, report: Ensured | VectorStored | ContributionRead | PartsFetched) -> None:
+        """Take what a thread did for a task: it looked after an old result, or did what a step of a secure sum needs."""
+        if isinstance(report, PartsFetched):
+            if (whole := self.sums.whole(turn, report)) is not None:
+                self.handle_task(turn, *whole)
+            return
         if isinstance(report, ContributionRead):
             self.sums.bind(turn, report)
             return

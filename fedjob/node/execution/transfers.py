@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from fedjob.common.codec import from_plain, unpack
 from fedjob.common.errors import (
@@ -25,6 +27,7 @@ from fedjob.common.errors import (
 )
 from fedjob.common.types import Ref
 from fedjob.execution.orders import WorkOrder
+from fedjob.execution.step_parts import MAX_PARTS_BYTES, read_part
 from fedjob.messaging.messages import Result
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
@@ -39,6 +42,8 @@ from fedjob.privacy.secagg.steps import VectorOrder, digest_of, write_masked
 from fedjob.repository.base import Repository
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 NUM_THREADS = 4
 
@@ -122,6 +127,22 @@ class ContributionRead:
 
 
 @dataclass(frozen=True, slots=True)
+class PartsFetched:
+    """The parts of a step of a secure sum that its message had no room for; None where they can't be had, for a reason.
+
+    Args:
+        message: id of the message that names them.
+        num_bytes: that were fetched.
+    """
+
+    message: str
+    parts: dict[str, Any] | None
+    num_bytes: int = 0
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class _MaskedAhead:
     """A masked vector that lies in a file, while its session is being bound to what was masked."""
 
@@ -135,7 +156,15 @@ class _MaskedAhead:
 
 
 TransferEvent = (
-    Prepared | Unprepared | StoredResult | Unstored | FetchedBytes | Ensured | VectorStored | ContributionRead
+    Prepared
+    | Unprepared
+    | StoredResult
+    | Unstored
+    | FetchedBytes
+    | Ensured
+    | VectorStored
+    | ContributionRead
+    | PartsFetched
 )
 
 
@@ -188,6 +217,10 @@ class Transfers:
     def fetch(self, ref: Ref, limit_bytes: int) -> None:
         """Fetch small bytes; ends in `FetchedBytes`."""
         self._pool.submit(self._fetch, ref, limit_bytes)
+
+    def fetch_parts(self, message: str, refs: Mapping[str, Ref]) -> None:
+        """Fetch the parts of a step of a secure sum; ends in `PartsFetched`."""
+        self._pool.submit(self._fetch_parts, message, refs)
 
     def ensure(self, row: TaskRow, message: str) -> None:
         """Put an old result's objects where they are missing; ends in `Ensured`."""
@@ -253,14 +286,18 @@ class Transfers:
 
     def _order_of(self, wanted: TaskInputs) -> WorkOrder:
         """Return a task's order; a hub that is away is asked again, which the task is not to blame for."""
+        return self._patiently("a task", lambda: order_of(wanted, self._sources()))
+
+    def _patiently(self, what: str, transfer: Callable[[], T]) -> T:
+        """Return what a transfer returns; a hub that is away is asked again."""
         until = time.monotonic() + HUB_PATIENCE_S
         while True:
             try:
-                return order_of(wanted, self._sources())
+                return transfer()
             except RepositoryUnreachable as error:
                 if time.monotonic() > until or self._stopping.wait(HUB_AGAIN_S):
                     raise
-                log.warning("a task waits for the repository: %s", without_places(error))
+                log.warning("%s waits for the repository: %s", what, without_places(error))
 
     def _store(self, row: TaskRow, run: int, folder: Path | None, min_rows: int) -> None:
         try:
@@ -312,6 +349,20 @@ class Transfers:
         except Exception as error:  # nobody would notice an exception of this thread
             self._notify(FetchedBytes(ref, None, *failure_words(error)))
 
+    def _fetch_parts(self, message: str, refs: Mapping[str, Ref]) -> None:
+        get = partial(self.repository.get_bytes, limit_bytes=MAX_PARTS_BYTES)
+        parts: dict[str, Any] = {}
+        num_bytes = 0
+        try:
+            for name, ref in refs.items():
+                content = self._patiently("a step of a secure sum", partial(get, ref))
+                num_bytes += len(content)
+                parts[name] = read_part(content)
+        except Exception as error:  # nobody would notice an exception of this thread
+            self._notify(PartsFetched(message, None, num_bytes, *failure_words(error)))
+        else:
+            self._notify(PartsFetched(message, parts, num_bytes))
+
     def _mask(
         self, row: TaskRow, message: str, order: VectorOrder, min_rows: int, attached: Mapping[str, bytes]
     ) -> None:
@@ -330,7 +381,10 @@ class Transfers:
                     self._masked[message] = _MaskedAhead(path, order, digest)
                 self._notify(ContributionRead(message, digest))
                 return
-            ref = self._put_patiently(path, row)
+            ref = self._patiently(
+                "a masked vector",
+                lambda: self.repository.put(path, job=row.job, readers=[row.researcher]),
+            )
         except FedjobError as error:
             reason, detail = error.reason, without_places(error)
             if is_noised(task_of(row).protect) and not isinstance(
@@ -370,17 +424,6 @@ class Transfers:
         ahead = self._masked.pop(message, None)
         if ahead is not None:
             ahead.path.unlink(missing_ok=True)
-
-    def _put_patiently(self, path: Path, row: TaskRow) -> Ref:
-        """Store a file; a hub that is away is asked again."""
-        until = time.monotonic() + HUB_PATIENCE_S
-        while True:
-            try:
-                return self.repository.put(path, job=row.job, readers=[row.researcher])
-            except RepositoryUnreachable as error:
-                if time.monotonic() > until or self._stopping.wait(HUB_AGAIN_S):
-                    raise
-                log.warning("a masked vector waits for the repository: %s", without_places(error))
 
     def _ensure(self, row: TaskRow, message: str) -> None:
         try:

@@ -250,9 +250,9 @@ class Permissions:
         if result.ok and dp_of(task.protect) is None:
             self._speeds.add(speed_of(task, result, cost, moved))
 
-    def count_masked(self, task: Task, job: str, size_bytes: int) -> None:
-        """Count a masked contribution, which leaves after its task was counted; part of the caller's transaction."""
-        self._costs.add_masked(job, _kind_of(task), size_bytes)
+    def count_moved(self, task: Task, job: str, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        """Count what moves for a secure sum after its task was counted; part of the caller's transaction."""
+        self._costs.add_moved(job, _kind_of(task), bytes_in=bytes_in, bytes_out=bytes_out)
 
     def speed_for(self, offer: Offer) -> dict[str, float]:
         """Return how fast this node has been at an offered kind of work, see `messages.Answer`; only what the owner lets out."""

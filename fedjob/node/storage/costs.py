@@ -153,8 +153,8 @@ class CostLedger:
         )
         self._database.execute("DELETE FROM costs WHERE at < ? AND job != ?", (row["at"], _OLD))
 
-    def add_masked(self, job: str, work: str, size_bytes: int) -> None:
-        """Count a masked contribution that leaves after its task was counted; part of the caller's transaction."""
+    def add_moved(self, job: str, work: str, *, bytes_in: int = 0, bytes_out: int = 0) -> None:
+        """Count what moves for a secure sum after its task was counted; part of the caller's transaction."""
         row = self._database.row(
             "SELECT rowid, grant_id, claimed FROM costs WHERE job = ? AND work = ? ORDER BY at DESC, rowid DESC LIMIT 1",
             (job, work),
@@ -163,7 +163,8 @@ class CostLedger:
             return
         before = self._moved(job, row["grant_id"])
         self._database.execute(
-            "UPDATE costs SET bytes_out = bytes_out + ? WHERE rowid = ?", (size_bytes, row["rowid"])
+            "UPDATE costs SET bytes_in = bytes_in + ?, bytes_out = bytes_out + ? WHERE rowid = ?",
+            (bytes_in, bytes_out, row["rowid"]),
         )
         self._record_if_over(job, row["grant_id"], before, row["claimed"])
 

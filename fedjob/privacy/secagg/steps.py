@@ -261,7 +261,9 @@ class SumSteps:
         if not lots:  # with lots there was a draw, and the keys came there
             session = self._pinned(session, wanted, settings, min_nodes)
         session = node_session.shared(session, lots)
-        return SumAnswer(session=session, value={"sealed": session.sealed, "commitment": session.commitment})
+        # without names, which the researcher knows: with those of many neighbours it would be too large for a message
+        sealed = [session.sealed[other] for other in session.neighbours.of(session.node)]
+        return SumAnswer(session=session, value={"sealed": sealed, "commitment": session.commitment})
 
     def _pinned(self, session: NodeSession, wanted: SumStep, settings: SecAgg, min_nodes: int) -> NodeSession:
         keys = read_keys(wanted.body.get("keys"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedjob.common.config import load_config
-from fedjob.common.errors import ConnectionLost, SpecError
+from fedjob.common.errors import ConnectionLost, RepositoryError, SpecError
 from fedjob.common.types import Address, Ref, party_of
+from fedjob.execution.step_parts import large_parts, referring
 from fedjob.messaging.attachments import Attachments
 from fedjob.messaging.messages import Answer, Event, Message, Offer, Pong, Result, Task
 from fedjob.messaging.traffic import OBJECT, Direction
@@ -70,6 +73,7 @@ class Channel:
         self._allowance = EventAllowance(int(settings.events_mb * (1 << 20)))
         self._parties = {party_of(each) for each in spec.datasets}
         self._foreign: set[str] = set()
+        self._step_parts: dict[str, Ref] = {}  # sha256 -> what is published for the step under way
         self._evidence = AuditEvidence(connection, spec, folder, events)
 
     def send(self, party: str, body: Offer | Task, **header: Any) -> str:
@@ -133,12 +137,31 @@ class Channel:
     def with_attached(self, task: Task) -> Task:
         """Return a task with the bytes of its small files; where it has no room for them they are published."""
         if task.sum:  # a step of a sum names what its node has had with the task
-            return task
+            return self._with_parts(task)
         if (attached := self.attachments.attach(task)) is not None:
             return attached
         for ref, path, node in self.attachments.not_stored(task):
             self.attachments.note_stored(ref, self.publish(path, node))
         return self.attachments.refer(task)
+
+    def _with_parts(self, task: Task) -> Task:
+        """Return a step of a sum that fits into a message; what several nodes get alike is published once."""
+        parts = large_parts(task)
+        for content in parts.values():
+            name = hashlib.sha256(content).hexdigest()
+            if name not in self._step_parts:
+                self._step_parts[name] = self.publish(content)
+        refs = {
+            name: self._step_parts[hashlib.sha256(content).hexdigest()] for name, content in parts.items()
+        }
+        return referring(task, refs) if refs else task
+
+    def forget_parts(self) -> None:
+        """Delete what was published for a step that is over: nobody asks for it again."""
+        while self._step_parts:
+            _, ref = self._step_parts.popitem()
+            with suppress(RepositoryError):  # the job's end removes it too
+                self.connection.repository.delete(ref, job=self.spec.id)
 
     def now(self) -> float:
         """Return seconds of a clock that stands still while this side is not connected."""

@@ -138,6 +138,7 @@ class Collector:
         finally:
             self._over.set()
             self._endpoint.withdraw(self._sent)
+            self._channel.forget_parts()
             self._channel.awaited = frozenset()
             for message in self._completions.values():  # completed, but it does not count
                 self._channel.record(message)

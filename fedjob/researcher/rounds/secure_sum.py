@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedjob.aggregation.base import Aggregator, totalled
@@ -534,7 +535,9 @@ class _Attempt:
         if is_drawn(terms, len(keys)):
             body = {"lots": self._step("draw", dict.fromkeys(keys, body), _read_lot)}
         graphs = graphs_of(terms, keys, body.get("lots", {}))
-        shares = self._step("shares", dict.fromkeys(keys, body), _read_shares)
+        shares = self._step(
+            "shares", dict.fromkeys(keys, body), partial(_read_shares, _neighbours_in(graphs))
+        )
         taking_part = self._left(graphs, shares, "shares")
         bodies = {
             node: {
@@ -745,9 +748,18 @@ def _read_lot(arrival: Arrival) -> bytes:
     return from_plain(bytes, _value(arrival)["lot"])
 
 
-def _read_shares(arrival: Arrival) -> tuple[dict[str, bytes], bytes]:
-    value = _value(arrival)
-    return _of_bytes(value["sealed"]), from_plain(bytes, value["commitment"])
+def _neighbours_in(graphs: Iterable[Neighbours]) -> dict[str, list[str]]:
+    """Return the neighbours of each party, in the order of their names."""
+    return {party: graph.of(party) for graph in graphs for party in graph.members}
+
+
+def _read_shares(neighbours: Mapping[str, Sequence[str]], arrival: Arrival) -> tuple[dict[str, bytes], bytes]:
+    """Return what a party sealed for each of its neighbours, and what commits it to its own mask."""
+    value, others = _value(arrival), neighbours[party_of(arrival.node)]
+    sealed = from_plain(list[bytes], value["sealed"])
+    if len(sealed) != len(others):
+        raise DecodeError(f"expected shares for {len(others)} neighbours, found {len(sealed)}")
+    return dict(zip(others, sealed, strict=True)), from_plain(bytes, value["commitment"])
 
 
 def _read_vector(arrival: Arrival) -> Arrival:

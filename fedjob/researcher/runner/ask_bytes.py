@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from fedjob.execution.step_parts import largest
+from fedjob.identity.keys import SIGNATURE_BYTES
 from fedjob.messaging.attachments import MAX_COPIES_BYTES, is_attachable
-from fedjob.messaging.messages import MAX_ATTACHED_BYTES
+from fedjob.messaging.messages import MAX_ATTACHED_BYTES, ROOM_BYTES, packed_parts
+from fedjob.privacy.secagg.key_agreement import PUBLIC_BYTES, SumKeys, plain_keys
 
 MAX_ROUNDS = 3
 """Rounds that are played: from the third on a round of these protocols sends what the one before it sent, or grows alike."""
 _GROWTH_ROOM = 1.02
 """How many times its tensors a file may grow: the numbers in its header become longer, too."""
+
+
+def step_sizes(parties: Collection[str]) -> tuple[int, ...]:
+    """Return the most bytes of each object that all parties of a secure sum fetch for its steps, if no node falls out.
+
+    Other parts of a message may take half of it.
+    """
+    public, signature = bytes(PUBLIC_BYTES), bytes(SIGNATURE_BYTES)
+    signatures, names = dict.fromkeys(parties, signature), sorted(parties)
+    keys = {
+        name: SumKeys(node=name, shares=public, masks=public, lot=public, signature=signature)
+        for name in parties
+    }
+    steps: list[dict[str, Any]] = [
+        {"keys": plain_keys(keys)},
+        {"lots": dict.fromkeys(parties, public)},
+        {"taking_part": names},
+        {"survivors": names, "masked": signatures},
+        {"signatures": signatures},
+    ]
+    sizes: list[int] = []
+    for step in steps:
+        packed = packed_parts(step)
+        parts = largest(packed, sum(map(len, packed.values())) - ROOM_BYTES // 2)
+        sizes += map(len, parts.values())
+    return tuple(sizes)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +53,7 @@ class AskBytes:
         nodes: that it goes to.
         shared: of each object that all of them fetch.
         own, up: node -> those that it alone fetches, and what it answers.
+        steps: of each object that all of them fetch for the steps of a secure sum of their answers.
         packed: these are the most that they may be; smaller ones may be attached, and are then sent to each node.
     """
 
@@ -30,22 +62,30 @@ class AskBytes:
     own: dict[str, tuple[int, ...]]
     up: dict[str, int]
     memory: int
+    steps: tuple[int, ...] = ()
     packed: bool = False
 
     def down(self, node: str) -> int:
-        return sum(self.shared) + sum(self.own.get(node, ())) if node in self.nodes else 0
+        """Return the bytes that a node fetches."""
+        return self._with_task(node) + sum(self.steps) if node in self.nodes else 0
+
+    def _with_task(self, node: str) -> int:
+        return sum(self.shared) + sum(self.own.get(node, ()))
 
     def sent(self, num_nodes: int) -> int:
         """Return the bytes that the researcher sends to the nodes of a job, by the rules of `messaging.attachments`."""
         attachable = [size for size in self.shared if is_attachable(size, num_nodes)]
-        crowded = [node for node in self.nodes if self.down(node) > MAX_ATTACHED_BYTES]
+        crowded = [node for node in self.nodes if self._with_task(node) > MAX_ATTACHED_BYTES]
         once = sum(self.shared) - (0 if crowded else sum(attachable))
         own = sum(sum(sizes) for node, sizes in self.own.items() if node in self.nodes)
-        sent = once + own + sum(attachable) * (len(self.nodes) - len(crowded))
+        steps = sum(self.steps)
+        sent = once + own + steps + sum(attachable) * (len(self.nodes) - len(crowded))
         if not self.packed:
             return sent
         most = min(MAX_ATTACHED_BYTES, MAX_COPIES_BYTES // num_nodes)
-        return max(sent, own + sum(max(size, len(self.nodes) * min(size, most)) for size in self.shared))
+        return max(
+            sent, own + steps + sum(max(size, len(self.nodes) * min(size, most)) for size in self.shared)
+        )
 
     def grown(self, before: AskBytes, rounds: int) -> AskBytes:
         """Return this ask some rounds later, if each sends as much more as this one sends than that of the round before."""

@@ -22,7 +22,7 @@ from fedjob.common.codec import pack
 from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
-from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES
+from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES, party_of
 from fedjob.execution import compressed_work
 from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
@@ -38,7 +38,7 @@ from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.hooks.early_stopping import EarlyStopping
 from fedjob.researcher.rounds.compression import Compression, compression_for
-from fedjob.researcher.runner.ask_bytes import MAX_ROUNDS, AskBytes, PlayedAsks
+from fedjob.researcher.runner.ask_bytes import MAX_ROUNDS, AskBytes, PlayedAsks, step_sizes
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.storage.deployment import plan_at
 from fedjob.researcher.storage.folder import JobFolder
@@ -300,7 +300,10 @@ def _masked(plain: AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> AskByte
 
     A vector has as many whole numbers as its tensors have numbers, whatever these are.
     """
-    if "secagg" not in spec.protect or not plain.up:
+    if "secagg" not in spec.protect:
+        return plain
+    plain = replace(plain, steps=step_sizes({party_of(node) for node in plain.nodes}))
+    if not plain.up:
         return plain
     protect = protect_of(spec.protect)
     secagg = protect.secagg

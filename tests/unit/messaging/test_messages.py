@@ -217,7 +217,8 @@ def test_an_offer_and_a_task_are_flat_on_the_wire_whatever_their_classes_share()
     }  # fmt: skip
     offer = {"cost", "dry", "job_name", "line_bytes", "note", "reserve", "rounds"}
     task = {
-        "ahead", "attached", "blobs", "keep_states", "limit_s", "params", "round_args", "rounds", "seed", "state", "sum", "values",
+        "ahead", "attached", "blobs", "keep_states", "limit_s", "params", "round_args", "rounds", "seed", "state", "sum", "sum_parts",
+            "values",
     }  # fmt: skip
     for body, keys in ((Offer(dataset="d", protocol="p"), offer), (Task(dataset="d", protocol="p"), task)):
         payload = unpack(encode_payload(Message(to="a/b", id="0" * 32, body=body)))

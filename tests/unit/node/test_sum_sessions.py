@@ -70,7 +70,7 @@ class Disk:
         sealed = {}
         for name in ("n1", "n2", "n3"):
             found = self.others[name].ask("shares", terms, settings=settings, keys=plain_keys(keys))
-            sealed[name] = found["sealed"]["n0"]
+            sealed[name] = found["sealed"][0]  # of its neighbours n0 is the first
         return self.vector(
             self.bind(done("mask", outline=OUTLINE, taking_part=["n0", *sealed], sealed=sealed))
         )

@@ -84,10 +84,21 @@ def test_the_time_of_a_round_with_other_arguments_grows_with_its_passes(database
 def test_a_masked_contribution_counts_when_it_leaves(database: Database) -> None:
     ledger = CostLedger(database)
     ledger.add(replace(TASK, bytes_out=0))
-    ledger.add_masked("job_1", "plan", 80)
+    ledger.add_moved("job_1", "plan", bytes_out=80)
     found = ledger.of_grant("g1")
     assert found is not None
     assert found.bytes_out == 80
+
+
+def test_what_is_fetched_for_a_step_of_a_sum_counts_as_well(database: Database) -> None:
+    ledger = CostLedger(database)
+    ledger.add(TASK)
+    before = ledger.of_grant("g1")
+    ledger.add_moved("job_1", "plan", bytes_in=80)
+    found = ledger.of_grant("g1")
+    assert before is not None
+    assert found is not None
+    assert (found.bytes_in - before.bytes_in, found.bytes_out) == (80, before.bytes_out)
 
 
 def records_of(database: Database) -> list[int]:
@@ -100,7 +111,7 @@ def test_a_job_whose_masked_contributions_are_more_than_its_researcher_said_is_r
     ledger = CostLedger(database)
     for round_ in (1, 2, 3, 4):
         ledger.add(replace(TASK, round=round_, bytes_in=100, bytes_out=0))
-        ledger.add_masked("job_1", "plan", 700)
+        ledger.add_moved("job_1", "plan", bytes_out=700)
     assert records_of(database) == [2400]
 
 
@@ -132,7 +143,7 @@ def test_a_masked_contribution_of_a_job_with_two_grants_counts_under_the_newer_o
     ledger = CostLedger(database)
     ledger.add(TASK)
     ledger.add(replace(TASK, grant="g2", round=2))
-    ledger.add_masked("job_1", "plan", 80)
+    ledger.add_moved("job_1", "plan", bytes_out=80)
     out = [found.bytes_out for found in map(ledger.of_grant, ("g1", "g2")) if found is not None]
     assert out == [300, 380]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from fedjob.messaging.attachments import MAX_COPIES_BYTES
 from fedjob.messaging.messages import MAX_ATTACHED_BYTES
-from fedjob.researcher.runner.ask_bytes import AskBytes, PlayedAsks
+from fedjob.researcher.runner.ask_bytes import AskBytes, PlayedAsks, step_sizes
 
 NODES = frozenset({"east", "west"})
 ASK = AskBytes(nodes=NODES, shared=(1000,), own={"east": (10,)}, up={"east": 5, "west": 6}, memory=2000)
@@ -28,6 +28,18 @@ def test_what_may_become_smaller_may_be_attached_then_and_is_counted_so() -> Non
     assert packed.sent(2) == 2 * MAX_ATTACHED_BYTES
     many = frozenset(map(str, range(100)))
     assert replace(packed, nodes=many).sent(100) == MAX_COPIES_BYTES // 100 * 100
+
+
+def test_steps_of_a_secure_sum_of_very_many_nodes_are_fetched_by_each_and_sent_once() -> None:
+    assert step_sizes({f"clinic-{number}" for number in range(120)}) == ()
+    sizes = step_sizes({f"clinic-{number:03}" for number in range(300)})
+    assert len(sizes) == 1
+    assert 300 * 160 < sizes[0] < 300 * 250  # two keys, a lot, a signature, and names
+    many = step_sizes({f"clinic-{number:03}" for number in range(1000)})
+    assert len(many) == 4
+    ask = replace(ASK, steps=many)
+    assert (ask.down("east"), ask.down("south")) == (1010 + sum(many), 0)
+    assert ask.sent(2) == ASK.sent(2) + sum(many)
 
 
 def test_later_rounds_are_like_the_last_one_or_grow_as_it_grew() -> None:
