@@ -170,7 +170,9 @@ def test_waiting_tells_on_stderr_and_ends_with_the_jobs_end_or_with_the_time(
     assert (caught.value.outcome, bad.state) == ("failed", "failed")
     assert caught.value.reason == bad.reason == "exception"
     log = bad.folder / "runner.log"  # the runner writes why it ends once the job has ended
-    wait_until(lambda: "exception" in log.read_text(), timeout_s=30, what="the runner's log of the failed job")
+    wait_until(
+        lambda: "exception" in log.read_text(), timeout_s=30, what="the runner's log of the failed job"
+    )
     logged = [json.loads(line) for line in log.read_text().splitlines()]
     assert (logged[-1]["level"], logged[-1]["job"]) == ("error", bad.id)
     assert logged[-1]["reason"] == "exception"
