@@ -101,6 +101,22 @@ class Linear(Small):
         return torch.optim.SGD(model.parameters(), lr=training_args["lr"])
 
 
+class Wide(Linear):
+    """Three wide layers: the memory is that of the parameters, and hardly any of what is computed between them."""
+
+    def init_model(self, model_args):
+        width = model_args["width"]
+        return torch.nn.Sequential(
+            torch.nn.Linear(64, width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(width, width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(width, width),
+            torch.nn.ReLU(),
+            torch.nn.Linear(width, 10),
+        )
+
+
 def number_of(node):
     """Return a node's number: 1 for the first one, a hundredth more for each after it."""
     return 1.0 + 0.01 * int(node.rpartition("-")[2])

@@ -19,6 +19,7 @@ from fedjob.researcher.jobs.session import Session
 from tests.bombs import TRAINING, VALUES, Bomb
 from tests.integration.scripted import Field
 from tests.plans import Linear
+from tests.processes import wait_until
 
 MB = 1 << 20
 STATE = "0" * 32
@@ -143,6 +144,7 @@ def test_events_of_a_node_are_bounded_in_bytes_and_belong_to_their_signer(
         bad = field.nodes["bad"]
         endpoint, to = bad._endpoint, message.reply_to
         assert endpoint is not None
+        wait_until(lambda: field.nodes["ann"].heard_of(Task), timeout_s=30, what="ann to have a task")
         about = next(m.task for m in field.nodes["ann"].heard if isinstance(m.body, Task))
         address = type(endpoint.address)(*to.split("/"))
         endpoint.send(address, Event(type="log", data={"text": "of ann"}), job=message.job, task=about)

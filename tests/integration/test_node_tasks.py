@@ -238,7 +238,8 @@ def test_a_small_result_is_in_the_database_alone_until_the_next_round_or_the_end
     done = ann.result("node1", first)
     assert done.params is not None
     assert held() == {*came, done.params.sha256}
-    assert not [*node.home.results.iterdir(), *node.home.objects.iterdir(), *node.home.tasks.iterdir()]
+    assert not [*node.home.results.iterdir(), *node.home.objects.iterdir()]
+    wait_until(lambda: not any(node.home.tasks.iterdir()), timeout_s=30, what="the worker's folder to go")
     again = ann.result("node1", ann.attached(first, value=0.25), round_=2)
     assert again.params is not None
     wait_until(lambda: not held() & {*came, done.params.sha256}, timeout_s=30, what="round 1's to go")
