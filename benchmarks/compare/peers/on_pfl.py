@@ -15,6 +15,9 @@ import ranks
 
 def rounds(work: dict[str, Any]) -> dict[str, Any]:
     """Train, and return when each round ended and the loss at the end."""
+    if ranks.RANK in os.environ:  # pfl reads its place among the workers when it is imported
+        os.environ["PFL_WORKER_RANK"] = os.environ[ranks.RANK]
+        os.environ["PFL_WORKER_ADDRESSES"] = os.environ[ranks.ADDRESSES]
     import torch
     from images import BATCH_SIZE, LEARNING_RATE, Images, loss_of, model_of
     from pfl.aggregate.simulate import SimulatedBackend
@@ -27,9 +30,6 @@ def rounds(work: dict[str, Any]) -> dict[str, Any]:
     from pfl.metrics import Metrics
     from pfl.model.pytorch import PyTorchModel
 
-    if ranks.RANK in os.environ:
-        os.environ["PFL_WORKER_RANK"] = os.environ[ranks.RANK]
-        os.environ["PFL_WORKER_ADDRESSES"] = os.environ[ranks.ADDRESSES]
     # One thread for each of several workers; a single process has all cores.
     torch.set_num_threads(1 if work["workers"] > 1 else work["threads"])
     images = Images(work["data"])
