@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from children import free_ports
 
 RANK = "COMPARE_RANK"
 ADDRESSES = "COMPARE_ADDRESSES"
@@ -37,12 +38,3 @@ def main(rounds: Rounds) -> None:
             each.kill()
     if any(codes):
         sys.exit(f"the workers ended with {codes}")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on loopback that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
