@@ -15,6 +15,7 @@ import numpy as np
 from fedjob.common.codec import pack, unpack
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.identity.keys import Identity, verify
+from fedjob.messaging.messages import Task, shared_inputs
 from fedjob.privacy.protect import SecAgg
 from fedjob.privacy.secagg.key_agreement import SumKeys, plain_keys, read_keys
 from fedjob.privacy.secagg.mask_stream import MaskStream
@@ -27,6 +28,24 @@ from fedjob.privacy.secagg.terms import Terms, least_threshold, usual_threshold
 from fedjob.privacy.secagg.vector import Outline
 
 LENGTH = 40
+
+
+def first_terms(job: str, task: Task, *, noise: Any = None) -> Terms:
+    """Return the terms of the first sum of a job of three nodes, in round 1."""
+    return Terms(
+        federation="test",
+        job=job,
+        round=1,
+        step="train",
+        attempt=1,
+        shared=shared_inputs(task),
+        threshold=3,
+        clip=8.0,
+        num_nodes=3,
+        max_weight=1.0,
+        rule="plain",
+        noise=noise,
+    )
 
 
 @dataclass

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from fedjob.common.codec import to_plain
-from fedjob.messaging.messages import Result, Task, shared_inputs
+from fedjob.messaging.messages import Result, Task
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.protection.sum_sessions import SumSessions
 from fedjob.privacy.secagg.node_noise import noise_terms
-from fedjob.privacy.secagg.terms import Terms
 from fedjob.privacy.secagg.vector import Outline
 from tests.integration.nodes import Federation, plan_with
+from tests.secure_sums import first_terms
 
 SECAGG = {"threshold": None, "min_nodes": 3, "clip": 8.0, "bits": 32, "max_weight": None}
 DP = {"kind": "node", "epsilon": 50.0, "delta": 1e-5, "clip_norm": 1.0}
@@ -44,20 +44,7 @@ class Asker:
         self.ann = federation.ann
         self.task = self.ann.task(CHANGING, "Odd", protect=protect, rounds=3)
         self.held = self.computed()
-        self.terms = Terms(
-            federation="test",
-            job=self.ann.job,
-            round=1,
-            step="train",
-            attempt=1,
-            shared=shared_inputs(self.task),
-            threshold=3,
-            clip=8.0,
-            num_nodes=3,
-            max_weight=1.0,
-            rule="plain",
-            noise=noise,
-        )
+        self.terms = first_terms(self.ann.job, self.task, noise=noise)
 
     def computed(self, nodes: list[str] = NODES, **header: Any) -> dict[str, Result]:
         found = {node: self.ann.result(node, self.task, **{"round_": 1, **header}) for node in nodes}

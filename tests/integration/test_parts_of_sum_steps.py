@@ -12,10 +12,10 @@ import pytest
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.types import Ref
 from fedjob.execution.step_parts import MAX_PARTS_BYTES
-from fedjob.messaging.messages import Result, Task, packed_parts, shared_inputs
+from fedjob.messaging.messages import Result, Task, packed_parts
 from fedjob.node.config.config import NodeConfig
-from fedjob.privacy.secagg.terms import Terms
 from tests.integration.nodes import ADD_ONE, Federation
+from tests.secure_sums import first_terms
 
 NODES = ["node1", "node2", "node3"]
 SECAGG = {"threshold": None, "min_nodes": 3, "clip": 8.0, "bits": 32, "max_weight": None}
@@ -29,20 +29,7 @@ class Asker:
         self.task = self.ann.task(ADD_ONE, "AddOne", protect={"secagg": SECAGG})
         for node in NODES:
             assert self.ann.result(node, self.task).ok
-        terms = Terms(
-            federation="test",
-            job=self.ann.job,
-            round=1,
-            step="train",
-            attempt=1,
-            shared=shared_inputs(self.task),
-            threshold=3,
-            clip=8.0,
-            num_nodes=3,
-            max_weight=1.0,
-            rule="plain",
-        )
-        self.terms = to_plain(terms)
+        self.terms = to_plain(first_terms(self.ann.job, self.task))
         self.keys = [self.ask(node, "keys").value["keys"] for node in NODES]
 
     def step(self, step: str, **body: Any) -> Task:

@@ -146,15 +146,15 @@ class Channel:
 
     def _with_parts(self, task: Task) -> Task:
         """Return a step of a sum that fits into a message; what several nodes get alike is published once."""
-        parts = large_parts(task)
-        for content in parts.values():
-            name = hashlib.sha256(content).hexdigest()
-            if name not in self._step_parts:
-                self._step_parts[name] = self.publish(content)
-        refs = {
-            name: self._step_parts[hashlib.sha256(content).hexdigest()] for name, content in parts.items()
-        }
+        refs = {name: self._step_part(content) for name, content in large_parts(task).items()}
         return referring(task, refs) if refs else task
+
+    def _step_part(self, content: bytes) -> Ref:
+        """Return where a part of the step under way is, published unless an equal one is already."""
+        name = hashlib.sha256(content).hexdigest()
+        if name not in self._step_parts:
+            self._step_parts[name] = self.publish(content)
+        return self._step_parts[name]
 
     def forget_parts(self) -> None:
         """Delete what was published for a step that is over: nobody asks for it again."""

@@ -10,6 +10,7 @@ from typing import Any
 from fedjob.aggregation.stretches import StretchedTotal
 from fedjob.common.codec import pack, to_plain
 from fedjob.common.types import Ref
+from fedjob.execution.step_parts import largest
 from fedjob.messaging.messages import MAX_INLINE_BYTES, Task
 from fedjob.parameters.files import FileParams, is_params, save_params
 from fedjob.parameters.params_writer import ParamsWriter
@@ -230,10 +231,9 @@ class TaskBuilder:
             else:
                 small[name] = value
         packed = {name: pack(to_plain(value)) for name, value in small.items()}
-        while (
-            sum(map(len, packed.values())) > MAX_INLINE_BYTES // 2
-        ):  # for what all nodes get, and again for one's own
-            largest = max(packed, key=lambda name: len(packed[name]))
-            blobs[largest] = self.publish(packed.pop(largest), node)
-            del small[largest]
+        # half of the room is for what all nodes get, and half for one's own
+        too_many = sum(map(len, packed.values())) - MAX_INLINE_BYTES // 2
+        for name, content in largest(packed, too_many).items():
+            blobs[name] = self.publish(content, node)
+            del small[name]
         return small, blobs, params
