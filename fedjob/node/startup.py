@@ -1,11 +1,9 @@
-"""From a home on disk to a daemon that can run: settings, membership, keys, transport, repository, lock."""
+"""From a home on disk to a daemon that can run: settings, membership, keys, transport, repository."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +11,6 @@ from pathlib import Path
 
 from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
-from fedjob.common.files import is_locked, make_folder, open_locked
 from fedjob.common.telemetry.logs import RotatedFile, formatter_of
 from fedjob.common.types import Address
 from fedjob.identity.client_certificate import ClientCertificate
@@ -34,9 +31,6 @@ from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
 log = logging.getLogger(__name__)
-
-LOOK_S = 0.25
-"""Somebody who looks whether a daemon runs holds the lock of the home for a moment, too."""
 
 
 def init_node(
@@ -154,28 +148,6 @@ def open_daemon(
 
 
 @contextmanager
-def locked(home: NodeHome) -> Iterator[None]:
-    """Hold a home for one daemon; the lock goes with the process, however it ends.
-
-    Raises:
-        ConfigError: another daemon holds it.
-    """
-    make_folder(home.root)
-    descriptor = open_locked(home.lock, wait_s=LOOK_S)
-    if descriptor is None:
-        raise ConfigError(
-            f"a node runs in {home.root} already (process {running_pid(home) or 'unknown'}): "
-            "stop it with `fedjob node stop`, or use another --home"
-        )
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
 def served(home: NodeHome, config: NodeConfig, pulse: Pulse) -> Iterator[str]:
     """Serve health and metrics while the block runs, where the owner wants them; yield why they are not served.
 
@@ -191,19 +163,6 @@ def served(home: NodeHome, config: NodeConfig, pulse: Pulse) -> Iterator[str]:
         return
     with pages:
         yield ""
-
-
-def running_pid(home: NodeHome) -> int | None:
-    """Return the process id of the daemon that holds a home; None if nobody does."""
-    if not is_locked(home.lock):
-        return None  # what the file says is of the past
-    deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:
-        text = home.lock.read_text("ascii", "replace").strip() if home.lock.exists() else ""
-        if text.isdigit():
-            return int(text)
-        time.sleep(0.01)  # it took the lock and has not written its id yet
-    return None
 
 
 def log_to(home: NodeHome, config: NodeConfig) -> None:

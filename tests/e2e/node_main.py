@@ -14,8 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 from fedjob.node.config.home import NodeHome
+from fedjob.node.config.home_lock import locked
 from fedjob.node.daemon.settings import Settings
-from fedjob.node.startup import locked, log_to, open_daemon
+from fedjob.node.startup import log_to, open_daemon
 
 
 def main(home: NodeHome, armed: Path, marker: Path) -> None:

@@ -31,3 +31,11 @@ def test_asking_for_help_imports_nothing_heavy(processes: Processes, words: list
 
 def test_the_node_daemon_imports_nothing_heavy(processes: Processes) -> None:
     assert heavy_after(processes, "import fedjob.node.daemon.daemon", (*HEAVY, "numpy", "uvicorn")) == []
+
+
+@pytest.mark.parametrize(
+    "module", ["settings", "node_state", "task_orders", "approvals", "datasets", "budgets"]
+)
+def test_what_an_owner_does_by_a_command_imports_no_daemon(processes: Processes, module: str) -> None:
+    daemon = ("fedjob.node.daemon.daemon", "fedjob.messaging.transport.mqtt", "paho")
+    assert heavy_after(processes, f"import fedjob.node.owner.{module}", (*HEAVY, *daemon)) == []

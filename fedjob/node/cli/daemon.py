@@ -140,9 +140,10 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
 
     from fedjob.identity.membership import load_membership
     from fedjob.messaging.clock import clock_text
+    from fedjob.node.config.home_lock import locked
     from fedjob.node.daemon.settings import Settings
     from fedjob.node.sandbox.support import REFUSED, find_support
-    from fedjob.node.startup import clock_of_hub, locked, log_to, open_daemon, served, wait_for_hub
+    from fedjob.node.startup import clock_of_hub, log_to, open_daemon, served, wait_for_hub
 
     opened = home.create()
     log_to(home, Settings(home, dict(options))().config)
@@ -234,7 +235,7 @@ def _stopping_on_signals(stop: Callable[[], None]) -> Iterator[None]:
 def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = MappingProxyType({})) -> None:
     """Start the node in a process of its own; return when it is ready, or waits for its hub."""
 
-    from fedjob.node.startup import running_pid
+    from fedjob.node.config.home_lock import running_pid
 
     if (pid := running_pid(home)) is not None:
         raise ConfigError(f"a node runs in {home.root} already (process {pid}): stop it first")

@@ -114,8 +114,8 @@ def _sign_in(home: NodeHome) -> list[Finding]:
 def _daemon(home: NodeHome) -> list[Finding]:
     """Check the node's process, where one runs."""
 
+    from fedjob.node.config.home_lock import running_pid
     from fedjob.node.daemon.settings import live_facts
-    from fedjob.node.startup import running_pid
 
     pid = running_pid(home)
     if pid is None:

@@ -210,9 +210,9 @@ def project(name: str, home: NodeHome, by: str | None, **options: Any) -> None:
     fedjob node grants project trial-7 --runs 20 --min-rows 50
     """
 
+    from fedjob.node.grants.deciders import decider
     from fedjob.node.grants.decisions import Grants
     from fedjob.node.grants.limits import describe_limits, parse_limits
-    from fedjob.node.owner.approvals import decider
 
     check_given(name, "the name of a project")
     limits = parse_limits(**options)
@@ -234,8 +234,8 @@ def know(researcher: str, home: NodeHome, key: str, org: str, by: str | None) ->
     fedjob node grants know alice --key 0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f --org acme
     """
 
+    from fedjob.node.grants.deciders import decider
     from fedjob.node.grants.decisions import Grants
-    from fedjob.node.owner.approvals import decider
 
     if not re.fullmatch(r"[0-9a-f]{64}", key):
         raise SpecError("--key is a public key of 64 hex digits; the hub's `party list` shows it")

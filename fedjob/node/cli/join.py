@@ -69,7 +69,8 @@ def join(
     from fedjob.identity.membership import Invitation
     from fedjob.node.cli.daemon import start_detached, start_here
     from fedjob.node.cli.doctor import examine
-    from fedjob.node.startup import init_node, running_pid
+    from fedjob.node.config.home_lock import running_pid
+    from fedjob.node.startup import init_node
 
     if detach and systemd:
         raise click.UsageError("give --detach or --systemd, not both")

@@ -19,7 +19,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.execution.preload import lacking_libraries
 from fedjob.node.execution.transfers import FetchedBytes
-from fedjob.node.grants.grant import names_of
+from fedjob.node.grants.deciders import names_of
 from fedjob.node.grants.plan_texts import examine_plan
 from fedjob.node.grants.policy import Permission, ask, contact_of
 from fedjob.node.grants.question import MAX_PLAN_BYTES

@@ -14,6 +14,7 @@ from dataclasses import replace
 from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import check_given, check_prefix
 from fedjob.node.grants.contract import Request, defaults_of
+from fedjob.node.grants.deciders import is_same_decider
 from fedjob.node.grants.grant import (
     Grant,
     GrantSubject,
@@ -21,7 +22,6 @@ from fedjob.node.grants.grant import (
     Question,
     counted_org,
     is_about,
-    is_same_decider,
     names_somebody,
     outside_agreement,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -18,37 +17,6 @@ PREDICTIONS = "fedjob.infer."
 SHA256_CHARS = 64
 KEY_PREFIX_CHARS = 16
 """Hex digits of a key that are enough to mean it."""
-
-
-_SIGNED = re.compile(r" <(https?://[^\s<>]+#[^\s<>]+)>")
-
-
-class SignedDecider(str):
-    """Who decided, as a provider knows them: `NAME <https://PROVIDER#SUBJECT>`. Nobody types this."""
-
-    __slots__ = ()
-
-
-def is_signed(by: str) -> bool:
-    """Tell whether a text reads as the name of a decider whom a provider knows."""
-    return "://" in by or _SIGNED.search(by) is not None
-
-
-def names_of(by: str) -> str:
-    """Return the names of deciders alone, without how a provider knows them: what others than the owner see."""
-    return _SIGNED.sub("", by)
-
-
-def is_same_decider(one: str, other: str) -> bool:
-    """Tell whether two names stand for one person.
-
-    Of two people whom a provider knows their subjects say so, whatever they are called. A name that was typed may be
-    that of somebody who has signed in, and is taken for it.
-    """
-    subjects = [found[1] for found in map(_SIGNED.search, (one, other)) if found]
-    if len(subjects) == 2:
-        return subjects[0] == subjects[1]
-    return names_of(one).casefold().split() == names_of(other).casefold().split()
 
 
 MB = 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +11,17 @@ from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.grants.deciders import decider, names_of
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import (
     KEY_PREFIX_CHARS,
     SHA256_CHARS,
     Grant,
     GrantSubject,
-    SignedDecider,
-    is_signed,
     matches_any,
-    names_of,
 )
 from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits
 from fedjob.node.storage.database import Database
-
-DECIDER_CHARS = 80
-"""Most characters of the name of who decides that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +36,6 @@ class Decided:
     grant: Grant
     lines: tuple[str, ...]
     answered: tuple[str, ...] = ()
-
-
-def decider(by: str | None) -> str:
-    """Return the name of who decides: the one that was given, else that of the user of this system.
-
-    Raises:
-        SpecError: it is empty, holds signs that no name has, or reads as if a provider vouched for it.
-    """
-    if isinstance(by, SignedDecider):
-        return str(by)
-    who = check_given(getpass.getuser() if by is None else by, "a value of --by")[:DECIDER_CHARS]
-    if not who.isprintable():
-        raise SpecError(f"--by is a person's name, in letters that can be read, not {who!r}")
-    if is_signed(who):
-        raise SpecError(
-            f"--by is a person's name; {who!r} reads as a sign-in at a provider, which nobody types"
-        )
-    return who
 
 
 def approve_request(

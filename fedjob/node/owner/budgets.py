@@ -8,7 +8,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.node.data.datasets import Datasets
-from fedjob.node.owner.approvals import decider
+from fedjob.node.grants.deciders import decider
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.protection.privacy_ledger import PrivacyBudget
 from fedjob.node.storage.database import Database

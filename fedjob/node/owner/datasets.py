@@ -7,7 +7,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.types import check_given
 from fedjob.node.data.datasets import Datasets
-from fedjob.node.owner.approvals import decider
+from fedjob.node.grants.deciders import decider
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 

@@ -19,16 +19,16 @@ from fedjob.identity.roster import ON_FIRST_USE, Roster
 from fedjob.node.config.capacity import read_labels
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
+from fedjob.node.config.home_lock import running_pid
 from fedjob.node.config.hours import is_open_now
 from fedjob.node.daemon.settings import InForce
 from fedjob.node.daemon.status import node_status
 from fedjob.node.data.datasets import Datasets
 from fedjob.node.execution.preload import lacking_libraries
+from fedjob.node.grants.deciders import decider
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.owner.approvals import decider
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
-from fedjob.node.startup import running_pid
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 

@@ -23,9 +23,9 @@ from fedjob.common.config import (
 from fedjob.common.errors import ConfigError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.config.home import NodeHome
+from fedjob.node.config.home_lock import running_pid
 from fedjob.node.daemon.settings import InForce, Settings, faults_between, live_facts
-from fedjob.node.owner.approvals import decider
-from fedjob.node.startup import running_pid
+from fedjob.node.grants.deciders import decider
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 

@@ -8,9 +8,9 @@ from typing import Any
 from fedjob.common.errors import FedjobError, SpecError
 from fedjob.common.lifecycle import HISTORY
 from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.approvals import decider
+from fedjob.node.config.home_lock import running_pid
+from fedjob.node.grants.deciders import decider
 from fedjob.node.queue.store import TaskStore
-from fedjob.node.startup import running_pid
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
 

@@ -13,8 +13,9 @@ from fedjob.common.config import load_config
 from fedjob.common.errors import SpecError
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.grants.deciders import SignedDecider
 from fedjob.node.grants.decisions import Grants
-from fedjob.node.grants.grant import Grant, SignedDecider
+from fedjob.node.grants.grant import Grant
 from fedjob.node.owner.approvals import (
     Decided,
     approve_request,

@@ -6,7 +6,7 @@ from fedjob.common.pages.password import PagePassword
 from fedjob.common.pages.people import PageDoor
 from fedjob.common.pages.site import PageSite
 from fedjob.node.config.home import NodeHome
-from fedjob.node.grants.grant import names_of
+from fedjob.node.grants.deciders import names_of
 from fedjob.node.page.actions import OwnerActions, state_seen
 from fedjob.node.page.desk import open_desk
 from fedjob.node.page.views import OwnerViews

@@ -16,10 +16,11 @@ from fedjob.common.lifecycle import GROUPS, HISTORY
 from fedjob.common.terminal.times import when
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
+from fedjob.node.grants.deciders import decider
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.grant import STATES
 from fedjob.node.grants.limits import describe_limits
-from fedjob.node.owner.approvals import decider, what_is_allowed
+from fedjob.node.owner.approvals import what_is_allowed
 from fedjob.node.owner.audit_words import summary_of
 from fedjob.node.owner.budgets import state_of
 from fedjob.node.owner.departures import departures, totals_of

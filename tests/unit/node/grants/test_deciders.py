@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedjob.common.errors import SpecError
-from fedjob.node.grants.grant import SignedDecider, is_same_decider, names_of
-from fedjob.node.owner.approvals import decider
+from fedjob.node.grants.deciders import SignedDecider, decider, is_same_decider, names_of
 
 ANN = "Ann Lindqvist <https://login.clinic.example/realm#ann-1>"
 ANN_RENAMED = "Dr. Somebody Else <https://login.clinic.example/realm#ann-1>"

@@ -15,7 +15,8 @@ from fedjob.cli import cli
 from fedjob.common.config import read_config
 from fedjob.common.errors import ConfigError, SpecError
 from fedjob.node.config.config import NodeConfig
-from fedjob.node.owner.approvals import decider, make_agreement
+from fedjob.node.grants.deciders import decider
+from fedjob.node.owner.approvals import make_agreement
 from fedjob.node.owner.departures import departures, totals_of
 from fedjob.node.owner.settings import set_settings, settings_in_force, unset_settings
 from fedjob.node.page.desk import check_writable, open_desk
