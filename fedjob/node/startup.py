@@ -7,14 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from fedjob.common.config import Scalar
 from fedjob.common.errors import ConfigError, RepositoryUnreachable
 from fedjob.common.telemetry.logs import RotatedFile, formatter_of
 from fedjob.common.types import Address
-from fedjob.identity.client_certificate import ClientCertificate
-from fedjob.identity.enrolment import check_role_of_home, enrol_home, ensure_certificate
+from fedjob.identity.enrolment import ensure_certificate
 from fedjob.identity.keys import Identity
 from fedjob.identity.membership import Membership, hub_of, load_membership
 from fedjob.identity.pinned_roster import open_roster
@@ -27,38 +25,9 @@ from fedjob.node.daemon.settings import Settings
 from fedjob.node.monitoring.measurements import Measurements
 from fedjob.node.monitoring.pages import NodePages
 from fedjob.node.monitoring.pulse import Pulse
-from fedjob.node.storage.database import Database
 from fedjob.repository import open_repository
 
 log = logging.getLogger(__name__)
-
-
-def init_node(
-    home: NodeHome,
-    node: str,
-    *,
-    hub: str | None,
-    invite: Path | None,
-    tls_ca: Path | None = None,
-    proxy: str | None = None,
-    key: Path | None = None,
-    own: ClientCertificate | None = None,
-) -> None:
-    """Make a node's home and enrol it; doing it again with the same id and hub changes nothing.
-
-    Args:
-        tls_ca: the certificate of the hub's own authority.
-        proxy: through which the hub is reached, see `Membership`.
-        key: file of a private key to use; None makes one.
-        own: the certificate that the node brings itself, at a hub that issues none.
-
-    Raises:
-        FedjobError: the home holds somebody else, or the hub refuses or does not answer.
-    """
-    check_role_of_home(home.root, "node")
-    home.create()
-    enrol_home(home.root, node, "node", hub=hub, invite=invite, tls_ca=tls_ca, proxy=proxy, key=key, own=own)
-    Database(home.database).close()
 
 
 HUB_AGAIN_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -168,8 +137,6 @@ def served(home: NodeHome, config: NodeConfig, pulse: Pulse) -> Iterator[str]:
 def log_to(home: NodeHome, config: NodeConfig) -> None:
     """Write fedjob's log to the home; as lines of JSON to stderr as well, where a supervisor collects them."""
     home.create()
-    party = home.keys / "party"
-    name = party.read_text(encoding="utf-8").strip() if party.exists() else ""
     handlers: list[logging.Handler] = [
         RotatedFile(home.log, max_bytes=int(config.log_file_mb * (1 << 20)), num_old=config.log_files)
     ]
@@ -177,6 +144,6 @@ def log_to(home: NodeHome, config: NodeConfig) -> None:
         handlers.append(logging.StreamHandler())
     logger = logging.getLogger("fedjob")
     for handler in handlers:
-        handler.setFormatter(formatter_of(config.log_format, {"node": name}))
+        handler.setFormatter(formatter_of(config.log_format, {"node": home.node}))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

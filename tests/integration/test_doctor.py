@@ -31,7 +31,7 @@ from fedjob.identity.enrolment import enrol_home
 from fedjob.identity.membership import Membership
 from fedjob.node.cli.doctor import examine
 from fedjob.node.config.home import NodeHome
-from fedjob.node.startup import init_node
+from fedjob.node.joining import init_node
 from tests.conftest import Mosquitto
 from tests.e2e.test_one_port import TinyProxy
 from tests.hubs import HubThread

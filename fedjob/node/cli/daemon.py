@@ -90,7 +90,7 @@ def init(
     """
 
     from fedjob.identity.client_certificate import own_certificate
-    from fedjob.node.startup import init_node
+    from fedjob.node.joining import init_node
 
     if hub is None and invite is None:
         raise SpecError("expected the address of the hub: give --hub URL, or --invite FILE")
@@ -185,7 +185,6 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
     """Print that the node is ready, or once that it waits for the broker, and why."""
     from fedjob.common.checks import printable
     from fedjob.node.daemon.settings import live_facts
-    from fedjob.node.owner.node_state import name_of
 
     in_terminal = sys.stderr.isatty() and not _logs_to_stderr()
     with still_going_on("connecting to the broker") if in_terminal else nullcontext():
@@ -195,7 +194,7 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
         click.echo(f"fedjob: the node waits for the broker: {printable(str(why))}", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
-    name = name_of(home)
+    name = home.node
     if text := daemon.roster.waiting(name):
         click.echo(f"fedjob: the node waits for the federation: {text}", err=True)
         sys.stderr.flush()
@@ -249,12 +248,11 @@ def start_detached(home: NodeHome, options: Mapping[str, Scalar | None] = Mappin
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
-    from fedjob.node.owner.node_state import name_of
 
     with still_going_on("starting the node"):
         printed = _wait_until_started(process, output)
     if "node ready:" in printed:
-        click.echo(f"node ready: {name_of(home)} (process {process.pid}, log {home.log})")
+        click.echo(f"node ready: {home.node} (process {process.pid}, log {home.log})")
     elif "the node waits for" in printed:
         click.echo(
             f"{printed.strip()}\nit waits in the background (process {process.pid}, log {home.log})",

@@ -50,9 +50,9 @@ def open_database(home: NodeHome) -> AbstractContextManager[Database]:
     Raises:
         ConfigError: it is no node's home.
     """
-    from fedjob.node.owner import node_state
+    from fedjob.node.storage import home_database
 
-    return node_state.open_database(home)
+    return home_database.open_database(home)
 
 
 class KnownText(CompletedText):

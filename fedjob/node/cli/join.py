@@ -70,7 +70,7 @@ def join(
     from fedjob.node.cli.daemon import start_detached, start_here
     from fedjob.node.cli.doctor import examine
     from fedjob.node.config.home_lock import running_pid
-    from fedjob.node.startup import init_node
+    from fedjob.node.joining import init_node
 
     if detach and systemd:
         raise click.UsageError("give --detach or --systemd, not both")

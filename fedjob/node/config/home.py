@@ -17,6 +17,7 @@ class NodeHome:
         self.root = root.absolute()
         self.database = self.root / "node.sqlite"
         self.keys = self.root / "keys"
+        self.party = self.keys / "party"
         self.lock = self.root / "lock"
         self.spool = self.root / "spool"
         self.objects = self.spool / "objects"
@@ -52,11 +53,16 @@ class NodeHome:
             ConfigError: it has no key, or is another role's.
         """
         check_role_of_home(self.root, "node")
-        if not (self.keys / "party").exists():
+        if not self.party.exists():
             raise ConfigError(
                 f"{self.root} is not a node's home: run `fedjob node init --home {self.root} --id NAME "
                 "--hub URL` (or --invite FILE)"
             )
+
+    @property
+    def node(self) -> str:
+        """The node's id; empty for a home that has not joined."""
+        return self.party.read_text(encoding="utf-8").strip() if self.party.exists() else ""
 
     def result_of(self, key: str) -> Path:
         """The folder that holds the finished result of a task."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -30,7 +28,7 @@ from fedjob.node.grants.decisions import Grants
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.sandbox.support import find_support
 from fedjob.node.storage.audit import Audit
-from fedjob.node.storage.database import Database
+from fedjob.node.storage.home_database import open_database
 
 STOP_WITHIN_S = 30.0
 
@@ -41,26 +39,6 @@ SANDBOXES = {
     "refused": "NONE CAN BE CLOSED HERE, so no worker is started",
 }
 """How workers are closed in -> what that means, in words."""
-
-
-@contextmanager
-def open_database(home: NodeHome) -> Iterator[Database]:
-    """Open the database of a node's home for a block.
-
-    Raises:
-        ConfigError: it is no node's home.
-    """
-    home.check()
-    database = Database(home.database)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-def name_of(home: NodeHome) -> str:
-    """Return the node's id."""
-    return (home.keys / "party").read_text(encoding="utf-8").strip()
 
 
 def stop_node(home: NodeHome, *, by: str | None = None) -> bool:
@@ -74,7 +52,7 @@ def stop_node(home: NodeHome, *, by: str | None = None) -> bool:
         return False
     who = decider(by)
     with open_database(home) as database:
-        Audit(database).add("node", name_of(home), {"status": "stopped", "by": who})
+        Audit(database).add("node", home.node, {"status": "stopped", "by": who})
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_WITHIN_S
     while running_pid(home) == pid:
@@ -94,7 +72,7 @@ def node_facts(home: NodeHome, settings: InForce) -> dict[str, Any]:
         tasks = TaskStore(database)
         queue = tasks.counts()
         return {
-            "node": name_of(home),
+            "node": home.node,
             "key": Identity.load_or_create(home.keys).public_key_hex,
             "home": str(home.root),
             "running": pid is not None,

@@ -25,7 +25,7 @@ from fedjob.node.owner.approvals import (
 )
 from fedjob.node.owner.budgets import remove_budget, set_budget
 from fedjob.node.owner.datasets import reword_dataset
-from fedjob.node.owner.node_state import open_database, stop_node
+from fedjob.node.owner.node_state import stop_node
 from fedjob.node.owner.settings import (
     await_applied,
     check_setting,
@@ -40,6 +40,7 @@ from fedjob.node.page.setting_words import AT_TERMINAL
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.storage.audit import Audit
 from fedjob.node.storage.database import Database
+from fedjob.node.storage.home_database import open_database
 
 
 class OwnerActions:

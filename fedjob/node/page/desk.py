@@ -15,7 +15,7 @@ from fedjob.common.errors import ConfigError
 from fedjob.common.pages.orders import carry_out
 from fedjob.common.pages.rendering import NavLink, PageTemplates
 from fedjob.node.config.home import NodeHome
-from fedjob.node.owner.node_state import name_of, open_database
+from fedjob.node.storage.home_database import open_database
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -63,7 +63,7 @@ def open_desk(home: NodeHome) -> OwnerDesk:
             NavLink(path="/security", label="Security"),
         ]
 
-    return OwnerDesk(home, PageTemplates(TEMPLATES, title=f"Node {name_of(home)}", nav=nav))
+    return OwnerDesk(home, PageTemplates(TEMPLATES, title=f"Node {home.node}", nav=nav))
 
 
 def check_writable(folder: Path) -> None:

@@ -24,7 +24,7 @@ from fedjob.node.owner.approvals import what_is_allowed
 from fedjob.node.owner.audit_words import summary_of
 from fedjob.node.owner.budgets import state_of
 from fedjob.node.owner.departures import departures, totals_of
-from fedjob.node.owner.node_state import SANDBOXES, node_facts, open_database
+from fedjob.node.owner.node_state import SANDBOXES, node_facts
 from fedjob.node.owner.review import review_of
 from fedjob.node.owner.settings import settings_in_force, shown_setting
 from fedjob.node.page.code_view import code_view, shown_changes
@@ -33,6 +33,7 @@ from fedjob.node.page.setting_words import AT_TERMINAL, meanings, without_login
 from fedjob.node.protection.privacy_accounts import PrivacyAccounts
 from fedjob.node.queue.store import TaskStore
 from fedjob.node.storage.audit import Audit
+from fedjob.node.storage.home_database import open_database
 from fedjob.node.storage.logs import STREAMS, read_log
 
 MAX_LISTED = 200
