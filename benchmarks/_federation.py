@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fedjob.researcher.jobs.session import Session, connect
-from tests.processes import Processes, Running
+from tests.processes import READY_TIMEOUT_S, Processes, Running
 
 SitesOfFiles = dict[str, Mapping[str, Path]]
 """For each node the files that are its datasets, by name; the name is the tag too."""
@@ -59,22 +60,37 @@ def federation_of(
                 "--broker-kind", broker_kind, name="hub",
             )  # fmt: skip
             ready = hub.wait_for(r"hub ready: (\S+) \S+ \(broker: (.*)\)")
-            nodes = []
-            for name, datasets in files.items():
-                home = root / name
-                for command in (
-                    ["init", "--id", name, "--hub", ready[1]],
-                    ["config", "set", "approval", "off"],
-                    ["config", "set", "threads", str(threads)],
-                    ["config", "set", "sandbox", sandbox],
-                    *(["data", "add", tag, path, "--tags", tag] for tag, path in datasets.items()),
-                ):
-                    processes.run("fedjob", "node", *command, "--home", home)
-                nodes.append(processes.start("fedjob", "node", "start", "--home", home, name=name))
+            homes = {name: root / name for name in files}
+            init = ("fedjob", "node", "init", "--hub", ready[1])
+            add = ("fedjob", "node", "data", "add")
+            _run_together(processes, [(*init, "--id", name, "--home", home) for name, home in homes.items()])
+            _run_together(
+                processes,
+                [
+                    (*add, tag, path, "--tags", tag, "--home", homes[name])
+                    for name, datasets in files.items()
+                    for tag, path in datasets.items()
+                ],
+            )
+            settings = {"FEDJOB_APPROVAL": "off", "FEDJOB_THREADS": str(threads), "FEDJOB_SANDBOX": sandbox}
+            nodes = [
+                processes.start("fedjob", "node", "start", "--home", home, name=name, env=settings)
+                for name, home in homes.items()
+            ]
             for node in nodes:
                 node.wait_for("node ready")
             with connect(hub=ready[1], home=root / "researcher", id="bench") as session:
                 yield BenchFederation(root, session, hub, nodes, ready[2])
+
+
+def _run_together(processes: Processes, commands: list[tuple[str | Path, ...]]) -> None:
+    """Run commands to their ends, as many at a time as there are cores."""
+    cores = os.cpu_count() or 1
+    for begin in range(0, len(commands), cores):
+        running = [processes.start(*command) for command in commands[begin : begin + cores]]
+        for each in running:
+            if each.wait(timeout_s=READY_TIMEOUT_S) != 0:
+                raise RuntimeError(f"{each.name} failed:\n{each.log()}")
 
 
 def _leave(*_: object) -> None:
