@@ -308,6 +308,25 @@ def test_a_node_whose_plan_raises_is_left_out_and_no_node_sees_anothers_attribut
     assert reasons == ["exception: ValueError at plan line 10: this node is broken"] * 2
 
 
+class ExitsAtOne(Linear):
+    """Ends its process, as a script does."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        if self.ctx.node == "node-0002":
+            raise SystemExit(3)
+        return super().training_data(dataset, training_args)
+
+
+@pytest.mark.parametrize(
+    "nodes", [simulate(4, workers=0), simulate(4, workers=1)], ids=["here", "in a worker"]
+)
+def test_a_plan_that_exits_is_left_out_as_one_that_raises(nodes: Any, tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=nodes, training_plan=ExitsAtOne)
+    job.run(progress=False)
+    reasons = [event.body["reason"] for event in job.events() if event.type == "error"]
+    assert reasons == ["exception: SystemExit at plan line 10: 3"] * 2
+
+
 # -- resumes and clones ----------------------------------------------------------------
 
 
