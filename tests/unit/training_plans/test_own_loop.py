@@ -188,6 +188,38 @@ def test_a_loop_knows_how_many_batches_the_round_has(args: dict[str, Any], total
     assert plan.counts == [total, total, 0]
 
 
+class Remembers(Same):
+    """The way of docs/plans.md to keep the moments of an optimizer that the loop makes."""
+
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        optimizer = torch.optim.Adam(model.parameters(), lr=training_args["lr"])
+        if kept := self.ctx.state.get("adam"):
+            moments = {int(number): moment for number, moment in kept.items()}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        for batch in data:
+            optimizer.zero_grad()
+            loss = self.training_step(model, batch)
+            loss.backward()
+            optimizer.step()
+            yield loss
+        moments = optimizer.state_dict()["state"]
+        self.ctx.state["adam"] = {str(number): moment for number, moment in moments.items()}
+
+
+class WithAdam(Given):
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.Adam(model.parameters(), lr=training_args["lr"])
+
+
+def test_the_memory_of_a_loop_s_own_optimizer_lasts_as_that_of_init_optimizer(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    given, own = (job(plan, data, tmp_path).run(progress=False).params for plan in (WithAdam, Remembers))
+    assert {name: tensor.tolist() for name, tensor in given.items()} == {
+        name: tensor.tolist() for name, tensor in own.items()
+    }
+
+
 def test_a_loop_is_not_begun_where_there_are_no_examples() -> None:
     plan = built(OneCycle, lr=0.1)
     plan.load_data((INPUTS[:0], TARGETS[:0]))
