@@ -31,7 +31,7 @@ _OF_DATA = {
 """Reason -> what a researcher reads; the error itself names files."""
 
 
-def failed(order: WorkOrder, error: Exception) -> WorkResult:
+def failed(order: WorkOrder, error: BaseException) -> WorkResult:
     """Return what came of work in which something was raised."""
     if order.noise:
         return _private_failure(order, error)
@@ -53,7 +53,7 @@ def failed(order: WorkOrder, error: Exception) -> WorkResult:
     return _failed(order, error, "exception", where(error))
 
 
-def _private_failure(order: WorkOrder, error: Exception) -> WorkResult:
+def _private_failure(order: WorkOrder, error: BaseException) -> WorkResult:
     """Return what came of work under differential privacy: no number of it, and no word of the plan's own code."""
     if not isinstance(error, FedjobError):
         reason = "out_of_memory" if _ran_out_of_memory(error) else "exception"
@@ -65,7 +65,7 @@ def _private_failure(order: WorkOrder, error: Exception) -> WorkResult:
     return _failed(order, error, error.reason, (_our_words(error, words) if plain else "") or where(error))
 
 
-def _our_words(error: Exception, words: str) -> str:
+def _our_words(error: BaseException, words: str) -> str:
     """Return what fedjob itself says of a plan, which names types, shapes and counts but no values.
 
     Nothing for an error that the plan's own code raised.
@@ -76,7 +76,7 @@ def _our_words(error: Exception, words: str) -> str:
     return "" if raised.filename.startswith(PLAN_FILENAME) else words[:1000]
 
 
-def _ran_out_of_memory(error: Exception) -> bool:
+def _ran_out_of_memory(error: BaseException) -> bool:
     """True if memory could not be had: torch has no class of its own for that on a CPU."""
     words = str(error)
     return isinstance(error, MemoryError) or (

@@ -89,7 +89,7 @@ class Workbench:
         """
         try:
             return self.compute(order, emit, runner)
-        except Exception as error:  # user code may raise anything; the node must answer
+        except (Exception, SystemExit) as error:  # user code may raise anything; the node must answer
             return failed(order, error)
 
     def compute(self, order: WorkOrder, emit: Emit, runner: ChildRunner | None = None) -> WorkResult:

@@ -508,7 +508,7 @@ class TrainingPlan(LoadedExamples, WarmPlan):
                 )
                 self.ctx.progress(done, max(total, done))
         if not samples:
-            raise self.fail("no_data", "training_data gave no examples to train on")
+            raise self.fail("no_data", _why_none(self))
         if withheld is not None and samples < withheld.min_rows:
             raise self.fail("min_rows", "training saw fewer examples than the owner's minimum of rows")
         mean = mean_state(loss_sum / samples, samples)
@@ -707,6 +707,15 @@ class TrainingPlan(LoadedExamples, WarmPlan):
 def named_type(found: Any) -> str:
     """Name the type of a value that a user's method returned."""
     return "nothing (None)" if found is None else f"a {type(found).__name__}"
+
+
+def _why_none(plan: TrainingPlan) -> str:
+    """Return the reason why there is nothing to train on."""
+    args = plan.training_args
+    if plan._test is not plan._data or not len(plan._test_rows):
+        return "training_data gave no examples to train on"
+    split = f"test_fold={args.test_fold}" if args.test_fold else f"test_ratio={args.test_ratio:g}"
+    return f"{split} keeps every example to validate on: none is left to train on"
 
 
 def _own_metric(plan: TrainingPlan, name: str, item: Any, size: int) -> MetricState:

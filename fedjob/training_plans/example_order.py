@@ -18,6 +18,34 @@ if TYPE_CHECKING:
     Keys = np.ndarray[Any, np.dtype[np.float64]]
 
 
+class RoundBatches:
+    """The batches of a round for a loop of a plan's own: they are gone through once, and counted where that is known."""
+
+    def __init__(self, batches: Iterator[Any], total: int) -> None:
+        """Hold them.
+
+        Args:
+            total: how many there are, 0 where only their end will tell.
+        """
+        self._batches, self._total = batches, total
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        if not self._total:
+            raise TypeError(
+                "how many batches a stream has is not known before its end: give num_updates, or count in the loop"
+            )
+        return self._total
+
+    def __bool__(self) -> bool:
+        return True
+
+
 def split_indices(num_rows: int, args: TrainingArgs, seed: int) -> tuple[Numbers, Numbers]:
     """Divide rows into train and test, the same way for the same seed.
 

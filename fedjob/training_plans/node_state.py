@@ -28,7 +28,9 @@ def copy_tree(value: Any, where: str) -> Any:
         copied = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                raise PlanError(f"{where} has the key {key!r}; what is kept between rounds has string keys")
+                raise PlanError(
+                    f"{where} has the key {key!r}; what is kept between rounds has texts for keys, such as str(key)"
+                )
             copied[key] = copy_tree(item, f"{where}[{key!r}]")
         return copied
     if isinstance(value, (list, tuple)):

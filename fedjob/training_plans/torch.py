@@ -41,7 +41,7 @@ from fedjob.training_plans.batches import (
     num_in_batch,
     to_device,
 )
-from fedjob.training_plans.example_order import Passes, num_updates, training_batches
+from fedjob.training_plans.example_order import Passes, RoundBatches, num_updates, training_batches
 from fedjob.training_plans.node_state import copy_tree, load_optimizer, optimizer_tree
 from fedjob.training_plans.plan_checks import check_driven, overrides
 from fedjob.training_plans.private.torch_checks import HeldTensors, check_model, trained_parameters
@@ -224,7 +224,8 @@ class LoopTorch(PrivateTorch):
 
         Args:
             model: on its device, in training mode.
-            data: the batches of the whole round, with all its epochs, on that device; they can be gone through once.
+            data: the batches of the whole round, with all its epochs, on that device; they can be gone through once, and
+                `len(data)` is how many there are.
 
         Yields:
             the loss of what was trained on since the last one, a number or a scalar tensor.
@@ -284,15 +285,19 @@ class LoopTorch(PrivateTorch):
         self, batches: Iterable[tuple[int, Any]], adjust: Adjust | None
     ) -> Iterator[tuple[int, float]]:
         """Yield the examples and the loss of each update of the plan's own loop."""
-        self._adjust, self._num_adjusted, seen = adjust, 0, 0
+        self._adjust, self._num_adjusted, seen, taken, yielded = adjust, 0, 0, 0, 0
 
-        def data() -> Iterator[Any]:
-            nonlocal seen
+        def each() -> Iterator[Any]:
+            nonlocal seen, taken
             for size, batch in batches:
-                seen += size
+                seen, taken = seen + size, taken + 1
                 yield batch
 
-        found = self.train(self.model, data(), self.training_args.for_user())
+        total = self._num_updates()
+        if not total and not isinstance(self._data, ExampleStream):
+            return  # there are no examples
+        data = RoundBatches(each(), total)
+        found = self.train(self.model, data, self.training_args.for_user())
         if not isinstance(found, Iterator):
             raise self.fail("plan", "train has to yield the loss after each update, as in `yield loss`")
         try:
@@ -300,10 +305,14 @@ class LoopTorch(PrivateTorch):
                 number = _yielded(self, loss)
                 if not math.isfinite(number):
                     raise self.fail("not_finite", f"the loss is {number}: try a smaller learning rate")
-                size, seen = seen, 0
+                size, seen, yielded = seen, 0, yielded + 1
                 yield size, number
         finally:
             self._adjust = None
+        if taken and not yielded:
+            raise self.fail("plan", "train yielded no loss: write `yield loss` after each update")
+        if yielded and not taken and next(iter(batches), None) is not None:
+            raise self.fail("plan", "train took no batch: go through them, as in `for batch in data`")
         needed = adjust is not None or self.training_args.raw.get("clip_norm") is not None
         if needed and not self._num_adjusted:
             why = "the protocol corrects gradients" if adjust is not None else "clip_norm is given"
@@ -312,6 +321,24 @@ class LoopTorch(PrivateTorch):
                 f"train never called self.adjust_gradients(), and {why}: call it between backward and the "
                 "optimizer's step",
             )
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        """Compute the gradients of a loss.
+
+        Raises:
+            NodeFailure: training_step has computed them by itself.
+        """
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            # they were forgotten before the step, so that those of now are its own
+            if "second time" in str(error) and any(p.grad is not None for p in self.model.parameters()):
+                raise self.fail(
+                    "plan",
+                    "training_step called backward itself: return the loss, and leave backward and the optimizer's step "
+                    "out, or write a loop of your own, `train`",
+                ) from error
+            raise
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
         """Take one optimizer step; return the loss before it."""
@@ -330,7 +357,7 @@ class LoopTorch(PrivateTorch):
                 why = why_no_gradient(self.model)
                 raise self.fail("plan", f"training_step returned a loss that depends on no parameter: {why}")
             self._check_optimizer()
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
             if adjust is not None:
                 adjust(self.model)
             clip_norm = self.training_args.raw.get("clip_norm")
@@ -723,14 +750,15 @@ def _scalar(plan: TorchParameters, loss: Any) -> torch.Tensor:
 
 
 def _no_optimizer(found: Any) -> PlanError:
-    hint = (
-        ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for each round "
-        "into training_args, such as CosineDecay"
-    )
-    return PlanError(
-        f"init_optimizer returned {named_type(found)}; expected a torch.optim.Optimizer"
-        f"{hint if isinstance(found, (tuple, list)) else ''}"
-    )
+    hint, what = "", named_type(found)
+    if isinstance(found, (tuple, list, Mapping)):
+        hint = (
+            ": several optimizers, or one with a scheduler, go into a loop of your own, `train`; a schedule for each "
+            "round into training_args, such as CosineDecay"
+        )
+    elif isinstance(found, type):
+        what, hint = f"the class {found.__name__}", f": {found.__name__}(model.parameters(), ...)"
+    return PlanError(f"init_optimizer returned {what}; expected a torch.optim.Optimizer{hint}")
 
 
 def _yielded(plan: TorchParameters, loss: Any) -> float:

@@ -38,7 +38,40 @@ _ELSEWHERE = {
     "rounds": "the number of rounds is Job(rounds=...)",
     "optimizer_args": "give each of them by its own name: lr, momentum, weight_decay, ...",
     "loader_args": "give batch_size and drop_last by their own names",
+    **dict.fromkeys(("device", "gpu", "cuda", "num_gpus"), "a GPU is asked for with use_gpu=True"),
+    **dict.fromkeys(
+        ("amp", "precision", "mixed_precision", "fp16", "bf16"),
+        "mixed precision is the plan's own: torch.autocast in training_step or train",
+    ),
+    **dict.fromkeys(
+        ("num_workers", "pin_memory", "shuffle", "sampler", "collate_fn", "prefetch_factor"),
+        "it belongs to the DataLoader that training_data may return",
+    ),
+    **dict.fromkeys(
+        ("scheduler", "lr_scheduler"),
+        "a schedule is the value of an argument, lr=CosineDecay(...); one for each step goes into a loop of the plan's "
+        "own, `train`",
+    ),
+    **dict.fromkeys(
+        ("accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum"),
+        "gradients are accumulated in a loop of the plan's own, `train`",
+    ),
+    **dict.fromkeys(
+        ("max_grad_norm", "grad_clip", "clip_grad_norm", "gradient_clip_val"),
+        "gradients are clipped with clip_norm",
+    ),
+    **dict.fromkeys(("max_steps", "steps", "local_steps"), "the steps of a round are num_updates"),
+    **dict.fromkeys(
+        ("early_stopping", "patience"), "early stopping is a hook: Job(hooks=[EarlyStopping(...)])"
+    ),
+    "seed": "a seed is random_seed here, or Job(seed=...) for all of a job",
+    **dict.fromkeys(
+        ("test_size", "val_ratio", "val_split", "validation_split"),
+        "the share that is kept to validate on is test_ratio",
+    ),
 }
+"""What other frameworks call something that fedjob has under another name, or in another place."""
+
 _RATES = ("lr", "learning_rate")
 _POSITIVE = ("clip_norm", "eps")
 _NOT_NEGATIVE = (*_RATES, "weight_decay", "momentum", "dampening", "dropout")
@@ -237,9 +270,14 @@ def _check_names(raw: Mapping[str, Any], known: list[str]) -> None:
             continue
         if name in _ELSEWHERE:
             raise SpecError(f"training_args does not take {name!r}: {_ELSEWHERE[name]}")
-        nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        what = (
+            f"the nearest known one is {near[0]!r}"
+            if near
+            else f"the known ones are {', '.join(sorted(known))}"
+        )
         raise SpecError(
-            f"training_args has the unknown key {name!r}; the nearest known one is {nearest!r}. "
+            f"training_args has the unknown key {name!r}; {what}. "
             "A plan declares keys of its own with extra_args = (...)"
         )
 

@@ -238,9 +238,17 @@ def test_nothing_of_a_job_is_found_in_the_memory_and_the_files_of_the_hub_and_it
 def test_all_of_it_is_found_there_where_the_parties_do_not_encrypt(
     made: Federation,
 ) -> None:
-    """The search for words finds them: what the test above does not find is not there."""
+    """The search for words finds them: what the test above does not find is not there.
+
+    A message is in memory for some milliseconds, and on a busy machine one job may pass between two looks: a few may run.
+    """
+    seen: set[str] = set()
     with connected(made, "lab", "off") as session:
-        every, seen, _ = watched_at_hub(made, session)
+        for _ in range(4):
+            every, found, _ = watched_at_hub(made, session)
+            seen |= found
+            if seen == every:
+                break
         assert seen == every
 
 

@@ -405,6 +405,20 @@ def test_a_plan_that_raises_fails_the_local_job_with_its_own_exception(
         _ = job.result
 
 
+class Exits(Tiny):
+    """Ends its process in the middle of training, as a script does."""
+
+    def training_step(self, model, batch):  # type: ignore[no-untyped-def]
+        raise SystemExit(3)
+
+
+def test_a_plan_that_exits_fails_the_local_job_and_not_the_program(
+    clinics: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(JobFailed, match="the training plan raised SystemExit: 3"):
+        make_job(clinics, tmp_path, training_plan=Exits).run(progress=False)
+
+
 @pytest.mark.feature("FB-84")
 def test_a_local_job_shows_its_plan_parameters_and_model(clinics: dict[str, str], tmp_path: Path) -> None:
     job = make_job(clinics, tmp_path, rounds=1)

@@ -322,6 +322,8 @@ def test_a_plan_that_misbehaves_costs_its_task_and_not_the_node(shared_node: Nod
     assert "secret" not in result.detail
     if what == "raises":
         assert result.detail == "ValueError at plan line 23"
+    if what == "exits":
+        assert result.detail == "SystemExit at plan line 23"
     assert str(node.home.root) not in result.detail
     assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok
 

@@ -197,7 +197,7 @@ class LocalFederation(Federation):
         except (UnreadableData, PreparationError, NotPrivate) as error:
             # of the site's data, or found on them: as at a node
             raise NodeFailure(node, error.reason, str(error)) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise JobFailed(f"the training plan raised {type(error).__name__}: {error}") from error
         return self._arrival(node, task, place, done)
 

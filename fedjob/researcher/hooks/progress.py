@@ -22,6 +22,9 @@ from fedjob.researcher.storage.position import Position
 
 _NOTED = f"[{rich_style(WAITING)}]"
 
+_ID_WIDTH = 12
+"""Characters of a job's id that stand before the bar."""
+
 MANY_NODES = 10
 """Nodes of an ask from which on the bar counts those that are done, and names none that is left out."""
 
@@ -43,18 +46,24 @@ class ProgressBar(Hook):
 
     def start(self, folder: JobFolder, rounds: int, position: Position, extras: Mapping[str, Path]) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
+        def whole(width: int) -> Column:
+            return Column(no_wrap=True, min_width=width)
+
+        digits = 4 if rounds == ENDLESS else len(str(rounds))
+        # in a narrow terminal the bar and the end of the note give way, no numbers
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("[bold]{task.description}", table_column=whole(_ID_WIDTH)),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("rounds"),
-            TimeRemainingColumn(compact=True),
+            MofNCompleteColumn(table_column=whole(2 * digits + 1)),
+            TextColumn("rounds", table_column=whole(len("rounds"))),
+            TimeRemainingColumn(compact=True, table_column=whole(len("00:00"))),
             TextColumn("{task.fields[note]}"),
             console=self._console,
         )
         self._task = self._progress.add_task(
-            folder.path.name[:12],
+            folder.path.name[:_ID_WIDTH],
             total=None if rounds == ENDLESS else rounds,
             completed=position.round,
             note="asking the nodes",
@@ -95,7 +104,8 @@ class ProgressBar(Hook):
         elif event.type == "state" and event.node and self._num_asked >= MANY_NODES:
             self._num_done += event.body.get("state") in (State.COMPLETED, State.FAILED)
             done = f"{self._num_done} of {self._num_asked} nodes"
-            self._progress.update(self._task, note=f"{self._note} {done}".strip())
+            # first what moves: a narrow terminal cuts the end
+            self._progress.update(self._task, note=", ".join(filter(None, (done, self._note))))
         elif event.type == "error" and self._num_asked < MANY_NODES:
             words = plain_text(f"{event.node} is left out: {event.body.get('reason')}")
             self._progress.console.print(f"{_NOTED}{words}")

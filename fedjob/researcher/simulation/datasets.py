@@ -74,6 +74,11 @@ class GivenData:
         return [_length(part) for part in self.parts]
 
     @property
+    def _names(self) -> list[str]:
+        """What each part is called in an error."""
+        return [f"data[{shown(node)}]" for node in self.nodes] or ["data"]
+
+    @property
     def plain(self) -> dict[str, Any]:
         """What stands for them in a job's record, the same for a script that is run again."""
         return {**self.stand_in, "rows": sum(self.sizes), "sha256": _digest(self.parts)}
@@ -92,10 +97,10 @@ class GivenData:
         """
         if self.kind == "table":
             make_folder(folder)
-            _write_table(self.parts, folder / "data.parquet")
+            _write_table(self.parts, self._names, folder / "data.parquet")
         else:
             make_folder(folder / "data")
-            _write_arrays(self.parts, self.sizes, folder / "data")
+            _write_arrays(self.parts, self._names, folder / "data")
 
 
 def given_data(simulation: Simulation, data: Any) -> Any:
@@ -138,7 +143,7 @@ def _given_map(simulation: Simulation, data: Mapping[Any, Any]) -> Any:
     if len(data) > MAX_NODES:
         raise SpecError(f"a simulation has {MAX_NODES} nodes at most; data has {len(data)}")
     nodes = sorted(check_party(node) for node in data)
-    kinds = {_kind(data[node]) for node in nodes}
+    kinds = {_kind(data[node], f"data[{shown(node)}]") for node in nodes}
     if len(kinds) > 1:
         raise SpecError(f"data has {' and '.join(sorted(kinds))} in one map; expected one kind for all nodes")
     kind = kinds.pop()
@@ -147,30 +152,39 @@ def _given_map(simulation: Simulation, data: Mapping[Any, Any]) -> Any:
     return GivenData(kind=kind, parts=tuple(data[node] for node in nodes), nodes=tuple(nodes))
 
 
-def _kind(data: Any) -> str:
-    """Return what a dataset is: `arrays`, `table`, or `file`."""
+def _kind(data: Any, what: str = "data") -> str:
+    """Return what a dataset is: `arrays`, `table`, or `file`.
+
+    Args:
+        what: the dataset, for errors.
+
+    Raises:
+        SpecError: it is none, or has no examples.
+    """
     if isinstance(data, (str, Path)) or (isinstance(data, Mapping) and data.keys() & {"path", "assets"}):
         return "file"
     if type(data).__module__.partition(".")[0] == "pandas":
         if not hasattr(data, "to_parquet"):
             raise SpecError(
-                f"data is a pandas {type(data).__name__}; expected a DataFrame, such as data.to_frame()"
+                f"{what} is a pandas {type(data).__name__}; expected a DataFrame, such as data.to_frame()"
             )
+        if not len(data):
+            raise SpecError(f"{what} is a table without rows; expected one or more")
         return "table"
     if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
         if sparse := [part for part in data if str(getattr(part, "layout", _DENSE)) != _DENSE]:
             raise SpecError(
-                f"data has a tensor of layout {sparse[0].layout}; expected a dense one, such as .to_dense()"
+                f"{what} has a tensor of layout {sparse[0].layout}; expected a dense one, such as .to_dense()"
             )
         lengths = [int(part.shape[0]) if part.shape else 0 for part in data]
         if lengths[0] != lengths[1] or not lengths[0]:
             raise SpecError(
-                f"data has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
+                f"{what} has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
             )
         return "arrays"
     if _is_array(data):
         raise SpecError(
-            f"data is one {type(data).__name__} of shape {list(data.shape)}, without targets; expected (inputs, targets)"
+            f"{what} is one {type(data).__name__} of shape {list(data.shape)}, without targets; expected (inputs, targets)"
         )
     if (
         not isinstance(data, (tuple, list, set, bytes))
@@ -178,9 +192,10 @@ def _kind(data: Any) -> str:
         and hasattr(data, "__getitem__")
     ):
         if not _length(data):
-            raise SpecError(f"data is a {type(data).__name__} of no examples; expected one or more")
+            raise SpecError(f"{what} is a {type(data).__name__} of no examples; expected one or more")
         return "arrays"
-    raise SpecError(f"a simulation takes data={_TAKES}; found {_words(data)}")
+    found = _words(data) if what == "data" else f"{_words(data)} as {what}"
+    raise SpecError(f"a simulation takes data={_TAKES}; found {found}")
 
 
 def _is_array(data: Any) -> bool:
@@ -277,9 +292,9 @@ def _pair(examples: Any, place: int) -> tuple[Rows, Rows]:
         raise SpecError(f"example {place} of the Dataset: {error}") from error
 
 
-def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> None:
+def _write_arrays(parts: Sequence[Any], names: Sequence[str], folder: Path) -> None:
     """Write inputs and targets of all parts as two files, part by part, so that they are in memory but once."""
-    first = parts[0]
+    first, sizes = parts[0], [_length(part) for part in parts]
     pair = (first[0][:1], first[1][:1]) if isinstance(first, (tuple, list)) else None
     heads = [part[0] for part in map(_as_array, pair)] if pair is not None else list(_pair(first, 0))
     files = [
@@ -287,15 +302,15 @@ def _write_arrays(parts: Sequence[Any], sizes: Sequence[int], folder: Path) -> N
         for name, head in zip((INPUTS, TARGETS), heads, strict=True)
     ]
     start = 0
-    for part, size in zip(parts, sizes, strict=True):
+    for part, name, size in zip(parts, names, sizes, strict=True):
         if isinstance(part, (tuple, list)):
             for file, array in zip(files, map(_as_array, part), strict=True):
-                _check_like(file, array[0], start)
+                _check_like(file, array[0], f"row 0 of {name}")
                 file[start : start + size] = array
         else:
             for place in range(size):
                 for file, array in zip(files, _pair(part, place), strict=True):
-                    _check_like(file, array, start + place)
+                    _check_like(file, array, f"row {place} of {name}")
                     file[start + place] = array
         start += size
     for file in files:
@@ -314,27 +329,25 @@ def _new_array(path: Path, head: Rows, num_rows: int) -> np.memmap[Any, Any]:
     return array
 
 
-def _check_like(file: np.memmap[Any, Any], array: Any, place: int) -> None:
+def _check_like(file: np.memmap[Any, Any], array: Any, what: str) -> None:
     array = np.asarray(array)
     if array.shape != file.shape[1:] or array.dtype != file.dtype:
         raise SpecError(
-            f"row {place} is {array.dtype} of shape {list(array.shape)}, and the first {file.dtype} of shape "
+            f"{what} is {array.dtype} of shape {list(array.shape)}, and the first {file.dtype} of shape "
             f"{list(file.shape[1:])}; a simulation takes examples of one shape"
         )
 
 
-def _write_table(parts: Sequence[pd.DataFrame], path: Path) -> None:
+def _write_table(parts: Sequence[pd.DataFrame], names: Sequence[str], path: Path) -> None:
     import pandas as pd
 
-    for part in parts[1:]:
+    for part, name in zip(parts, names, strict=True):
         if list(part.columns) != list(parts[0].columns):
             raise SpecError(
-                f"data has tables with columns {', '.join(map(str, parts[0].columns))[:200]} and with "
+                f"data has tables with columns {', '.join(map(str, parts[0].columns))[:200]} and, as {name}, with "
                 f"{', '.join(map(str, part.columns))[:200]}; expected the same for all nodes"
             )
     table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    if not len(table):
-        raise SpecError("data is a table without rows; expected one or more")
     try:
         with _renamed(path) as file:
             table.to_parquet(file, index=False)

@@ -250,10 +250,19 @@ def plain_args(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         try:
             pack(item)
         except Exception as error:
-            raise SpecError(f"{what}[{shown(key)}] can't travel: {error}") from error
+            raise SpecError(f"{what}[{shown(key)}] can't travel: {error}{_way_of(key, item)}") from error
     # through msgpack and back, so that a node and a local job see the same types (a tuple is a list)
     plain: dict[str, Any] = unpack(pack(dict(value)))
     return plain
+
+
+def _way_of(key: str, item: Any) -> str:
+    """Return where a function or a class goes that was given as an argument, for an error; empty for other values."""
+    if not callable(item):
+        return ""
+    if key == "test_metric":
+        return '. A metric of your own is computed in testing_step, which returns {"name": value}'
+    return ". Functions and classes are written into the plan: give a name here by which it chooses one"
 
 
 BROUGHT = "brought"

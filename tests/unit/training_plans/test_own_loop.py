@@ -155,6 +155,89 @@ def test_gradients_are_clipped_where_the_loop_lets_them_be() -> None:
     assert 0 < moved <= 4 * 1.0001e-3
 
 
+class OneCycle(Same):
+    """A schedule over all steps of the round, which has to know how many there are."""
+
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        self.counts = [len(data)]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=0.1, total_steps=len(data))
+        for batch in data:
+            self.optimizer.zero_grad()
+            loss = self.training_step(model, batch)
+            loss.backward()
+            self.optimizer.step()
+            schedule.step()
+            yield loss
+        self.counts += [schedule.last_epoch, len(list(data))]
+
+
+@pytest.mark.parametrize(
+    ("args", "total"),
+    [
+        ({"epochs": 3}, 12),
+        ({"num_updates": 7}, 7),
+        ({"batch_size": 7}, 6),
+        ({"batch_size": 7, "drop_last": True}, 5),
+        ({"batch_maxnum": 2, "epochs": 2}, 4),
+        ({"dry_run": True}, 1),
+    ],
+)
+def test_a_loop_knows_how_many_batches_the_round_has(args: dict[str, Any], total: int) -> None:
+    plan = built(OneCycle, lr=0.1, **args)
+    assert plan.train_locally().num_updates == total
+    assert plan.counts == [total, total, 0]
+
+
+class Remembers(Same):
+    """The way of docs/plans.md to keep the moments of an optimizer that the loop makes."""
+
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        optimizer = torch.optim.Adam(model.parameters(), lr=training_args["lr"])
+        if kept := self.ctx.state.get("adam"):
+            moments = {int(number): moment for number, moment in kept.items()}
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        for batch in data:
+            optimizer.zero_grad()
+            loss = self.training_step(model, batch)
+            loss.backward()
+            optimizer.step()
+            yield loss
+        moments = optimizer.state_dict()["state"]
+        self.ctx.state["adam"] = {str(number): moment for number, moment in moments.items()}
+
+
+class WithAdam(Given):
+    def init_optimizer(self, model, training_args):  # type: ignore[no-untyped-def]
+        return torch.optim.Adam(model.parameters(), lr=training_args["lr"])
+
+
+def test_the_memory_of_a_loop_s_own_optimizer_lasts_as_that_of_init_optimizer(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    given, own = (job(plan, data, tmp_path).run(progress=False).params for plan in (WithAdam, Remembers))
+    assert {name: tensor.tolist() for name, tensor in given.items()} == {
+        name: tensor.tolist() for name, tensor in own.items()
+    }
+
+
+def test_a_loop_is_not_begun_where_there_are_no_examples() -> None:
+    plan = built(OneCycle, lr=0.1)
+    plan.load_data((INPUTS[:0], TARGETS[:0]))
+    with pytest.raises(NodeFailure, match="training_data gave no examples to train on"):
+        plan.train_locally()
+
+
+def test_a_loop_over_a_stream_is_told_that_its_length_is_not_known() -> None:
+    class Streamed(OneCycle):
+        def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+            pairs = zip(*(torch.tensor(part) for part in dataset), strict=True)
+            return ((one.reshape(1, -1), target.reshape(1, 1)) for one, target in pairs)
+
+    with pytest.raises(TypeError, match="a stream has is not known before its end: give num_updates"):
+        built(Streamed, lr=0.1).train_locally()
+    assert built(Streamed, lr=0.1, num_updates=9).train_locally().num_updates == 9
+
+
 class Forgets(Same):
     def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         for batch in data:
@@ -171,6 +254,14 @@ class Ignores(Same):
         yield 1.0
 
 
+class Quiet(Same):
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        for batch in data:
+            self.training_step(model, batch).backward()
+        if not model:
+            yield 0.0
+
+
 class Diverges(Same):
     def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
         for _ in data:
@@ -182,10 +273,11 @@ class Diverges(Same):
     [
         (Forgets, {"clip_norm": 1.0}, r"never called self.adjust_gradients\(\), and clip_norm is given"),
         (Returns, {}, "has to yield the loss"),
-        (Ignores, {}, "no examples to train on"),
+        (Quiet, {}, "train yielded no loss"),
+        (Ignores, {}, "train took no batch"),
         (Diverges, {}, "the loss is nan"),
     ],
-    ids=["forgets", "returns", "ignores", "diverges"],
+    ids=["forgets", "returns", "quiet", "ignores", "diverges"],
 )
 def test_a_loop_that_can_not_be_right_is_named(
     plan: type[TorchPlan], args: dict[str, Any], words: str

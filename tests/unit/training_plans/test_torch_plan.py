@@ -535,6 +535,12 @@ def test_no_data_is_a_failure_of_the_node() -> None:
     assert (caught.value.node, caught.value.reason) == ("a", "no_data")
 
 
+@pytest.mark.parametrize(("name", "value"), [("test_ratio", 1.0), ("test_fold", (2, 2))])
+def test_a_split_that_leaves_nothing_to_train_on_is_named(name: str, value: Any) -> None:
+    with pytest.raises(NodeFailure, match=rf"{name}=.* keeps every example to validate on: none is left"):
+        built(args={**ARGS, name: value}, data=(np.zeros((1, 3)), np.zeros((1, 1)))).train_locally()
+
+
 @pytest.mark.feature("FB-92")
 def test_a_metrics_event_comes_with_every_interval() -> None:
     events: list[tuple[str, dict[str, Any]]] = []
@@ -657,6 +663,28 @@ def test_what_a_users_method_raises_comes_out_as_it_is() -> None:
         built(Failing).train_locally()
 
 
+def test_a_step_that_calls_backward_itself_is_told_to_return_the_loss() -> None:
+    class Eager(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            loss = super().training_step(model, batch)
+            loss.backward()
+            return loss
+
+    with pytest.raises(NodeFailure, match="training_step called backward itself: return the loss"):
+        built(Eager).train_locally()
+
+
+def test_what_torch_finds_wrong_in_a_graph_comes_out_as_it_is() -> None:
+    class Kept(Line):
+        def training_step(self, model: torch.nn.Module, batch: Any) -> torch.Tensor:
+            loss = super().training_step(model, batch)
+            torch.autograd.grad(loss, list(model.parameters()))
+            return loss
+
+    with pytest.raises(RuntimeError, match="second time"):
+        built(Kept).train_locally()
+
+
 def test_buffers_are_parameters_unless_they_stay() -> None:
     shared = built(Net).get_params()
     kept = built(Net, {**ARGS, "share_persistent_buffers": False})
@@ -762,6 +790,23 @@ def test_an_optimizer_with_a_scheduler_is_answered_by_where_each_of_them_goes() 
 
     with pytest.raises(PlanError, match=r"returned a tuple; .* a loop of your own, `train`; .* CosineDecay"):
         built(Pair).train_locally()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda optimizer: {"optimizer": optimizer}, "returned a dict; .* a loop of your own, `train`"),
+        (type, r"returned the class SGD; expected a torch.optim.Optimizer: SGD\(model.parameters\(\), "),
+        (lambda optimizer: None, r"returned nothing \(None\)"),
+    ],
+)
+def test_what_is_no_optimizer_is_answered_by_what_one_is(wrong: Any, words: str) -> None:
+    class Wrong(Line):
+        def init_optimizer(self, model: torch.nn.Module, training_args: Any) -> Any:
+            return wrong(super().init_optimizer(model, training_args))
+
+    with pytest.raises(PlanError, match=words):
+        built(Wrong).train_locally()
 
 
 def test_an_unknown_training_arg_stops_the_build() -> None:

@@ -120,7 +120,16 @@ def test_an_unknown_key_names_the_nearest_known_one(wrong: str, nearest: str) ->
         TrainingArgs.parse({wrong: 1})
 
 
-@pytest.mark.parametrize("name", ["dp", "fedprox_mu", "rounds"])
+def test_an_unknown_key_that_is_near_to_none_is_answered_with_all() -> None:
+    with pytest.raises(
+        SpecError, match=r"unknown key 'hidden'; the known ones are alpha, .*, weight_decay\. A plan"
+    ):
+        TrainingArgs.parse({"hidden": 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["dp", "fedprox_mu", "rounds", "device", "amp", "num_workers", "seed", "lr_scheduler", "patience"]
+)
 def test_what_belongs_elsewhere_says_where(name: str) -> None:
     with pytest.raises(SpecError, match=f"does not take '{name}': "):
         TrainingArgs.parse({name: 1})

@@ -11,12 +11,14 @@ import pytest
 from rich.console import Console
 
 from fedjob.common import lifecycle
+from fedjob.researcher.hooks.base import RoundReport
 from fedjob.researcher.hooks.progress import ProgressBar
 from fedjob.researcher.monitoring.diagnosis import tasks_of
 from fedjob.researcher.monitoring.live import Live
 from fedjob.researcher.monitoring.logs import read_logs
 from fedjob.researcher.storage.event import TYPES, JobEvent, as_json, format_event
 from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.measurements import OVERALL, Measurement
 from fedjob.researcher.storage.position import Position
 
 KEYS = (
@@ -74,3 +76,31 @@ def test_the_bar_counts_the_nodes_of_a_large_round_and_names_none(tmp_path: Path
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "7 of 20 nodes" in written
     assert "node-03" not in written
+
+
+def test_a_narrow_terminal_shows_rounds_and_the_time_left_whole(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    bar = ProgressBar(console)
+    bar.start(JobFolder(tmp_path), 150, Position(round=14, state={}), {})
+    rows = tuple(
+        Measurement(round=14, phase="train", metric=metric, node=OVERALL, value=0.91, num_examples=9)
+        for metric in ("accuracy", "loss", "top5")
+    )
+    left_out = {f"node-{number}": "dropped" for number in range(12)}
+    bar.round_done(
+        RoundReport(
+            round=14,
+            rounds=150,
+            position=Position(round=14, state={}),
+            rows=rows,
+            left_out=left_out,
+            seconds=1.0,
+        )
+    )
+    nodes = [f"node-{number:03d}" for number in range(100)]
+    bar.event(JobEvent(type="ask", seq=1, time=1.0, job="job_1", round=15, body={"nodes": nodes}))
+    done = {"state": "completed"}
+    bar.event(JobEvent(type="state", seq=2, time=1.0, job="job_1", node=nodes[0], round=15, body=done))
+    bar.end("completed")
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "14/150 rounds --:-- 1 of 100 nodes, accuracy 0.91" in written

@@ -308,6 +308,25 @@ def test_a_node_whose_plan_raises_is_left_out_and_no_node_sees_anothers_attribut
     assert reasons == ["exception: ValueError at plan line 10: this node is broken"] * 2
 
 
+class ExitsAtOne(Linear):
+    """Ends its process, as a script does."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        if self.ctx.node == "node-0002":
+            raise SystemExit(3)
+        return super().training_data(dataset, training_args)
+
+
+@pytest.mark.parametrize(
+    "nodes", [simulate(4, workers=0), simulate(4, workers=1)], ids=["here", "in a worker"]
+)
+def test_a_plan_that_exits_is_left_out_as_one_that_raises(nodes: Any, tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=nodes, training_plan=ExitsAtOne)
+    job.run(progress=False)
+    reasons = [event.body["reason"] for event in job.events() if event.type == "error"]
+    assert reasons == ["exception: SystemExit at plan line 10: 3"] * 2
+
+
 # -- resumes and clones ----------------------------------------------------------------
 
 
@@ -457,6 +476,31 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         simulate(2),
         r"data\['x'\] is one ndarray and no",
     ),
+    "a node without rows": (
+        {"a": pooled(), "b": (np.zeros((0, 4)), np.zeros(0))},
+        simulate(),
+        r"data\['b'\] has 0 inputs",
+    ),
+    "a table without rows": (
+        {"a": pd.DataFrame({"x": [1.0]}), "b": pd.DataFrame({"x": []})},
+        simulate(),
+        r"data\['b'\] is a table without rows",
+    ),
+    "a node's number": (
+        {"a": pooled(), "b": 7},
+        simulate(),
+        r"a simulation takes data=.* found 7 as data\['b'\]",
+    ),
+    "nodes of other shapes": (
+        {"a": pooled(), "b": (np.zeros((3, 5)), np.zeros(3, dtype=int))},
+        simulate(),
+        r"row 0 of data\['b'\] is float64 of shape \[5\], and the first",
+    ),
+    "nodes of other columns": (
+        {"a": pd.DataFrame({"x": [1.0]}), "b": pd.DataFrame({"y": [1.0]})},
+        simulate(),
+        r"columns x and, as data\['b'\], with y",
+    ),
     "a search by tags": ({"tags": ["heart"]}, simulate(2), "looks for datasets at real nodes"),
 }
 
@@ -490,7 +534,7 @@ class Ragged(torch.utils.data.Dataset):  # type: ignore[type-arg]
 
 def test_a_dataset_of_examples_of_other_shapes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        SpecError, match=r"row 1 is float32 of shape \[2\], and the first float32 of shape \[1\]"
+        SpecError, match=r"row 1 of data is float32 of shape \[2\], and the first float32 of shape \[1\]"
     ):
         simulated(tmp_path, data=Ragged(), nodes=simulate(2))
 

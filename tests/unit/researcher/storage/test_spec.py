@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from fedjob.common.codec import pack, unpack
-from fedjob.common.errors import BreakpointCorrupt
+from fedjob.common.errors import BreakpointCorrupt, SpecError
 from fedjob.common.types import new_job_id
 from fedjob.data.node_names import NumberedNames
 from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.researcher.definition.components import Component
 from fedjob.researcher.definition.preprocessing import attach
-from fedjob.researcher.storage.spec import JobSpec, load_spec, plain_spec, spec_from_plain
+from fedjob.researcher.storage.spec import JobSpec, load_spec, plain_args, plain_spec, spec_from_plain
 
 NODES = NumberedNames(1000)
 
@@ -66,3 +66,17 @@ def test_steps_that_prepare_the_data_are_those_of_every_node() -> None:
     assert prepared["node-0007"] == {**spec().datasets["node-0007"], "preprocess": steps}
     assert attach([], "data", spec().datasets) == spec().datasets
     assert spec_from_plain(plain_spec(replace(spec(), datasets=prepared))).datasets == prepared
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("test_metric", "is computed in testing_step"),
+        ("loss", "Functions and classes are written into the plan"),
+    ],
+)
+def test_a_function_among_the_arguments_is_answered_by_where_it_goes(name: str, words: str) -> None:
+    with pytest.raises(SpecError, match=rf"training_args\['{name}'\] can't travel: .*{words}"):
+        plain_args("training_args", {name: abs})
+    with pytest.raises(SpecError, match=r"can't travel: .*object$"):
+        plain_args("training_args", {name: object()})

@@ -170,6 +170,19 @@ def test_a_module_that_can_not_travel_is_named_with_its_file(tmp_path: Path, tex
         extract(f"{path}:Entry")
 
 
+def test_what_a_module_does_as_a_program_is_no_reason_to_refuse_it(tmp_path: Path) -> None:
+    path = lay_out(tmp_path)
+    late = tmp_path / "aids" / "late.py"
+    program = "\n\nif __name__ == '__main__':\n    import sys\n    import brought_plan\n    print(sys.argv, __file__)\n"
+    late.write_text(late.read_text() + program)
+    extracted = extract(f"{path}:Entry")
+    assert "print(sys.argv, __file__)" in extracted.text
+    assert compile_text(extracted.text, "Entry")().run() == RESULT
+    late.write_text(late.read_text() + "else:\n    print(__file__)\n")
+    with pytest.raises(PlanError, match="uses __file__"):
+        extract(f"{path}:Entry")
+
+
 def test_a_module_that_takes_the_place_of_pythons_is_refused(tmp_path: Path) -> None:
     (tmp_path / "statistics.py").write_text("N = 1\n")
     path = tmp_path / "plans.py"
