@@ -14,10 +14,11 @@ CHUNK = 1 << 15
 simulation the workers have the cores."""
 
 MOST_TOGETHER = 1 << 20
-"""Numbers of a file that are read and looked through as one."""
+"""Numbers of a file that are read and looked through as one at most."""
 
 SMALL = 1 << 12
-"""Numbers up to which a tensor in memory is looked through together with others: more cost less than their copy."""
+"""Numbers up to which a tensor is looked through together with others: more cost less than their copy. Of a file it is
+their mean that counts: whoever adds its tensors up maps each of them, too."""
 
 
 def first_not_finite(params: Mapping[str, torch.Tensor]) -> str | None:
@@ -34,7 +35,7 @@ def first_not_finite(params: Mapping[str, torch.Tensor]) -> str | None:
 def _few(params: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
     """Yield all numbers of named tensors in tensors that are as few as can be had cheaply."""
     if isinstance(params, FileParams):
-        whole = params.as_one(MOST_TOGETHER)
+        whole = params.as_one(min(MOST_TOGETHER, SMALL * len(params)))
         yield from params.values() if whole is None else (whole,)
         return
     small: dict[torch.dtype, list[torch.Tensor]] = {}

@@ -70,3 +70,12 @@ def test_a_file_is_looked_through_as_it_lies(tmp_path: Path) -> None:
     save_params(FEW, tmp_path / "good", durable=False)
     assert first_not_finite(FileParams(tmp_path / "bad")) == "late"
     assert first_not_finite(FileParams(tmp_path / "good")) is None
+
+
+def test_large_tensors_of_a_file_are_looked_through_where_they_are_mapped(tmp_path: Path) -> None:
+    large = {"a": torch.zeros(3 * SMALL), "b": torch.ones(5)}
+    save_params(large, tmp_path / "good", durable=False)
+    large["a"][-1] = math.inf
+    save_params(large, tmp_path / "bad", durable=False)
+    assert first_not_finite(FileParams(tmp_path / "good")) is None
+    assert first_not_finite(FileParams(tmp_path / "bad")) == "a"
