@@ -131,11 +131,11 @@ class SimulatedFederation(LocalFederation):
         super().rest(seconds)
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
-        self._do_postponed()
         if self._backend is not None:
             self._backend.close()
             self._backend = None
             self._profile.save(self._home)
+        self._do_postponed()
         super().end(outcome, keep_states)
 
     def _in_turn(

@@ -88,7 +88,7 @@ def test_what_still_waits_is_done_by_a_rest_or_the_end(ends: bool, tmp_path: Pat
     made = federation(tmp_path, events, Listing(2, found))
     made.when_asked(lambda: found.append("removed"))
     made.end("completed", {}) if ends else made.rest(0.0)
-    assert found[0] == "removed"
+    assert "removed" in found
 
 
 def test_the_last_events_of_a_node_are_recorded_before_its_state(tmp_path: Path, events: EventLog) -> None:
