@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -14,7 +14,11 @@ CHUNK = 1 << 15
 simulation the workers have the cores."""
 
 MOST_TOGETHER = 1 << 20
-"""Numbers of small tensors that are looked through as one: each tensor by itself costs more than its numbers."""
+"""Numbers of a file that are read and looked through as one at most."""
+
+SMALL = 1 << 12
+"""Numbers up to which a tensor is looked through together with others: more cost less than their copy. Of a file it is
+their mean that counts: whoever adds its tensors up maps each of them, too."""
 
 
 def first_not_finite(params: Mapping[str, torch.Tensor]) -> str | None:
@@ -23,33 +27,30 @@ def first_not_finite(params: Mapping[str, torch.Tensor]) -> str | None:
     Args:
         params: on any device, of any dtypes; numbers that are whole or complex are not looked at.
     """
-    whole = _as_one(params)
-    if whole is not None and (not whole.is_floating_point() or _is_finite(whole)):
+    if all(_is_finite(tensor) for tensor in _few(params)):
         return None
-    for name in params:
-        tensor = params[name]
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor.detach()):
-            return name
-    return None
+    return next((name for name in params if not _is_finite(params[name].detach())), None)
 
 
-def _as_one(params: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-    """Return the numbers of small tensors as one tensor of one axis; None where they are many, or of several dtypes.
-
-    Of tensors in memory the floating-point ones alone.
-    """
+def _few(params: Mapping[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield all numbers of named tensors in tensors that are as few as can be had cheaply."""
     if isinstance(params, FileParams):
-        return params.as_one(MOST_TOGETHER)
-    tensors = [tensor for tensor in params.values() if tensor.is_floating_point()]
-    if len({(tensor.dtype, tensor.device.type) for tensor in tensors}) != 1:
-        return None
-    if tensors[0].device.type != "cpu" or sum(tensor.numel() for tensor in tensors) > MOST_TOGETHER:
-        return None
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        whole = params.as_one(min(MOST_TOGETHER, SMALL * len(params)))
+        yield from params.values() if whole is None else (whole,)
+        return
+    small: dict[torch.dtype, list[torch.Tensor]] = {}
+    for tensor in params.values():
+        if tensor.device.type == "cpu" and tensor.numel() <= SMALL:
+            small.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
+        else:
+            yield tensor.detach()
+    yield from map(torch.cat, small.values())
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """Return whether no number of a floating-point tensor is NaN or infinite."""
+    """Return whether no number of a tensor is NaN or infinite, if it holds floating-point numbers."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
     if tensor.device.type != "cpu":
         return _has_finite_ends(tensor)
     flat = tensor.reshape(-1)

@@ -342,8 +342,6 @@ class LoopTorch(PrivateTorch):
 
     def _update(self, batch: Any, adjust: Adjust | None) -> float:
         """Take one optimizer step; return the loss before it."""
-        if self._is_fixed:
-            return self._loss(batch).item()
         losses: list[float] = []
 
         def closure() -> torch.Tensor:
@@ -564,8 +562,9 @@ class TorchPlan(LoopTorch):
         if self._has_own_loop:
             yield from self._own_updates(batches, adjust)
             return
+        is_fixed = self._is_fixed
         for size, batch in batches:
-            yield size, self._update(batch, adjust)
+            yield size, self._loss(batch).item() if is_fixed else self._update(batch, adjust)
 
     def training_loss(self) -> float:
         self._refuse_if_private("the loss of the training data")

@@ -262,7 +262,8 @@ class Gatherer:
             ledger=chain(position.ledger, record),
             under_way=self.tasks.unfinished.goes_on(place, tasks, collected, position),
         )
-        self.replies = {r: a for r, a in self.replies.items() if r >= place.round - 1}
+        dropped = [self.replies.pop(round_) for round_ in [*self.replies] if round_ < place.round - 1]
+        self.federation.when_asked(dropped.clear)  # the system then frees the bytes of their files
         if ask.step in ASIDE:
             return after
         ended = position.round >= self.spec.rounds or bool(position.stop)

@@ -22,11 +22,13 @@ class NodeOutcome:
     """The outcome of one order.
 
     Args:
+        events: types and data of the last events of the work, which came with its end; those before went to `Tell`.
         ref: name of its file of tensors; None where it has none.
         seconds: that it took, by stage, see `profile.STAGES`.
     """
 
     done: WorkResult
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()
     ref: Ref | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 

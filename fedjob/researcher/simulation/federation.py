@@ -82,6 +82,7 @@ class SimulatedFederation(LocalFederation):
         self._backend: Backend | None = None
         self._profile = Profile()
         self._keys: dict[str, str] = {}
+        self._postponed: list[Callable[[], None]] = []
 
     def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         super().prepare(code, gates)
@@ -118,11 +119,23 @@ class SimulatedFederation(LocalFederation):
             raise too_few(quorum, place.round, arrivals, left_out)
         return Collected(arrivals=arrivals, left_out=left_out, order=tuple(arrivals), busy=tuple(busy))
 
+    def when_asked(self, work: Callable[[], None]) -> None:
+        self._postponed.append(work)
+
+    def _do_postponed(self) -> None:
+        while self._postponed:
+            self._postponed.pop(0)()
+
+    def rest(self, seconds: float) -> None:
+        self._do_postponed()
+        super().rest(seconds)
+
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
         if self._backend is not None:
             self._backend.close()
             self._backend = None
             self._profile.save(self._home)
+        self._do_postponed()
         super().end(outcome, keep_states)
 
     def _in_turn(
@@ -135,10 +148,13 @@ class SimulatedFederation(LocalFederation):
         assert self._backend is not None, "prepare comes first"
         early: dict[str, NodeOutcome | Arrival | str] = {}
         node_of: dict[str, str] = {}
-        at = 0
+        at, given, num_workers = 0, 0, self._backend.num_workers
 
         def orders() -> Iterator[WorkOrder]:
+            nonlocal given
             for node in turn:
+                if given == num_workers:  # all compute
+                    self._do_postponed()
                 ready = self._without_backend(node, tasks[node], place)
                 if ready is not None:
                     early[node] = ready
@@ -152,7 +168,9 @@ class SimulatedFederation(LocalFederation):
                     node, tasks[node], place, {"state": str(State.RUNNING), "worker": 0, "reason": ""}
                 )
                 node_of[order.key] = node
+                given += 1
                 yield order
+            self._do_postponed()
 
         def tell(node: str, round_: int, type_: str, data: dict[str, Any]) -> None:
             self._events.add(type_, round_=round_, node=node, **data)
@@ -160,7 +178,11 @@ class SimulatedFederation(LocalFederation):
         outcomes = self._backend.compute(orders(), tell)
         try:
             for outcome in outcomes:
-                early[node_of.pop(outcome.done.key)] = outcome
+                self._do_postponed()  # before a state comes, which what was postponed would not know
+                node = node_of.pop(outcome.done.key)
+                for type_, data in outcome.events:
+                    tell(node, place.round_of(node), type_, data)
+                early[node] = outcome
                 while at < len(turn) and turn[at] in early:
                     yield turn[at], early.pop(turn[at])
                     at += 1

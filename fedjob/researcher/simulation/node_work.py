@@ -34,7 +34,7 @@ class NodeWork:
         """Compute one order; what user code raises becomes an outcome that says so.
 
         Args:
-            send: is given the events of the work, several at a time.
+            send: is given events of the work while it lasts, several at a time; the last ones are in the outcome.
             together: trains many nodes at once, see `Context`; None for this node by itself.
         """
         events: EventBatch = []
@@ -52,8 +52,6 @@ class NodeWork:
 
         self._bench.together = together
         done = self._bench.perform(order, emit)
-        if events:
-            send(events)
         worked = time.perf_counter()
         ref = ref_of(Path(done.params_path)) if done.params_path else None
         ended = time.perf_counter()
@@ -65,4 +63,4 @@ class NodeWork:
             "transfer": max(0.0, worked - began - known) + ended - worked,
             "cpu": time.process_time() - cpu,
         }
-        return NodeOutcome(done=done, ref=ref, seconds=seconds)
+        return NodeOutcome(done=done, events=tuple(events), ref=ref, seconds=seconds)
