@@ -179,7 +179,7 @@ def _check_header(header: dict[str, Any], body_bytes: int) -> dict[str, tuple[st
         except (KeyError, TypeError, ValueError) as error:
             raise DecodeError(f"tensor {name}: not a dtype, shape and span") from error
         if item_bytes is None:
-            raise DecodeError(f"tensor {name} is of {dtype!s:.40}; expected one of {', '.join(ITEM_BYTES)}")
+            raise DecodeError(f"tensor {name} is of {dtype!r:.40}; expected one of {', '.join(ITEM_BYTES)}")
         if len(shape) > MAX_AXES or not all(
             type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)
         ):

@@ -31,7 +31,7 @@ def test_a_folder_is_called_one_and_its_files_are_named(tmp_path: Path) -> None:
 def test_a_dtype_that_jobs_do_not_take_is_named_with_those_that_they_do(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"weight": torch.zeros(2).to(torch.float8_e4m3fn)}, path)
-    with pytest.raises(SpecError, match=r"tensor weight is of F8_E4M3; expected one of F64, F32, .*BOOL"):
+    with pytest.raises(SpecError, match=r"tensor weight is of 'F8_E4M3'; expected one of F64, F32, .*BOOL"):
         check_model_file(path)
 
 
