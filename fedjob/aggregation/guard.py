@@ -114,16 +114,21 @@ MAX_NAME = 200
 
 
 def check_tensors(found: FileParams, expected: Schema) -> str:
+    """Return what is wrong with a contribution's tensors, or an empty text."""
+    return check_schema(found.schema, expected) or not_finite(found)
+
+
+def check_schema(found: Schema, expected: Schema) -> str:
     """Return what is wrong with the names, dtypes or shapes of a contribution's tensors, or an empty text."""
-    missing = [name for name in expected if name not in found.schema]
-    surplus = [name for name in found.schema if name not in expected]
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
     if missing or surplus:
         return f"bad_names: missing {missing[:3]}, unexpected {surplus[:3]}"
     for name, (dtype, shape) in expected.items():
-        if found.schema[name] != (dtype, shape):
-            got_dtype, got_shape = found.schema[name]
+        if found[name] != (dtype, shape):
+            got_dtype, got_shape = found[name]
             return f"bad_shape: {name} is {got_dtype} {list(got_shape)}, expected {dtype} {list(shape)}"
-    return not_finite(found)
+    return ""
 
 
 def check_decoded(found: Any) -> str:

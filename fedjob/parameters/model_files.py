@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedjob.common.checks import shown
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import DecodeError, SpecError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -44,6 +46,42 @@ def check_model_name(name: object) -> str:
             f"a model is named by 1 to 64 letters, digits, '_', '.' and '-', the first a letter or digit; found {shown(name)}"
         )
     return name
+
+
+def check_no_folder(path: Path) -> None:
+    """Refuse a folder where a safetensors file is expected, with those in it.
+
+    Raises:
+        SpecError: it is one.
+    """
+    if path.is_dir():
+        inside = sorted(one.name for one in path.glob("*.safetensors"))
+        found = f"in it are {', '.join(inside[:3])}: name one of them" if inside else "there is none in it"
+        raise SpecError(f"{path} is a folder; expected a safetensors file; {found}")
+
+
+def check_model_file(path: Path) -> None:
+    """See to it that a path is that of a model's parameters.
+
+    Raises:
+        SpecError: it is not, with what is there.
+    """
+    from fedjob.parameters.safetensors_header import read_schema
+
+    check_no_folder(path)
+    if not path.is_file():
+        raise SpecError(
+            f"{path}: there is no such file; expected the parameters of a model, a safetensors file"
+        )
+    try:
+        read_schema(path)
+    except OSError as error:
+        raise SpecError(f"{path} can't be read: {error.strerror}") from error
+    except DecodeError as error:
+        raise SpecError(
+            f"{error}: expected a safetensors file of such tensors; save the model's parameters with "
+            "safetensors.torch.save_file"
+        ) from error
 
 
 def open_model(file: ModelFile) -> dict[str, torch.Tensor]:

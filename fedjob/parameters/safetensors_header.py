@@ -175,9 +175,11 @@ def _check_header(header: dict[str, Any], body_bytes: int) -> dict[str, tuple[st
             raise DecodeError(f"a tensor may not be named {name[:80]!r}")
         try:
             dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-            item_bytes = ITEM_BYTES[dtype]
+            item_bytes = ITEM_BYTES.get(dtype)
         except (KeyError, TypeError, ValueError) as error:
-            raise DecodeError(f"tensor {name}: not a known dtype, shape and span") from error
+            raise DecodeError(f"tensor {name}: not a dtype, shape and span") from error
+        if item_bytes is None:
+            raise DecodeError(f"tensor {name} is of {dtype!r:.40}; expected one of {', '.join(ITEM_BYTES)}")
         if len(shape) > MAX_AXES or not all(
             type(n) is int and 0 <= n < 1 << 63 for n in (*shape, start, end)
         ):

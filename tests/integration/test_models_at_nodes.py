@@ -182,7 +182,10 @@ def test_the_commands_list_and_forget_models_and_leave_their_files(
     for words, problem in (
         (("remove", "small"), "this node has no model 'small'"),
         (("add", "../x", str(path)), "a model is named by 1 to 64 letters"),
-        (("add", "x", str(tmp_path)), "is no file: expected the parameters of a model"),
+        (
+            ("add", "x", str(tmp_path)),
+            "is a folder; expected a safetensors file; in it are small.safetensors: name one of them",
+        ),
         (("add", "x", __file__), "expected a safetensors file"),
     ):
         refused = model(node, *words)

@@ -257,6 +257,11 @@ def test_first_parameters_of_another_format_are_refused_by_their_name(
         Job.resume(file)
 
 
+def test_a_folder_given_for_first_parameters_is_called_one_and_what_is_in_it_is_named(trained: Job) -> None:
+    with pytest.raises(SpecError, match=r"init: .*round_\d+ is a folder; .*in it are .*\.safetensors"):
+        trained.clone(init=trained.breakpoints[-1])
+
+
 def test_a_model_is_exported_with_words_on_how_to_load_it(trained: Job, tmp_path: Path) -> None:
     path = trained.result.export(tmp_path / "model.safetensors")
     words = path.with_name("model.safetensors.txt").read_text()

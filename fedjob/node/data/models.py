@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedjob.common.errors import ConfigError, DecodeError, SpecError
+from fedjob.common.errors import ConfigError, SpecError
 from fedjob.common.files import write_atomic
-from fedjob.parameters.model_files import ModelFile, check_model_name
-from fedjob.parameters.safetensors_header import read_schema
+from fedjob.parameters.model_files import ModelFile, check_model_file, check_model_name
 from fedjob.repository.parts import ref_of
 
 
@@ -79,14 +78,7 @@ class OwnModels:
         """
         check_model_name(name)
         path = path.expanduser().resolve()
-        if not path.is_file():
-            raise SpecError(f"{path} is no file: expected the parameters of a model, a safetensors file")
-        try:
-            read_schema(path)
-        except DecodeError as error:
-            raise SpecError(
-                f"{error}: expected a safetensors file; save the model's parameters with safetensors.torch.save_file"
-            ) from error
+        check_model_file(path)
         before = path.stat()
         model = OwnModel(
             name=name,

@@ -11,6 +11,7 @@ from fedjob.common.errors import DecodeError, EncodeError, SpecError
 from fedjob.parameters.compression import COMPRESSORS
 from fedjob.parameters.files import FileParams, save_params
 from fedjob.parameters.finiteness import first_not_finite
+from fedjob.parameters.model_files import check_no_folder
 from fedjob.parameters.tensor_kinds import kinds_of
 from fedjob.protocols import PROTOCOLS
 from fedjob.researcher.results.result import JobResult
@@ -167,7 +168,11 @@ def _opened(argument: str, path: Path) -> FileParams:
             f"{argument}={path.name!r}: parameters are a safetensors file, not {_OTHER_FORMATS[path.suffix.lower()]}: load it "
             "yourself and give the named tensors, or save them with safetensors.torch.save_file"
         )
-    if not check_path(argument, path).is_file():
+    try:
+        check_no_folder(check_path(argument, path))
+    except SpecError as error:
+        raise SpecError(f"{argument}: {error}") from error
+    if not path.is_file():
         raise SpecError(f"{argument}={shown(str(path))}: there is no such file; expected a safetensors file")
     try:
         return FileParams(path)

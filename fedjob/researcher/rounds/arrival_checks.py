@@ -47,7 +47,8 @@ class ArrivalChecks:
         aggregator: the aggregator that the arrivals are for.
         num_rows: node -> size of its dataset; None where it is not known, or the node computes on other data.
         had_state: node -> id of the node state that it keeps.
-        open_: returns an arrival with its tensors as they count; it raises DecodeError for what they can't be.
+        open_: returns an arrival with its tensors as they count, or why it does not (`reason: detail`); it raises
+            DecodeError for what can't be read.
     """
 
     ask: Ask
@@ -55,7 +56,7 @@ class ArrivalChecks:
     guard: Guard
     num_rows: Mapping[str, int | None]
     had_state: Mapping[str, str]
-    open_: Callable[[Arrival], Arrival] = lambda arrival: arrival
+    open_: Callable[[Arrival], Arrival | str] = lambda arrival: arrival
     _opened: dict[str, Arrival] = field(default_factory=dict)
 
     def counted(self, arrival: Arrival) -> Arrival:
@@ -99,8 +100,10 @@ class ArrivalChecks:
             none_at_all = expected and arrival.result.value in (None, {})
             return "no_params: expected parameters, found none" if none_at_all else ""
         try:
-            arrival = self.open_(arrival)
-            self._opened[arrival.node] = arrival
+            opened = self.open_(arrival)
+            if isinstance(opened, str):
+                return opened
+            arrival = self._opened[arrival.node] = opened
             assert arrival.params is not None, "it had some"
             problem = "" if expected is None else check_tensors(arrival.params, expected)
             if problem or not self.ask.commit:

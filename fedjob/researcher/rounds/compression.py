@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.aggregation.guard import check_schema
 from fedjob.common.errors import DecodeError
 from fedjob.common.files import link_or_copy
 from fedjob.common.types import Ref
@@ -130,14 +131,16 @@ class Compression:
             return ""
         return "changes" if ask.origin is None else "values"
 
-    def opened(self, arrival: Arrival, ask: Ask, limit_bytes: int) -> Arrival:
-        """Return an answer as it counts: its tensors in a file of their own, which is no larger than expected.
+    def opened(self, arrival: Arrival, ask: Ask, limit_bytes: int) -> Arrival | str:
+        """Return an answer as it counts, its tensors in a file of their own; or why they are not those asked for.
+
+        Nothing is unpacked of tensors that were not asked for.
 
         Args:
             limit_bytes: of its tensors, where the ask does not say what they are.
 
         Raises:
-            DecodeError: they are malformed, or more than was asked for.
+            DecodeError: they are malformed, or more than the limit.
         """
         how = self._sent.how.get(arrival.node)
         if arrival.params is None or how is None or not how["up"]:
@@ -147,8 +150,10 @@ class Compression:
             arrival.params,
             self.compressor,
             ask.shared[PARAMS] if how["up"] == "changes" else {},
-            limit_bytes=limit_bytes if expected is None else num_bytes_of(expected),
+            limit_bytes=limit_bytes if expected is None else None,
         )
+        if expected is not None and (problem := check_schema(found.schema, expected)):
+            return problem
         path = arrival.params.path.with_name(JobFolder.opened_name(ask.step, arrival.node))
         if arrival.params.path.parent.name.startswith("local_"):
             path = path.parent.parent / path.name

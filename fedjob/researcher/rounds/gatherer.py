@@ -283,8 +283,8 @@ class Gatherer:
             open_=partial(self._opened, chosen),
         )
 
-    def _opened(self, chosen: _Chosen, arrival: Arrival) -> Arrival:
-        """Return an arrival with its tensors as they count."""
+    def _opened(self, chosen: _Chosen, arrival: Arrival) -> Arrival | str:
+        """Return an arrival with its tensors as they count, or why it does not count."""
         compression = self.tasks.compression
         return (
             arrival

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from fedjob.common.checks import check_path, shown
 from fedjob.common.codec import unpack
-from fedjob.common.errors import BreakpointIncompatible, DecodeError, SpecError
+from fedjob.common.errors import BreakpointIncompatible, SpecError
 from fedjob.common.files import make_folder, write_atomic
 from fedjob.common.types import Ref, party_of
 from fedjob.data.node_names import ByName, in_order
 from fedjob.parameters.frozen import FROZEN
-from fedjob.parameters.model_files import SHA256, ModelFile, check_model_name
-from fedjob.parameters.safetensors_header import read_schema
+from fedjob.parameters.model_files import SHA256, ModelFile, check_model_file, check_model_name
 from fedjob.repository.parts import ref_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import JobSpec
@@ -118,14 +117,10 @@ def _model_file(name: str, given: object) -> ModelFile:
     if isinstance(given, str) and SHA256.fullmatch(given):
         return ModelFile("", given)
     path = check_path(f"models[{name!r}]", given)
-    if not path.is_file():
-        raise SpecError(
-            f"models[{name!r}]={shown(str(path))}: there is no such file; expected a safetensors file"
-        )
     try:
-        read_schema(path)
-    except DecodeError as error:
-        raise SpecError(f"models[{name!r}]: {error}; expected a safetensors file") from error
+        check_model_file(path)
+    except SpecError as error:
+        raise SpecError(f"models[{name!r}]: {error}") from error
     return ModelFile(str(path.resolve()), _ref_of(path).sha256)
 
 

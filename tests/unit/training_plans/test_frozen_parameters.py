@@ -407,7 +407,11 @@ def test_nothing_of_a_model_that_nodes_have_travels(
         ({"models": {"other": "base"}}, PlanError, "the job's models here are other"),
         ({"models": {"base": "a" * 64}}, PlanError, "the job's models here are none"),
         ({"models": {"base": "base"}, "model_args": {"sha256": "b" * 64}}, PlanError, "it is another model"),
-        ({"models": {"base": "nowhere"}}, SpecError, "there is no such file; expected a safetensors file"),
+        (
+            {"models": {"base": "nowhere"}},
+            SpecError,
+            "there is no such file; expected the parameters of a model, a safetensors file",
+        ),
         ({"models": {"base": "points"}}, SpecError, "expected a safetensors file"),
         ({"models": {"../x": "base"}}, SpecError, "a model is named by 1 to 64 letters"),
         ({"models": ["base"]}, SpecError, "models is a dict from names to safetensors files"),

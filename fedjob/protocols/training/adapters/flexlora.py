@@ -40,6 +40,11 @@ class FlexLoRA(OwnRanks):
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", checked_ranks("FlexLoRA", self.ranks))
 
+    def start(self, params: Mapping[str, Any]) -> State:
+        # of an adapter that was trained before, each node is to have the largest components that its rank bears
+        trained = self.ranks and any(bool(params[pair.b].any()) for pair in pairs_of(params))
+        return TrainingProtocol.start(self, _divided(params, params) if trained else params)
+
     def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:
         params = instruction["params"]
         return first_ranks(params, own_rank(instruction["ranks"], local.node, largest_rank(params)))
@@ -54,12 +59,16 @@ class FlexLoRA(OwnRanks):
         total = gathered.total.value
         if total is None:
             return after
-        before, params = state["params"], dict(total)
-        for pair in pairs_of(total):
-            rank = rank_of(before, pair)
-            a, b = truncated(total[pair.a], total[pair.b], rank)
-            found = len(a)
-            # components that nobody trained: their product stays zero, and training can begin with them
-            params[pair.a], params[pair.b] = before[pair.a].clone(), before[pair.b] * 0
-            params[pair.a][:found], params[pair.b][:, :found] = a, b
-        return {**after, "params": params}
+        return {**after, "params": _divided(total, state["params"])}
+
+
+def _divided(total: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters whose adapters have the ranks that they had before, the largest component first."""
+    params = dict(total)
+    for pair in pairs_of(total):
+        a, b = truncated(total[pair.a], total[pair.b], rank_of(before, pair))
+        found = len(a)
+        # components that nobody trained: their product stays zero, and training can begin with them
+        params[pair.a], params[pair.b] = before[pair.a].clone(), before[pair.b] * 0
+        params[pair.a][:found], params[pair.b][:, :found] = a, b
+    return params

@@ -6,6 +6,8 @@ Low-Rank Adaptations", algorithm 1, https://arxiv.org/abs/2409.05976
     (A_k, B_k)  = local training of a fresh adapter, B_k = 0 at first, beside the stacked ones of all rounds before
     A(t+1)      = [A(t); A_1; ...; A_K]        B(t+1) = [B(t), n_1 / n B_1, ..., n_K / n B_K]
 
+A(0) and B(0) are those of the first parameters where their product is not zero; else the first round's are the first.
+
 The paper adds B A to the base after each round; here the base stays as it is in its file, and the stacked adapter
 takes its place beside it, which computes the same. Once its rank is that of its layer, it is written with that rank,
 which loses nothing. So what nodes fetch grows with the rounds; what they send does not. The researcher keeps A and B.
@@ -44,7 +46,9 @@ class FLoRA(OwnRanks):
     def start(self, params: Mapping[str, Any]) -> State:
         pairs = pairs_of(params)
         fresh = {pair.a: params[pair.a] for pair in pairs} | {pair.b: params[pair.b] * 0 for pair in pairs}
-        return {**TrainingProtocol.start(self, params), "fresh": fresh, "stacks": False}
+        # an adapter that adds something already, such as one trained before, is the first of the stack
+        adds = any(bool(params[pair.b].any()) for pair in pairs)
+        return {**TrainingProtocol.start(self, params), "fresh": fresh, "stacks": adds}
 
     def inputs_of(self, step: str) -> Mapping[str, str]:
         return {**OwnRanks.inputs_of(self, step), "fresh": TENSORS, "stacks": PLAIN}

@@ -162,6 +162,37 @@ def test_flora_adds_the_mean_of_products_of_each_round_to_all_before(
     assert two.result.model()[0].lora_A.weight.shape == (4, 4)
 
 
+def test_flora_goes_on_from_an_adapter_that_adds_something_already(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    before = run(points, tmp_path / "before", FedAvg(), model_args={"rank": 2}).result.params
+    assert before[B].any()
+    job = run(points, tmp_path / "on", FLoRA(ranks={"a": 1}), model_args={"rank": 2}, init=before, rounds=1)
+    product = (before[B] @ before[A]).double() + mean_product(job, 1)
+    assert {node: len(params[A]) for node, params in sent(job, 1).items()} == {"a": 1, "b": 2, "c": 2}
+    params = job.result.params
+    torch.testing.assert_close((params[B] @ params[A]).double(), product, rtol=1e-4, atol=1e-6)
+    assert {check.verdict for check in verify_job(JobFolder(job.folder))} == {"equal"}
+    still = {"training_args": {**ARGS, "lr": 1e-9}, "model_args": {"rank": 2}, "init": before, "rounds": 1}
+    kept = run(points, tmp_path / "still", FLoRA(), **still).result.params
+    torch.testing.assert_close(kept[B] @ kept[A], before[B] @ before[A], rtol=1e-4, atol=1e-6)
+
+
+def test_flexlora_gives_small_nodes_the_largest_components_of_an_adapter_that_was_trained_before(
+    points: dict[str, str], tmp_path: Path
+) -> None:
+    generator = torch.Generator().manual_seed(2)
+    a, b = torch.randn(4, 4, generator=generator), torch.randn(6, 4, generator=generator)
+    b[:, 0] = 0.01  # the first component is the smallest
+    before = {**run(points, tmp_path / "before", FedAvg(), rounds=1).result.params, A: a, B: b}
+    still = {"training_args": {**ARGS, "lr": 1e-9}, "init": before, "rounds": 1}
+    job = run(points, tmp_path / "on", FlexLoRA(ranks={"a": 2}), **still)
+    new_a, new_b = truncated(a, b, 2)
+    found = sent(job, 1)
+    torch.testing.assert_close(found["a"][B] @ found["a"][A], new_b @ new_a, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["c"][B] @ found["c"][A], b @ a, rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_protocol_keeps_from_its_first_round_is_sent_in_all_rounds(
     points: dict[str, str], tmp_path: Path
 ) -> None:
