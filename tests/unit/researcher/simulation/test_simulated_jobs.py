@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load, save_file
+from scipy.sparse import csr_matrix
 
 from fedjob import (
     IID,
@@ -261,7 +262,7 @@ def test_dropped_answers_follow_from_the_seed_and_change_from_round_to_round(tmp
 
 def test_a_job_whose_answers_never_come_ends_by_its_quorum(tmp_path: Path) -> None:
     job = simulated(
-        tmp_path, data=pooled(), nodes=simulate(5, drop=1.0, workers=0), quorum=Quorum(min_nodes=2)
+        tmp_path, data=pooled(), nodes=simulate(5, drop=0.999999, workers=0), quorum=Quorum(min_nodes=2)
     )
     with pytest.raises(JobFailed, match=r"0 nodes contributed, expected 2 or more.*dropped: the simulation"):
         job.run(progress=False)
@@ -417,6 +418,16 @@ def test_fewer_nodes_than_a_secure_sum_needs_are_refused_before_the_first_round(
     assert job.breakpoints == []
 
 
+class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Examples that come one after another, and a number of them."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(2), 0)] * 3)
+
+
 NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "no number of nodes": (pooled(), simulate(), "takes data={'node': dataset, ...}"),
     "a map and a number": ({"a": "x.csv"}, simulate(3), "divided already"),
@@ -456,6 +467,29 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         {"x": pooled()[0], "y": pooled()[1]},
         simulate(2),
         r"data\['x'\] is one ndarray and no",
+    ),
+    "a sparse matrix": ((csr_matrix(np.eye(3)), np.zeros(3)), simulate(2), "csr_matrix; expected a dense array"),
+    "examples by their names": ([{"x": 1}], simulate(2), r"a list of 1 \(dict\)"),
+    "tensors of three": (
+        torch.utils.data.TensorDataset(*[torch.zeros(3)] * 3),
+        simulate(2),
+        r"example 0 of the Dataset is a tuple of 3 \(Tensor, Tensor, Tensor\); expected \(input, target\)",
+    ),
+    "a stream": (Stream(), simulate(2), "a Stream, which only iterates; .* a Dataset with __len__ and __getitem__"),
+    "batches": (
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*[torch.zeros(3)] * 2)),
+        simulate(2),
+        "a DataLoader, which only iterates",
+    ),
+    "a column of empty maps": (
+        pd.DataFrame({"a": [1, 2], "about": [{}, {}]}),
+        simulate(2),
+        "a table that can't be written: Cannot write struct type 'about'",
+    ),
+    "a number too large for any column": (
+        pd.DataFrame({"a": [2**70, 1]}),
+        simulate(2),
+        "a table that can't be written: ",
     ),
     "a search by tags": ({"tags": ["heart"]}, simulate(2), "looks for datasets at real nodes"),
 }
@@ -606,6 +640,13 @@ def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is(
     assert num_workers(3, 1000, gigabyte, 16 * gigabyte) == 3
     assert num_workers(None, 1000, gigabyte, 6 * gigabyte) == 1
     assert num_workers(None, 1, 0, 64 * gigabyte) == 1
+
+
+def test_more_workers_than_memory_bears_are_refused_before_anything_is_forecast_or_run(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(3, workers=99_999))
+    for do in (job.estimate, job.check, job.run):
+        with pytest.raises(SpecError, match=r"simulate\(workers=99999\) needs about .* workers or fewer"):
+            do()
 
 
 def test_a_simulation_has_a_profile_and_other_jobs_have_none(files: dict[str, str], tmp_path: Path) -> None:
