@@ -130,7 +130,9 @@ def simulate(
         if not is_number(share) or not 0 <= share <= 1:
             raise SpecError(f"simulate({name}=...) is a share from 0 to 1, not {shown(share)}")
     if drop == 1:
-        raise SpecError("simulate(drop=1) lets no answer come at all, so that no round can end: take less than 1")
+        raise SpecError(
+            "simulate(drop=1) lets no answer come at all, so that no round can end: take less than 1"
+        )
     if isinstance(split, type):
         raise SpecError(
             f"split={split.__name__} is a class; expected an instance: split={split.__name__}(...)"

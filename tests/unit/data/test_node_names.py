@@ -25,7 +25,18 @@ def test_a_name_that_is_none_of_them_is_not_found() -> None:
     names = NumberedNames(20)
     assert "node-0020" in names
     assert place_of("node-0020", names) == 19
-    for other in ("node-0021", "node-0000", "node-20", "", None, 3, "xxxx-0001", "0001", "node-٠٠٠١", "node--001"):
+    for other in (
+        "node-0021",
+        "node-0000",
+        "node-20",
+        "",
+        None,
+        3,
+        "xxxx-0001",
+        "0001",
+        "node-٠٠٠١",
+        "node--001",
+    ):
         assert other not in names
     with pytest.raises(IndexError):
         names[20]

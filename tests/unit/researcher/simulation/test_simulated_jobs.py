@@ -468,14 +468,22 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         simulate(2),
         r"data\['x'\] is one ndarray and no",
     ),
-    "a sparse matrix": ((csr_matrix(np.eye(3)), np.zeros(3)), simulate(2), "csr_matrix; expected a dense array"),
+    "a sparse matrix": (
+        (csr_matrix(np.eye(3)), np.zeros(3)),
+        simulate(2),
+        "csr_matrix; expected a dense array",
+    ),
     "examples by their names": ([{"x": 1}], simulate(2), r"a list of 1 \(dict\)"),
     "tensors of three": (
         torch.utils.data.TensorDataset(*[torch.zeros(3)] * 3),
         simulate(2),
         r"example 0 of the Dataset is a tuple of 3 \(Tensor, Tensor, Tensor\); expected \(input, target\)",
     ),
-    "a stream": (Stream(), simulate(2), "a Stream, which only iterates; .* a Dataset with __len__ and __getitem__"),
+    "a stream": (
+        Stream(),
+        simulate(2),
+        "a Stream, which only iterates; .* a Dataset with __len__ and __getitem__",
+    ),
     "batches": (
         torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*[torch.zeros(3)] * 2)),
         simulate(2),
@@ -642,7 +650,9 @@ def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is(
     assert num_workers(None, 1, 0, 64 * gigabyte) == 1
 
 
-def test_more_workers_than_memory_bears_are_refused_before_anything_is_forecast_or_run(tmp_path: Path) -> None:
+def test_more_workers_than_memory_bears_are_refused_before_anything_is_forecast_or_run(
+    tmp_path: Path,
+) -> None:
     job = simulated(tmp_path, data=pooled(), nodes=simulate(3, workers=99_999))
     for do in (job.estimate, job.check, job.run):
         with pytest.raises(SpecError, match=r"simulate\(workers=99999\) needs about .* workers or fewer"):
