@@ -138,13 +138,25 @@ def _given_map(simulation: Simulation, data: Mapping[Any, Any]) -> Any:
     if len(data) > MAX_NODES:
         raise SpecError(f"a simulation has {MAX_NODES} nodes at most; data has {len(data)}")
     nodes = sorted(check_party(node) for node in data)
-    kinds = {_kind(data[node]) for node in nodes}
+    kinds = {_kind_of_one(node, data[node]) for node in nodes}
     if len(kinds) > 1:
         raise SpecError(f"data has {' and '.join(sorted(kinds))} in one map; expected one kind for all nodes")
     kind = kinds.pop()
     if kind == "file":
         return dict(data)
     return GivenData(kind=kind, parts=tuple(data[node] for node in nodes), nodes=tuple(nodes))
+
+
+def _kind_of_one(node: str, data: Any) -> str:
+    """Return what the dataset of one node of a map is.
+
+    Raises:
+        SpecError: it is none; names the node.
+    """
+    try:
+        return _kind(data)
+    except SpecError as error:
+        raise SpecError(f"data[{shown(node)}]: {error}") from error
 
 
 def _kind(data: Any) -> str:
@@ -156,6 +168,8 @@ def _kind(data: Any) -> str:
             raise SpecError(
                 f"data is a pandas {type(data).__name__}; expected a DataFrame, such as data.to_frame()"
             )
+        if not len(data):
+            raise SpecError("data is a table without rows; expected one or more")
         return "table"
     if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
         if sparse := [part for part in data if str(getattr(part, "layout", _DENSE)) != _DENSE]:
@@ -350,8 +364,6 @@ def _write_table(parts: Sequence[pd.DataFrame], path: Path) -> None:
                 f"{', '.join(map(str, part.columns))[:200]}; expected the same for all nodes"
             )
     table = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    if not len(table):
-        raise SpecError("data is a table without rows; expected one or more")
     try:
         with _renamed(path) as file:
             table.to_parquet(file, index=False)

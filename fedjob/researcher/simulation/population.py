@@ -126,13 +126,7 @@ def simulate(
         raise SpecError(
             f"simulate(workers=0) computes in this process; found backend={shown(backend)}: leave one of the two out"
         )
-    for name, share in (("drop", drop), ("slow", slow)):
-        if not is_number(share) or not 0 <= share <= 1:
-            raise SpecError(f"simulate({name}=...) is a share from 0 to 1, not {shown(share)}")
-    if drop == 1:
-        raise SpecError(
-            "simulate(drop=1) lets no answer come at all, so that no round can end: take less than 1"
-        )
+    _check_shares(drop, slow)
     if isinstance(split, type):
         raise SpecError(
             f"split={split.__name__} is a class; expected an instance: split={split.__name__}(...)"
@@ -151,6 +145,21 @@ def simulate(
         drop=float(drop),
         slow=float(slow),
     )
+
+
+def _check_shares(drop: Any, slow: Any) -> None:
+    """Check the share of answers that never come, and that of nodes whose answers come last.
+
+    Raises:
+        SpecError: one is no share, or no answer would come.
+    """
+    for name, share in (("drop", drop), ("slow", slow)):
+        if not is_number(share) or not 0 <= share <= 1:
+            raise SpecError(f"simulate({name}=...) is a share from 0 to 1, not {shown(share)}")
+    if drop == 1:
+        raise SpecError(
+            "simulate(drop=1) lets no answer come at all, so that no round can end: take less than 1"
+        )
 
 
 def simulation_of(plain: Mapping[str, Any]) -> Simulation:

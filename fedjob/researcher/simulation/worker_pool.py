@@ -276,7 +276,11 @@ def _fork(parent: FrameSocket) -> FrameSocket:
     """Have a process fork a child, and return this side's end of its pair."""
     own, other = socket.socketpair()
     with other:
-        socket.send_fds(parent.socket, [request(["fork"])], [other.fileno()])
+        try:
+            socket.send_fds(parent.socket, [request(["fork"])], [other.fileno()])
+        except OSError:
+            own.close()
+            raise
     return FrameSocket(own)
 
 

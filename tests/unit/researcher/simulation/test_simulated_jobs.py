@@ -432,6 +432,16 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "no number of nodes": (pooled(), simulate(), "takes data={'node': dataset, ...}"),
     "a map and a number": ({"a": "x.csv"}, simulate(3), "divided already"),
     "an empty map": ({}, simulate(), "empty map"),
+    "a node without rows": (
+        {"a": pd.DataFrame({"x": [1]}), "b": pd.DataFrame({"x": []})},
+        simulate(),
+        r"data\['b'\]: data is a table without rows",
+    ),
+    "a node without examples": (
+        {"a": pooled(), "b": (np.zeros((0, 4)), np.zeros(0))},
+        simulate(),
+        r"data\['b'\]: data has 0 inputs",
+    ),
     "a bad name": ({"A B": "x.csv"}, simulate(), "a party is named by"),
     "two kinds": ({"a": pooled(), "b": "x.csv"}, simulate(), "arrays and file in one map"),
     "unequal lengths": ((np.zeros((3, 2)), np.zeros(2)), simulate(2), "3 inputs and 2 targets"),
