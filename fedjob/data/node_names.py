@@ -37,8 +37,20 @@ class NumberedNames(Sequence[str]):
     def __contains__(self, name: object) -> bool:
         return place_of(name, self) is not None
 
+    def place(self, name: str) -> int | None:
+        """Return where a name stands, read from its number; None where it does not."""
+        digits = name.removeprefix("node-")
+        if len(digits) != self._width or not (digits.isascii() and digits.isdecimal()):
+            return None
+        place = int(digits) - 1
+        return place if 0 <= place < self.number and self._name(place) == name else None
+
+    @property
+    def _width(self) -> int:
+        return max(4, len(str(self.number)))
+
     def _name(self, place: int) -> str:
-        return f"node-{place + 1:0{max(4, len(str(self.number)))}d}"
+        return f"node-{place + 1:0{self._width}d}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +82,8 @@ def place_of(name: object, names: Sequence[str]) -> int | None:
     """Return where a name stands among names in order; None where it does not."""
     if not isinstance(name, str):
         return None
+    if isinstance(names, NumberedNames):
+        return names.place(name)
     place = bisect_left(names, name)
     return place if place < len(names) and names[place] == name else None
 

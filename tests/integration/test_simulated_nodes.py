@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedjob import Dirichlet, Fraction, Job, Quorum, simulate
+from fedjob import Dirichlet, Fraction, Job, JobFailed, Quorum, simulate
 from fedjob.researcher.hooks.base import Hook, RoundReport
 from tests.plans import Linear, Tiny
 
@@ -137,6 +137,29 @@ class CountsPageFaults(Linear):
 
         passes(20)  # pages that it has in common with the process that forked it are its own then
         return {"faults": float(passes(10))}
+
+
+class KillsTheirParent(Hook):
+    """Kills the process that has the data, and with it the workers that it forked."""
+
+    name = "kills_their_parent"
+
+    def round_done(self, report: RoundReport) -> str | None:
+        victim = workers_of(os.getpid())[0].parent()
+        assert victim is not None
+        victim.kill()
+        return None
+
+
+def test_a_job_whose_workers_and_their_parent_are_killed_fails_with_a_reason_and_can_be_resumed(
+    tmp_path: Path,
+) -> None:
+    nodes = simulate(4, workers=1)
+    job = simulated(tmp_path, nodes=nodes, hooks=[KillsTheirParent()])
+    with pytest.raises(JobFailed, match="can't go on: the process that the workers are forked from is gone"):
+        job.run(progress=False)
+    again = Job.resume(job.breakpoints[-1], home=tmp_path)
+    assert end_of(again) == end_of(simulated(tmp_path, nodes=nodes))
 
 
 def test_workers_read_the_models_that_a_job_names(tmp_path: Path) -> None:

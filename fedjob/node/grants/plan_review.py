@@ -19,6 +19,7 @@ from importlib.util import find_spec
 
 from fedjob.common.checks import printable
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.plan_source import syntax_tree
 
 CHECK_WITHIN_S = 60.0
 
@@ -196,7 +197,7 @@ def own_remarks(text: str) -> list[Remark]:
     """Return what this module finds in a plan, by line."""
     found = list(_of_lines(text))
     try:
-        tree = ast.parse(text)
+        tree = syntax_tree(text)
     except (SyntaxError, ValueError, RecursionError):
         found.append(Remark(1, "risk", "the text can't be read as Python"))
     else:

@@ -22,6 +22,7 @@ from fedjob.node.grants.grant import (
 )
 from fedjob.node.grants.limits import GrantLimits, describe_limits, parse_limits
 from fedjob.node.storage.database import Database
+from fedjob.training_plans.source.plan_source import syntax_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
     file, _, entry = words.partition(":")
     if not entry:
         try:
-            tree = ast.parse(decode_plan(Path(file).read_bytes(), path=file))
+            tree = syntax_tree(decode_plan(Path(file).read_bytes(), path=file))
         except (OSError, SyntaxError) as error:
             raise SpecError(f"--plan {file}: {error}") from error
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]

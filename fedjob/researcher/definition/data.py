@@ -27,6 +27,7 @@ from fedjob.researcher.definition.preprocessing import attach
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.selection.explicit import Explicit
 from fedjob.researcher.simulation.datasets import SIMULATED, GivenData, divide, given_data
+from fedjob.researcher.simulation.opening import check_workers
 from fedjob.researcher.simulation.population import Simulation, simulation_of
 from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
@@ -435,6 +436,7 @@ def resolve_simulated(
     if spec.use == "mock":
         raise SpecError("use='mock' is for datasets at nodes: a simulation has the data that it is given")
     simulation = nodes if isinstance(nodes, Simulation) else simulation_of(spec.simulation)
+    check_workers(simulation, folder)
     if simulation.split is None and not isinstance(data, GivenData) and SIMULATED not in data:
         return resolve_local(data, "local", folder, use=spec.use), spec
     shares = divide(simulation, data, folder.simulated, spec.seed)

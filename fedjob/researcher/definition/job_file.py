@@ -33,7 +33,7 @@ from fedjob.researcher.definition.arguments import IN_FILE
 from fedjob.researcher.definition.job_file_text import read_code, read_part
 from fedjob.researcher.hooks import HOOKS
 from fedjob.researcher.selection import SELECTORS
-from fedjob.training_plans.source.plan_source import PlanSource
+from fedjob.training_plans.source.plan_source import PlanSource, syntax_tree
 
 FILE_NAME = "job.json"
 MAX_FILES = 1000
@@ -237,7 +237,7 @@ def _only_class(path: Path) -> str:
     import ast
 
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = syntax_tree(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         raise SpecError(f"{path.name} can't be read as Python: {error}") from error
     named = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]

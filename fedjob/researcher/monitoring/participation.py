@@ -121,7 +121,7 @@ class Participation:
     @property
     def took_part(self) -> tuple[str, ...]:
         """The nodes that count."""
-        return tuple(part.node for part in self if part.took_part)
+        return tuple(part.node for part in self.parts if part.took_part)
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -138,20 +138,22 @@ class Participation:
         """node -> rounds, for the nodes that count, but not in every round."""
         return {
             part.node: part.num_rounds
-            for part in self
+            for part in self.parts
             if part.took_part and part.num_rounds < self.num_rounds
         }
 
     @property
     def rows_used(self) -> int | None:
         """Rows that the result comes from; None where a node that counts did not report them."""
-        counts = [part.rows_used for part in self if part.took_part]
+        counts = [part.rows_used for part in self.parts if part.took_part]
         return None if not counts or None in counts else sum(c for c in counts if c is not None)
 
     @property
     def rows_registered(self) -> int | None:
         """Rows of all datasets that are known of, those of nodes that are left out among them."""
-        counts = [part.rows_registered for part in self if part.rows_registered is not None]
+        if self.simulated:
+            return RowRanges.of(self.simulated).stops[-1]
+        counts = [part.rows_registered for part in self.parts if part.rows_registered is not None]
         return sum(counts) if counts else None
 
     def __str__(self) -> str:

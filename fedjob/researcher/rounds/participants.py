@@ -10,6 +10,7 @@ from fedjob.aggregation.collect import Collect
 from fedjob.common.checks import some_of
 from fedjob.common.errors import SpecError
 from fedjob.common.quorum import ALL, Quorum
+from fedjob.data.node_names import place_of
 from fedjob.metrics.states import is_state, value
 from fedjob.protocols.answer_form import Nothing
 from fedjob.protocols.base import LOSS, Ask, Buffered, Gathered
@@ -63,7 +64,7 @@ def _losses(gathered: Gathered) -> dict[str, float]:
 
 
 def _known(nodes: Sequence[str], candidates: Candidates, *, may_be_none: bool = False) -> tuple[str, ...]:
-    unknown = sorted(set(nodes).difference(candidates.nodes))
+    unknown = sorted(node for node in set(nodes) if place_of(node, candidates.nodes) is None)
     if unknown or not (nodes or may_be_none):
         named = f"names {some_of(unknown)}" if unknown else "is for no node"
         raise SpecError(f"round {candidates.round} {named}, but the job has {some_of(candidates.nodes)}")

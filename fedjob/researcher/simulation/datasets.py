@@ -176,12 +176,21 @@ def _kind(data: Any, what: str = "data") -> str:
             raise SpecError(
                 f"{what} has a tensor of layout {sparse[0].layout}; expected a dense one, such as .to_dense()"
             )
+        if sparse := [part for part in data if type(part).__module__.startswith("scipy.sparse")]:
+            raise SpecError(
+                f"{what} has a {type(sparse[0]).__name__}; expected a dense array, such as .toarray()"
+            )
         lengths = [int(part.shape[0]) if part.shape else 0 for part in data]
         if lengths[0] != lengths[1] or not lengths[0]:
             raise SpecError(
                 f"{what} has {lengths[0]} inputs and {lengths[1]} targets; expected as many, one or more"
             )
         return "arrays"
+    if _only_iterates(data):
+        raise SpecError(
+            f"{what} is a {type(data).__name__}, which only iterates; a simulation divides examples by their numbers: give "
+            "arrays, or a Dataset with __len__ and __getitem__"
+        )
     if _is_array(data):
         raise SpecError(
             f"{what} is one {type(data).__name__} of shape {list(data.shape)}, without targets; expected (inputs, targets)"
@@ -201,6 +210,14 @@ def _kind(data: Any, what: str = "data") -> str:
 def _is_array(data: Any) -> bool:
     """Tell an array or a tensor from a Dataset of somebody's own, which may have a dtype and a shape, too."""
     return type(data).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(data, "dtype")
+
+
+def _only_iterates(data: Any) -> bool:
+    """Tell an iterator, a DataLoader and an IterableDataset, which inherits a `__getitem__` that only raises."""
+    if not hasattr(data, "__iter__"):
+        return False
+    own = getattr(type(data), "__getitem__", None)
+    return own is None or getattr(own, "__qualname__", "") == "Dataset.__getitem__"
 
 
 def _words(data: Any) -> str:
@@ -265,7 +282,8 @@ def _as_array(array: Any) -> Rows:
         raise SpecError(
             f"data has an array of {found.dtype}; expected numbers: encode other values, or give a DataFrame"
         )
-    return found
+    # torch takes numbers in the machine's own order of bytes alone
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
 
 
 def _pair(examples: Any, place: int) -> tuple[Rows, Rows]:
@@ -283,8 +301,8 @@ def _pair(examples: Any, place: int) -> tuple[Rows, Rows]:
         ) from error
     if not isinstance(example, (tuple, list)) or len(example) != 2:
         raise SpecError(
-            f"example {place} of the Dataset is {shown(type(example).__name__)}; expected (input, target): give a "
-            "simulation arrays, or a path that the plan reads"
+            f"example {place} of the Dataset is {_words(example)}; expected (input, target): give a simulation arrays, "
+            "or a path that the plan reads"
         )
     try:
         return _as_array(example[0]), _as_array(example[1])
@@ -351,7 +369,9 @@ def _write_table(parts: Sequence[pd.DataFrame], names: Sequence[str], path: Path
     try:
         with _renamed(path) as file:
             table.to_parquet(file, index=False)
-    except (ValueError, TypeError, ImportError) as error:
+    except (OSError, FedjobError):
+        raise
+    except Exception as error:  # pyarrow has errors of many kinds for values that parquet has no type for
         raise SpecError(f"data is a table that can't be written: {error}") from error
 
 

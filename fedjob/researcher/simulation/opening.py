@@ -53,7 +53,7 @@ def open_simulation(
     """
     models = model_files(spec, folder)
     simulation = simulation_of({**spec.simulation, "split": None})
-    model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
+    model_bytes = _model_bytes(folder)
 
     def opened() -> Backend:
         if not simulation.vectorize:
@@ -107,6 +107,21 @@ def open_backend(
         return RayCluster(workers, len(datasets), [*_paths(datasets), *models])
     assert workers is not None
     return ProcessPool(workers, shared)
+
+
+def check_workers(simulation: Simulation, folder: JobFolder) -> None:
+    """Refuse more workers than the memory of this machine bears, before anything is started.
+
+    Raises:
+        SpecError: it says how many it bears.
+    """
+    wanted = simulation.workers
+    if wanted and (simulation.backend == "processes" or is_on_this_machine()):
+        num_workers(wanted, wanted, _model_bytes(folder), usable_bytes())
+
+
+def _model_bytes(folder: JobFolder) -> int:
+    return folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
 
 
 def at_once(model_bytes: int, saved_bytes: int, memory_bytes: int) -> int:

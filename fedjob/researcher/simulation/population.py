@@ -16,6 +16,9 @@ from fedjob.researcher.simulation.splits import IID, SPLITS, Split
 MAX_NODES = 100_000
 """As many as a job's spec bears."""
 
+MAX_WORKERS = 100_000
+"""More than any cluster has cores; how many a machine bears is seen when its memory is."""
+
 BACKENDS = ("processes", "ray")
 FUNCTION = "function"
 
@@ -92,7 +95,7 @@ def simulate(
             be trained so is an error before the first round, which says why. The result is that of a job without it to
             about 1e-5.
         backend: what computes: "processes" on this machine, or "ray", a Ray cluster (extra `ray`).
-        drop: from 0 to 1: the share of answers that never come, drawn by the job's seed for each node and ask.
+        drop: from 0 to below 1: the share of answers that never come, drawn by the job's seed for each node and ask.
         slow: from 0 to 1: the share of nodes whose answers come after those of all others.
 
     Raises:
@@ -103,7 +106,9 @@ def simulate(
         if num_nodes > MAX_NODES:
             raise SpecError(f"simulate takes {MAX_NODES} nodes at most, not {num_nodes}")
     if workers is not None:
-        check_count("simulate(workers=...)", workers, 0)
+        workers = check_count("simulate(workers=...)", workers, 0)
+        if workers > MAX_WORKERS:
+            raise SpecError(f"simulate takes {MAX_WORKERS} workers at most, not {workers}")
     if backend not in BACKENDS:
         raise SpecError(f"simulate(backend=...) is one of {', '.join(BACKENDS)}; found {shown(backend)}")
     if not isinstance(vectorize, bool):
@@ -121,9 +126,7 @@ def simulate(
         raise SpecError(
             f"simulate(workers=0) computes in this process; found backend={shown(backend)}: leave one of the two out"
         )
-    for name, share in (("drop", drop), ("slow", slow)):
-        if not is_number(share) or not 0 <= share <= 1:
-            raise SpecError(f"simulate({name}=...) is a share from 0 to 1, not {shown(share)}")
+    _check_shares(drop, slow)
     if isinstance(split, type):
         raise SpecError(
             f"split={split.__name__} is a class; expected an instance: split={split.__name__}(...)"
@@ -142,6 +145,21 @@ def simulate(
         drop=float(drop),
         slow=float(slow),
     )
+
+
+def _check_shares(drop: Any, slow: Any) -> None:
+    """Check the share of answers that never come, and that of nodes whose answers come last.
+
+    Raises:
+        SpecError: one is no share, or no answer would come.
+    """
+    for name, share in (("drop", drop), ("slow", slow)):
+        if not is_number(share) or not 0 <= share <= 1:
+            raise SpecError(f"simulate({name}=...) is a share from 0 to 1, not {shown(share)}")
+    if drop == 1:
+        raise SpecError(
+            "simulate(drop=1) lets no answer come at all, so that no round can end: take less than 1"
+        )
 
 
 def simulation_of(plain: Mapping[str, Any]) -> Simulation:

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from fedjob.training_plans.together.trial import StepCost
 
 
+MAX_TRIED = 10
+"""Nodes on whose data a plan is tried before it is taken as it is: what keeps all of these from loading, the round names."""
+
+
 def check_vectorisable(spec: JobSpec, folder: JobFolder, models: Mapping[str, ModelFile]) -> list[StepCost]:
     """Refuse a job whose nodes can't be trained at once.
 
-    Each plan is built, and its first step is computed in both ways on the data of the first node that has it.
+    Each plan is built, and its first step is computed in both ways on the data of the first node that has it, or of the
+    next where these can't be loaded.
 
     Args:
         models: name -> file of parameters that plans may ask for.
@@ -43,13 +48,15 @@ def check_vectorisable(spec: JobSpec, folder: JobFolder, models: Mapping[str, Mo
             f"vectorize=True is for jobs that train a TorchPlan; {spec.protocol.name or spec.protocol.entry} has no "
             "plan: leave vectorize=True out"
         )
-    tried, costs = set(), []
+    left: dict[str, int] = {}
+    costs: list[StepCost] = []
     for node in spec.datasets:
         plan = plan_at(spec, node)
-        if plan and plan["hash"] not in tried:
-            tried.add(plan["hash"])
+        if plan and left.setdefault(plan["hash"], MAX_TRIED):
             path = folder.plan_of(plan["hash"]) if spec.plans else folder.plan
-            costs += _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"], models)
+            cost = _try_plan(spec, node, path.read_text(encoding="utf-8"), plan["entry"], models)
+            left[plan["hash"]] = 0 if cost.alone_s else left[plan["hash"]] - 1
+            costs.append(cost)
     return costs
 
 
@@ -72,14 +79,19 @@ def gains_nothing(costs: Sequence[StepCost], workers: int) -> str:
     )
 
 
-def _try_plan(
-    spec: JobSpec, node: str, text: str, entry: str, models: Mapping[str, ModelFile]
-) -> list[StepCost]:
+def _try_plan(spec: JobSpec, node: str, text: str, entry: str, models: Mapping[str, ModelFile]) -> StepCost:
+    """Return what a step takes on the data of a node; zeros where it has none that can be loaded."""
     from fedjob.data.loader import open_dataset
     from fedjob.training_plans.context import Context
     from fedjob.training_plans.randomness import seeded, undisturbed
     from fedjob.training_plans.source.compilation import make_plan
-    from fedjob.training_plans.together.trial import check_built, check_kind, check_loading, try_step
+    from fedjob.training_plans.together.trial import (
+        StepCost,
+        check_built,
+        check_kind,
+        check_loading,
+        try_step,
+    )
 
     plan = check_kind(make_plan(text, entry))
     plan.ctx = Context(
@@ -92,14 +104,14 @@ def _try_plan(
     with undisturbed(), seeded(seed_for(spec.seed, 0, node, "data")):
         try:
             dataset = open_dataset(spec.datasets[node]) if spec.datasets[node].get("path") else None
-        except FedjobError:  # of the first node's data: its round says so
-            return []
+        except FedjobError:  # of this node's data: its round says so
+            return StepCost()
         check_loading(plan, dataset)
         try:
             plan.load_data(dataset)
         except Exception:  # the same
-            return []
-        return [try_step(plan)]
+            return StepCost()
+        return try_step(plan)
 
 
 def _own_args(spec: JobSpec, node: str) -> Mapping[str, Any]:

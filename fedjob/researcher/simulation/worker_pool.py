@@ -112,12 +112,26 @@ class ProcessPool:
             if order is None:
                 return
             if free is None:
-                free = _PoolWorker(_fork(self._parent))
-                self._workers.append(free)
+                free = self._new_worker()
                 selector.register(free.frames, selectors.EVENT_READ, free)
             free.order = order
             with suppress(OSError):  # it is gone: reading from it says so
                 free.frames.send(["work", _plain_order(order)])
+
+    def _new_worker(self) -> _PoolWorker:
+        """Start a worker.
+
+        Raises:
+            JobFailed: the process that it would be forked from is gone.
+        """
+        try:
+            worker = _PoolWorker(_fork(self._parent))
+        except OSError as error:
+            raise _broken(
+                f"the process that the workers are forked from is gone ({error}); is there enough memory?"
+            ) from error
+        self._workers.append(worker)
+        return worker
 
     def _take(
         self,
@@ -265,7 +279,11 @@ def _fork(parent: FrameSocket) -> FrameSocket:
     """Have a process fork a child, and return this side's end of its pair."""
     own, other = socket.socketpair()
     with other:
-        socket.send_fds(parent.socket, [request(["fork"])], [other.fileno()])
+        try:
+            socket.send_fds(parent.socket, [request(["fork"])], [other.fileno()])
+        except OSError:
+            own.close()
+            raise
     return FrameSocket(own)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from fedjob.training_plans.source.plan_source import syntax_tree
+
 Kind = Literal["import", "star", "relative", "function", "class", "constant", "block", "other"]
 
 BUILTINS = frozenset(dir(builtins)) - {"get_ipython", "display", "__IPYTHON__"} | {"__name__"}
@@ -69,7 +71,7 @@ class Binding:
     @cached_property
     def uses(self) -> frozenset[str]:
         """Global names that it can't do without."""
-        tree = ast.parse(self.text)
+        tree = syntax_tree(self.text)
         if self.future:
             tree = ast.fix_missing_locations(_Unannotated().visit(tree))
         return _global_names(ast.unparse(tree))
@@ -82,7 +84,7 @@ class Binding:
     @cached_property
     def eager(self) -> frozenset[str]:
         """Global names that are looked up at once, when the statement runs."""
-        tree = ast.parse(self.text)
+        tree = syntax_tree(self.text)
         if self.future:
             tree = _Unannotated().visit(tree)
         return _global_names(ast.unparse(ast.fix_missing_locations(_Gutted().visit(tree))))
@@ -90,7 +92,7 @@ class Binding:
     @cached_property
     def of_one_process(self) -> str:
         """Something of this process, such as `os.environ`, that is read at once; empty for nothing."""
-        tree = _Gutted().visit(ast.parse(self.text))
+        tree = _Gutted().visit(syntax_tree(self.text))
         found = sorted(_OF_ONE_PROCESS & _prefixes(_dotted_names(tree)))
         return found[0] if found else ""
 
@@ -114,7 +116,7 @@ class Binding:
     @cached_property
     def dotted(self) -> frozenset[str]:
         """Every dotted name in it, such as `torch.nn.functional`."""
-        return frozenset(_dotted_names(ast.parse(self.text)))
+        return frozenset(_dotted_names(syntax_tree(self.text)))
 
 
 @dataclass
@@ -289,7 +291,7 @@ def _text(node: ast.stmt, unit: Unit, first: int, last: int) -> str:
         return ast.unparse(node)  # shares its line with another statement
     text = textwrap.dedent("\n".join(line.rstrip() for line in lines))
     try:
-        same = ast.dump(ast.parse(text).body[0]) == ast.dump(node)
+        same = ast.dump(syntax_tree(text).body[0]) == ast.dump(node)
     except SyntaxError:
         same = False
     # moving a text with strings over several lines would change what is in them

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.plan_source import syntax_tree
 from fedjob.training_plans.source.sections import MAX_MODULES, Section, check_module_name
 from fedjob.training_plans.source.text_checks import decode_plan, with_plain_comments
 
@@ -96,7 +97,7 @@ def brought_modules(plan: str, around: Surroundings) -> list[tuple[Section, Path
             there are too many.
     """
     found: dict[str, tuple[Section, Path]] = {}
-    waiting = sorted(_imports(ast.parse(plan), around, "", ""))
+    waiting = sorted(_imports(syntax_tree(plan), around, "", ""))
     while waiting:
         name = waiting.pop()
         path = around.file_of(name) if around.holds(name) else None
@@ -204,7 +205,7 @@ def _is_of_python(root: Path) -> bool:
 
 def _parse(text: str, path: Path) -> ast.Module:
     try:
-        return ast.parse(text)
+        return syntax_tree(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"{path} is not valid Python: {error}", path=path) from error
 

@@ -31,7 +31,9 @@ from fedjob.training_plans.source.plan_source import (
     Origins,
     PlanSource,
     line_words,
+    one_thread,
     plan_hash,
+    syntax_tree,
 )
 from fedjob.training_plans.source.sections import Section, split
 from fedjob.training_plans.source.text_checks import check_plan_text
@@ -138,8 +140,9 @@ def checked_code(
     try:
         codes = {"": compile(plan, filename, "exec", dont_inherit=True)}
         for part in sections:
-            tree = ast.increment_lineno(ast.parse(part.text, filename), part.first_line - 1)
-            codes[part.path] = compile(tree, filename, "exec", dont_inherit=True)
+            tree = ast.increment_lineno(syntax_tree(part.text, filename), part.first_line - 1)
+            with one_thread():
+                codes[part.path] = compile(tree, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"plan {name} is not valid Python: {error}", path=path, name=name) from error
     return codes, sections

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from fedjob.common.errors import PlanError
-from fedjob.training_plans.source.plan_source import PlanSource, plan_hash
+from fedjob.training_plans.source.plan_source import PlanSource, plan_hash, syntax_tree
 from fedjob.training_plans.source.text_checks import check_plan_text
 
 
@@ -15,11 +15,11 @@ def joined(plan: PlanSource, other: PlanSource) -> PlanSource:
     Raises:
         PlanError: both texts define a name, and differently.
     """
-    first = ast.parse(plan.text)
+    first = syntax_tree(plan.text)
     known = {ast.dump(statement) for statement in first.body}
     taken = {name for statement in first.body for name in _names(statement)}
     future, added = [], []
-    for statement in ast.parse(other.text).body:
+    for statement in syntax_tree(other.text).body:
         if ast.dump(statement) in known:
             continue
         segment = _segment(other.text, statement)

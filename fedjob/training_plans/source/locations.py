@@ -19,7 +19,7 @@ from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, 
 from fedjob.training_plans.source.changes import EVERYTHING, changes_of
 from fedjob.training_plans.source.comparison import is_compiled_by_python
 from fedjob.training_plans.source.dependencies import Locate
-from fedjob.training_plans.source.plan_source import Origins, line_words
+from fedjob.training_plans.source.plan_source import Origins, line_words, syntax_tree
 from fedjob.training_plans.source.text_checks import decode_plan
 
 PLAN_FILENAME = "<plan "
@@ -280,7 +280,7 @@ def _cells(shell: Any) -> Iterator[Unit]:
 def _without_magic(text: str, shell: Any) -> str:
     """Look into a cell under `%%time` and the like, whose body runs as if it stood alone."""
     try:
-        body = ast.parse(text).body
+        body = syntax_tree(text).body
     except SyntaxError:
         return text
     if len(body) != 1 or not isinstance(body[0], ast.Expr) or not isinstance(body[0].value, ast.Call):
@@ -348,7 +348,7 @@ def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False, main:
 
 def _parse(unit: Unit, path: str) -> ast.Module:
     try:
-        return ast.parse(unit.text, filename=path)
+        return syntax_tree(unit.text, path)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"{path} is not valid Python: {error}", path=path) from error
 

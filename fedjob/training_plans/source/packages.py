@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.plan_source import syntax_tree
 from fedjob.training_plans.source.sections import split
 
 
@@ -19,7 +20,7 @@ def imported_packages(text: str) -> tuple[str, ...]:
     """
     brought = {part.module.partition(".")[0] for part in split(text)[1]}
     try:
-        tree = ast.parse(text)
+        tree = syntax_tree(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
     found: set[str] = set()

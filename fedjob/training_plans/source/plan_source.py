@@ -1,8 +1,17 @@
-"""The source of a plan: the text that travels, and the hash that identifies it."""
+"""The source of a plan: the text that travels, the hash that identifies it, and the tree that Python makes of it.
+
+Python before 3.13 counts the depth of a tree for the whole process: two threads that each make one can end in a SystemError
+(https://github.com/python/cpython/issues/106905).
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 SOURCE_ATTRIBUTE = "__fedjob_source__"
@@ -39,3 +48,30 @@ def line_words(line: int, origins: Origins) -> str:
     """Return the words for a line of a plan's text: the user's own file and line where they are known."""
     label, number = origins[line - 1] if 0 < line <= len(origins) else ("", 0)
     return f"{label}, line {number}" if label else f"line {line} of the plan"
+
+
+class _TreeTurn:
+    """The turn of one thread of this process to make trees."""
+
+    lock = threading.RLock()
+
+
+# the thread that has the turn is not in a forked process
+os.register_at_fork(after_in_child=lambda: setattr(_TreeTurn, "lock", threading.RLock()))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have no other thread make a tree, or code of a tree, inside."""
+    with _TreeTurn.lock:
+        yield
+
+
+def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
+    """Return the tree of a text.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: it is not valid Python.
+    """
+    with one_thread():
+        return ast.parse(text, filename)

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from fedjob.common.errors import SpecError
+from fedjob.training_plans.source.plan_source import syntax_tree
 
 _NOT_ALWAYS = (
     ast.If,
@@ -39,7 +40,7 @@ def check_arguments(
     Raises:
         SpecError: one is missing; the method and its line are named.
     """
-    for cls in ast.parse(text).body:
+    for cls in syntax_tree(text).body:
         if not isinstance(cls, ast.ClassDef) or cls.name != entry:
             continue
         for method in cls.body:

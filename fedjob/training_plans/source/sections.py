@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedjob.common.errors import PlanError
+from fedjob.training_plans.source.plan_source import syntax_tree
 
 MAX_MODULES = 100
 _MARK = "# --- fedjob module: "
@@ -116,6 +117,6 @@ def meaning(text: str) -> list[tuple[str, str]]:
     """
     plan, sections = split(text)
     return [
-        ("", ast.dump(ast.parse(plan))),
-        *((part.path, ast.dump(ast.parse(part.text))) for part in sections),
+        ("", ast.dump(syntax_tree(plan))),
+        *((part.path, ast.dump(syntax_tree(part.text))) for part in sections),
     ]

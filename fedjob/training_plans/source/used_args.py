@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterable
 
 from fedjob.common.errors import PlanError, SpecError
+from fedjob.training_plans.source.plan_source import syntax_tree
 
 _METHODS = {"init_optimizer": 1, "training_data": 1, "testing_data": 1, "train": 2}
 """Methods that are given the training arguments, with their place."""
@@ -21,7 +22,7 @@ def unread_args(text: str, names: Iterable[str]) -> list[str]:
         PlanError: the text is not valid Python.
     """
     try:
-        tree = ast.parse(text)
+        tree = syntax_tree(text)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
     words = {

@@ -245,6 +245,7 @@ def _plain(
         for n, p in trained.items():
             p.copy_(point[n])
     buffers = {n: b.detach().clone() for n, b in plan.model.named_buffers()}
+    written = {n: p._version for n, p in plan.model.named_parameters()}  # counted up by whatever writes to it
     watch, drawn = Watch(plan, dict(plan.model.named_modules())), _streams()
     with _noting(plan) as read:
         loss = plan._loss_of(plan.model, batch)
@@ -267,6 +268,13 @@ def _plain(
         if n not in buffers or not torch.equal(buffers[n], buffer):
             raise refused(
                 name, f"training_step changes the model's buffer {n}", "Use layers without such buffers"
+            )
+    for n, p in plan.model.named_parameters():
+        if written.get(n) != p._version:
+            raise refused(
+                name,
+                f"training_step writes to the model's parameter {n}, as an Embedding with max_norm does",
+                "Leave it to the optimizer",
             )
     try:
         watch.check()

@@ -25,10 +25,41 @@ def test_a_name_that_is_none_of_them_is_not_found() -> None:
     names = NumberedNames(20)
     assert "node-0020" in names
     assert place_of("node-0020", names) == 19
-    for other in ("node-0021", "node-0000", "node-20", "", None, 3):
+    for other in (
+        "node-0021",
+        "node-0000",
+        "node-20",
+        "",
+        None,
+        3,
+        "xxxx-0001",
+        "0001",
+        "node-٠٠٠١",
+        "node--001",
+    ):
         assert other not in names
     with pytest.raises(IndexError):
         names[20]
+
+
+class Compared(str):
+    """A name that counts what it is compared with."""
+
+    count = 0
+
+    def __lt__(self, other: str) -> bool:
+        Compared.count += 1
+        return super().__lt__(other)
+
+    def __gt__(self, other: str) -> bool:
+        Compared.count += 1
+        return super().__gt__(other)
+
+
+def test_the_place_of_a_name_is_read_and_not_searched_for() -> None:
+    Compared.count = 0
+    assert place_of(Compared("node-067890"), NumberedNames(100_000)) == 67_889
+    assert Compared.count == 0
 
 
 def test_a_draw_from_them_is_that_from_a_tuple_of_them() -> None:

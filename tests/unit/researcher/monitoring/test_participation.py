@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+from dataclasses import replace
 from typing import Any
 
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.types import new_job_id
+from fedjob.data.node_names import NumberedNames
+from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.researcher.monitoring.participation import NOT_ASKED, Participation, participation_of
 from fedjob.researcher.storage.position import AggregationRecord, Position
 from fedjob.researcher.storage.record import JobRecord
@@ -145,3 +149,21 @@ def test_html_escapes_what_nodes_said() -> None:
     found = participation_of(spec(a=5, b=3), JobRecord(), after(entry(1, "a", b="<b>x</b>"), round_=1))
     assert "<b>x" not in found._repr_html_()
     assert found.lines() == ["a: 5 rows registered", "b: left out (3 rows registered): <b>x</b>"]
+
+
+def test_of_a_simulation_it_is_that_of_a_map_of_the_same_nodes() -> None:
+    plain = spec(**{"node-0001": 3, "node-0002": 4, "node-0003": 5})
+    info = {"name": "heart", "version": ""}
+    shares = RowRanges(names=NumberedNames(3), stops=array("q", [3, 7, 12]))
+    shared = replace(plain, datasets=SharedDatasets(info=info, index="rows.npy", rows=shares))
+    record = JobRecord(rows=rows(**{"node-0001": (3, 3, 2), "node-0002": (4, 4, 4)}))
+    position = after(entry(1, "node-0001", "node-0002"), entry(2, "node-0002"), round_=2)
+    expected, found = (participation_of(one, record, position) for one in (plain, shared))
+    assert str(found) == str(expected)
+    assert found.nodes == expected.nodes
+    assert (found.took_part, found.partly, found.left_out) == (
+        expected.took_part,
+        expected.partly,
+        expected.left_out,
+    )
+    assert (found.rows_used, found.rows_registered) == (6, 12)

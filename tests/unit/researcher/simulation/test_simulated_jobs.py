@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load, save_file
+from scipy.sparse import csr_matrix
 
 from fedjob import (
     IID,
@@ -261,7 +262,7 @@ def test_dropped_answers_follow_from_the_seed_and_change_from_round_to_round(tmp
 
 def test_a_job_whose_answers_never_come_ends_by_its_quorum(tmp_path: Path) -> None:
     job = simulated(
-        tmp_path, data=pooled(), nodes=simulate(5, drop=1.0, workers=0), quorum=Quorum(min_nodes=2)
+        tmp_path, data=pooled(), nodes=simulate(5, drop=0.999999, workers=0), quorum=Quorum(min_nodes=2)
     )
     with pytest.raises(JobFailed, match=r"0 nodes contributed, expected 2 or more.*dropped: the simulation"):
         job.run(progress=False)
@@ -436,10 +437,30 @@ def test_fewer_nodes_than_a_secure_sum_needs_are_refused_before_the_first_round(
     assert job.breakpoints == []
 
 
+class Stream(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    """Examples that come one after another, and a number of them."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(2), 0)] * 3)
+
+
 NOT_DATA: dict[str, tuple[Any, Any, str]] = {
     "no number of nodes": (pooled(), simulate(), "takes data={'node': dataset, ...}"),
     "a map and a number": ({"a": "x.csv"}, simulate(3), "divided already"),
     "an empty map": ({}, simulate(), "empty map"),
+    "a node without rows": (
+        {"a": pd.DataFrame({"x": [1]}), "b": pd.DataFrame({"x": []})},
+        simulate(),
+        r"data\['b'\] is a table without rows",
+    ),
+    "a node without examples": (
+        {"a": pooled(), "b": (np.zeros((0, 4)), np.zeros(0))},
+        simulate(),
+        r"data\['b'\] has 0 inputs",
+    ),
     "a bad name": ({"A B": "x.csv"}, simulate(), "a party is named by"),
     "two kinds": ({"a": pooled(), "b": "x.csv"}, simulate(), "arrays and file in one map"),
     "unequal lengths": ((np.zeros((3, 2)), np.zeros(2)), simulate(2), "3 inputs and 2 targets"),
@@ -476,16 +497,6 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         simulate(2),
         r"data\['x'\] is one ndarray and no",
     ),
-    "a node without rows": (
-        {"a": pooled(), "b": (np.zeros((0, 4)), np.zeros(0))},
-        simulate(),
-        r"data\['b'\] has 0 inputs",
-    ),
-    "a table without rows": (
-        {"a": pd.DataFrame({"x": [1.0]}), "b": pd.DataFrame({"x": []})},
-        simulate(),
-        r"data\['b'\] is a table without rows",
-    ),
     "a node's number": (
         {"a": pooled(), "b": 7},
         simulate(),
@@ -500,6 +511,37 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         {"a": pd.DataFrame({"x": [1.0]}), "b": pd.DataFrame({"y": [1.0]})},
         simulate(),
         r"columns x and, as data\['b'\], with y",
+    ),
+    "a sparse matrix": (
+        (csr_matrix(np.eye(3)), np.zeros(3)),
+        simulate(2),
+        "csr_matrix; expected a dense array",
+    ),
+    "examples by their names": ([{"x": 1}], simulate(2), r"a list of 1 \(dict\)"),
+    "tensors of three": (
+        torch.utils.data.TensorDataset(*[torch.zeros(3)] * 3),
+        simulate(2),
+        r"example 0 of the Dataset is a tuple of 3 \(Tensor, Tensor, Tensor\); expected \(input, target\)",
+    ),
+    "a stream": (
+        Stream(),
+        simulate(2),
+        "a Stream, which only iterates; .* a Dataset with __len__ and __getitem__",
+    ),
+    "batches": (
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*[torch.zeros(3)] * 2)),
+        simulate(2),
+        "a DataLoader, which only iterates",
+    ),
+    "a column of empty maps": (
+        pd.DataFrame({"a": [1, 2], "about": [{}, {}]}),
+        simulate(2),
+        "a table that can't be written: Cannot write struct type 'about'",
+    ),
+    "a number too large for any column": (
+        pd.DataFrame({"a": [2**70, 1]}),
+        simulate(2),
+        "a table that can't be written: ",
     ),
     "a search by tags": ({"tags": ["heart"]}, simulate(2), "looks for datasets at real nodes"),
 }
@@ -635,6 +677,18 @@ def test_a_disk_that_gets_full_in_a_round_ends_the_job_and_leaves_no_node_out(tm
     assert failed.value.reason == "no_space"
 
 
+def test_numbers_in_another_order_of_bytes_are_the_same_numbers(tmp_path: Path) -> None:
+    inputs, targets = pooled()
+    ends = {
+        end_of(simulated(tmp_path / order, data=data, nodes=simulate(2, workers=0), rounds=1))
+        for order, data in {
+            "own": (inputs, targets),
+            "other": (inputs.astype(">f4"), targets.astype(">i8")),
+        }.items()
+    }
+    assert len(ends) == 1
+
+
 def test_arrays_have_their_place_on_the_disk_before_they_are_written(tmp_path: Path) -> None:
     job = simulated(tmp_path, data=(np.zeros((4096, 64)), np.zeros(4096)), nodes=simulate(2))
     found = (job.folder / "simulated" / "data" / "inputs.npy").stat()
@@ -650,6 +704,15 @@ def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is(
     assert num_workers(3, 1000, gigabyte, 16 * gigabyte) == 3
     assert num_workers(None, 1000, gigabyte, 6 * gigabyte) == 1
     assert num_workers(None, 1, 0, 64 * gigabyte) == 1
+
+
+def test_more_workers_than_memory_bears_are_refused_before_anything_is_forecast_or_run(
+    tmp_path: Path,
+) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(3, workers=99_999))
+    for do in (job.estimate, job.check, job.run):
+        with pytest.raises(SpecError, match=r"simulate\(workers=99999\) needs about .* workers or fewer"):
+            do()
 
 
 def test_a_simulation_has_a_profile_and_other_jobs_have_none(files: dict[str, str], tmp_path: Path) -> None:

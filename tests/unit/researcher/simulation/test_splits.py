@@ -188,7 +188,9 @@ def test_sizes_are_numbers_of_numpy_too_and_survive_the_spec(sizes: Any) -> None
         (lambda: simulate(2.5), "num_nodes"),  # type: ignore[arg-type]
         (lambda: simulate(100_001), "100000 nodes at most"),
         (lambda: simulate(3, workers=-1), "workers"),
+        (lambda: simulate(3, workers=10**30), "100000 workers at most"),
         (lambda: simulate(3, drop=1.5), "drop"),
+        (lambda: simulate(3, drop=1.0), "no answer come at all"),
         (lambda: simulate(3, drop=float("nan")), "drop"),
         (lambda: simulate(3, slow=-0.1), "slow"),
         (lambda: simulate(3, backend="threads"), "backend"),

@@ -263,6 +263,27 @@ class Lbfgs(Perceptron):
         return torch.optim.LBFGS(model.parameters())
 
 
+class Renormed(Perceptron):
+    """Has a layer that shortens the rows that it looks up, though none is too long yet."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        words = torch.nn.Embedding(10, 4, max_norm=100.0)
+        return torch.nn.Sequential(words, torch.nn.Flatten(), torch.nn.Linear(16, 2))
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        inputs, targets = super().training_data(dataset, training_args)
+        return inputs.round().clamp(-4, 4).long() + 4, targets
+
+
+class DecidesAfterTheFirst(Decides):
+    """Can't load the data of the first node."""
+
+    def training_data(self, dataset, training_args):  # type: ignore[no-untyped-def]
+        if self.ctx.node == "node-0001":
+            raise ValueError("this node is broken")
+        return super().training_data(dataset, training_args)
+
+
 class Detached(Perceptron):
     """Has a step that stands still at a copy of the parameters."""
 
@@ -280,7 +301,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"layer 1 \(BatchNorm1d\) keeps running means.*GroupNorm",
     ),
     "decisions": ({"training_plan": Decides}, r"by the values of tensors.*torch\.where"),
+    "decisions, where the first node has no data": (
+        {"training_plan": DecidesAfterTheFirst},
+        "by the values of tensors",
+    ),
     "counting": ({"training_plan": Counts}, r"training_step changes self\.steps"),
+    "writing to a parameter": (
+        {"training_plan": Renormed},
+        r"training_step writes to .* parameter 0\.weight",
+    ),
     "what loading keeps": ({"training_plan": Weighs}, r"training_data changes self\.share"),
     "numbers of the node": (
         {"training_plan": KnowsItsNode},
