@@ -53,7 +53,7 @@ def open_simulation(
     """
     models = model_files(spec, folder)
     simulation = simulation_of({**spec.simulation, "split": None})
-    model_bytes = folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
+    model_bytes = _model_bytes(folder)
 
     def opened() -> Backend:
         if not simulation.vectorize:
@@ -81,6 +81,21 @@ def open_simulation(
         open_backend=opened,
         models=models,
     )
+
+
+def check_workers(spec: JobSpec, folder: JobFolder) -> None:
+    """See to it that a simulated job's workers fit into this machine's memory; those of a cluster show when it is reached.
+
+    Raises:
+        SpecError: so many as were asked for need more memory than there is.
+    """
+    simulation = simulation_of({**spec.simulation, "split": None})
+    if simulation.workers and simulation.backend == "processes":
+        num_workers(simulation.workers, len(spec.datasets), _model_bytes(folder), usable_bytes())
+
+
+def _model_bytes(folder: JobFolder) -> int:
+    return folder.initial_params.stat().st_size if folder.initial_params.exists() else 0
 
 
 def open_backend(

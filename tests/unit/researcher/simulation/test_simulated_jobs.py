@@ -608,6 +608,13 @@ def test_more_workers_than_memory_bears_are_refused_and_none_take_what_there_is(
     assert num_workers(None, 1, 0, 64 * gigabyte) == 1
 
 
+def test_more_workers_than_memory_bears_are_refused_before_the_job_begins(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=100_000))
+    for call in (job.estimate, job.check):
+        with pytest.raises(SpecError, match=r"simulate\(workers=100000\) needs about "):
+            call()
+
+
 def test_a_simulation_has_a_profile_and_other_jobs_have_none(files: dict[str, str], tmp_path: Path) -> None:
     job = simulated(tmp_path, data=pooled(), nodes=simulate(4, workers=0))
     job.run(progress=False)
