@@ -116,6 +116,11 @@ class Wide(Linear):
             torch.nn.Linear(width, 10),
         )
 
+    def init_optimizer(self, model, training_args):
+        settings = {"momentum": training_args.get("momentum", 0.0)} if training_args.get("momentum") else {}
+        optimizer = getattr(torch.optim, training_args.get("optimizer", "SGD"))
+        return optimizer(model.parameters(), lr=training_args["lr"], **settings)
+
 
 def number_of(node):
     """Return a node's number: 1 for the first one, a hundredth more for each after it."""

@@ -42,6 +42,14 @@ def kinds() -> dict[str, tuple[Any, dict[str, Any]]]:
         "TopK": ("fedavg", {"compress": TopK(0.01)}),
         "bf16": ("fedavg", {"compress": "bf16"}),
         "SecAgg": ("fedavg", {"protect": Protect(secagg=SecAgg(min_nodes=3))}),
+        "momentum": ("fedavg", {"training_args": {"momentum": 0.9}}),
+        "Adagrad": ("fedavg", {"training_args": {"optimizer": "Adagrad"}}),
+        "Adam": ("fedavg", {"training_args": {"optimizer": "Adam"}}),
+        "ASGD": ("fedavg", {"training_args": {"optimizer": "ASGD"}}),
+        "Adafactor": ("fedavg", {"training_args": {"optimizer": "Adafactor"}}),
+        "Scaffold, momentum": (Scaffold(), {"training_args": {"momentum": 0.9}}),
+        "Ditto, momentum": (Ditto(lam=0.1), {"training_args": {"momentum": 0.9}}),
+        "Int8, Adam": ("fedavg", {"compress": Int8(), "training_args": {"optimizer": "Adam"}}),
     }
 
 
@@ -76,11 +84,13 @@ def measured(protocol: Any, arguments: dict[str, Any], width: int) -> tuple[int,
     """Return what the estimate says of a job, and what its workers had at most, in bytes."""
     from fedjob import Job
 
+    arguments = dict(arguments)
+    args = {"lr": 0.001, "epochs": 1, "batch_size": 20, **arguments.pop("training_args", {})}
     job = Job(
         protocol,
         training_plan=f"{HERE}/_plans.py:Wide",
         data="data",
-        training_args={"lr": 0.001, "epochs": 1, "batch_size": 20},
+        training_args=args,
         model_args={"width": width},
         rounds=3,
         seed=1,
@@ -112,13 +122,13 @@ def main() -> None:
     }
     width = arguments.width
     model = 4 * (width * (64 + 1) + 2 * width * (width + 1) + 10 * (width + 1))
-    print(f"a model of {model / 1e6:.0f} MB; in models:\n{'kind':10} estimate  measured  ratio")
+    print(f"a model of {model / 1e6:.0f} MB; in models:\n{'kind':18} estimate  measured  ratio")
     with sandbox_federation(nodes):
         for kind in arguments.kinds or known:
             (_, small), (estimated, large) = (measured(*known[kind], each) for each in (32, width))
             more = large - small
             print(
-                f"{kind:10} {estimated / model:8.2f}  {more / model:8.2f}  {estimated / more:5.2f}",
+                f"{kind:18} {estimated / model:8.2f}  {more / model:8.2f}  {estimated / more:5.2f}",
                 flush=True,
             )
 

@@ -283,7 +283,7 @@ def checked(call: Callable[P, R]) -> Callable[P, R]:
     """
     signature = inspect.signature(call)
     kinds = {
-        name: _ARGUMENTS[plain]
+        name: _WAIT if plain == "float" and name.endswith("_s") else _ARGUMENTS[plain]
         for name, parameter in signature.parameters.items()
         if isinstance(plain := parameter.annotation, str) and plain in _ARGUMENTS
     }
@@ -396,6 +396,13 @@ def _to_seconds(value: Any) -> float:
     return number
 
 
+def _to_wait(value: Any) -> float:
+    number = _to_float(python_numbers(value))
+    if not 0 <= number < math.inf:
+        raise ValueError
+    return number
+
+
 def _to_path(value: Any) -> Any:
     try:
         check_path("path", value)
@@ -442,3 +449,5 @@ _ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     },
 }
 """Annotation -> what is expected, and the function that returns a value of that kind or raises."""
+_WAIT = ("a finite number of seconds, 0 or more", _to_wait)
+"""Those of an argument that is how long to wait, in place of those of any number: every wait has an end."""

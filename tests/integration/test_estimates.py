@@ -20,6 +20,7 @@ from fedjob import (
     Cyclic,
     Ditto,
     EarlyStopping,
+    Evaluation,
     FedAdam,
     FedAvg,
     FedBuff,
@@ -31,6 +32,7 @@ from fedjob import (
     FlexLoRA,
     FLoRA,
     Fraction,
+    Inference,
     Int8,
     Job,
     PowerOfChoice,
@@ -42,12 +44,14 @@ from fedjob import (
     TopK,
 )
 from fedjob.common.codec import unpack
-from fedjob.common.errors import JobFailed
+from fedjob.common.errors import JobFailed, SpecError
 from fedjob.common.files import Blocks
 from fedjob.identity.keys import Identity
+from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets, describe_dataset
 from fedjob.node.grants.decisions import Grants
 from fedjob.node.grants.limits import GrantLimits
+from fedjob.node.storage.costs import CostLedger
 from fedjob.repository.memory import MemoryRepository
 from fedjob.researcher.connection.lines import OWN, LineLedger, LineMeasure
 from fedjob.researcher.estimates.time_trial import ENOUGH_S, LEAST_ROUNDS
@@ -542,6 +546,12 @@ def test_the_bytes_of_masked_vectors_are_known_but_for_the_counts_beside_them(
         (FedAvg(), {"compress": Int8()}, 8.29),
         (FedAvg(), {"compress": TopK(0.01)}, 9.62),
         (FedAvg(), {"protect": SecAgg(), "tag": "trio"}, 3.46),
+        (FedAvg(), {"optimizer": "SGD(model.parameters(), momentum=0.9, "}, 4.94),
+        (FedAvg(), {"optimizer": "Adam(model.parameters(), "}, 8.45),
+        (FedAvg(), {"optimizer": "Adagrad(model.parameters(), "}, 5.92),
+        (Scaffold(), {"optimizer": "SGD(model.parameters(), momentum=0.9, "}, 9.37),
+        (Ditto(lam=0.1), {"optimizer": "SGD(model.parameters(), momentum=0.9, "}, 9.91),
+        (FedAvg(), {"optimizer": "Adam(model.parameters(), ", "compress": Int8()}, 11.09),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -549,10 +559,49 @@ def test_the_memory_is_about_what_a_worker_held_for_such_a_job(
     protocol: Any, more: dict[str, Any], measured: float, session: Session
 ) -> None:
     """`measured` is in models: see the page on estimates for how it was."""
-    job = job_of(session, protocol, named("memory"), model_args={"width": 9000}, **more)
+    more = dict(more)
+    text = named("memory").replace(
+        "SGD(model.parameters(), ", more.pop("optimizer", "SGD(model.parameters(), ")
+    )
+    job = job_of(session, protocol, text, model_args={"width": 9000}, **more)
     memory, model = job.estimate().memory_bytes, 4 * 36001
     assert memory is not None
     assert 0.8 < memory / (measured * model) < 1.25
+
+
+ADAM = ("torch.optim.SGD(", "torch.optim.Adam(")
+LOOP = """
+    def train(self, model, data, training_args):
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+        for inputs, targets in data:
+            loss = (model(inputs) - targets).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss
+"""
+
+
+def test_owners_are_told_of_the_optimizers_state_too(session: Session) -> None:
+    job = job_of(session, FedAvg(), named("adam").replace(*ADAM), model_args={"width": 9000}, rounds=2)
+    assert "without data and activations" in job.estimate().about
+    job.run(progress=False)
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    assert {one["memory"] for one in claimed.values()} == {job.estimate().memory_bytes}
+    unasked = job_of(session, FedAvg(), named("adam").replace(*ADAM), model_args={"width": 9000}, rounds=2)
+    unasked.run(progress=False)
+    assert unpack(JobFolder(unasked.folder).cost.read_bytes()) == claimed, (
+        "whether an estimate was asked for or not"
+    )
+
+
+def test_the_state_of_an_optimizer_of_a_plans_own_loop_shows_when_it_trains(session: Session) -> None:
+    text = named("loop")
+    begin, end = text.index("    def init_optimizer"), text.index("    def training_data")
+    job = job_of(session, FedAvg(), text[:begin] + text[end:] + LOOP, rounds=2)
+    found = job.estimate()
+    assert "what the optimizer holds, which shows when it trains" in found.about
+    assert found.memory_bytes
 
 
 def test_the_gradients_of_records_are_in_the_memory_as_many_as_a_worker_holds(session: Session) -> None:
@@ -574,6 +623,14 @@ def test_the_gradients_of_records_are_in_the_memory_as_many_as_a_worker_holds(se
         "float32, float64 and the norms of each record"
     )
     assert found[10000] < 8 * 256 * model, "never more records than a worker takes at once"
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "soon", None])
+def test_a_time_to_wait_is_a_finite_number_of_seconds(wrong: Any, session: Session) -> None:
+    job = job_of(session, FedAvg())
+    for call in (job.estimate, job.check, job.request, session.nodes, session.datasets):
+        with pytest.raises(SpecError, match=r"timeout_s is a finite number of seconds, 0 or more, not "):
+            call(timeout_s=wrong)
 
 
 def test_a_job_ends_where_it_would_move_more_than_an_owner_allows(
@@ -599,6 +656,65 @@ def test_a_job_ends_where_it_would_move_more_than_an_owner_allows(
     again = job.clone(rounds=3)
     again.run(progress=False)
     assert committed(again) == 3, "without a grant each job has its own"
+
+
+ENDS = {
+    "its worker dies": ("import os\n        os._exit(3)", NodeConfig(approval="off"), "worker_died"),
+    "its time is up": (
+        "import time\n        time.sleep(60)",
+        NodeConfig(approval="off", task_limit_s=2.0),
+        "timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "config", "reason"), ENDS.values(), ids=ENDS)
+def test_a_task_without_a_result_counts_with_what_it_has_fetched(
+    line: str, config: NodeConfig, reason: str, federation: Federation, session: Session
+) -> None:
+    node = federation.nodes[0]
+    before = node.config
+    configure(node, replace(config, workers=before.workers))
+    with node.database() as database:
+        Grants(database).projects.limit(f"ends {reason}", GrantLimits(moved_mb=1), "owner")
+    text = named(reason).replace('print("the data are loaded")', line)
+    given = {"nodes": ["east"], "model_args": {"width": 9000}, "rounds": 1, "project": f"ends {reason}"}
+    try:
+        job = job_of(session, FedAvg(), text, **given)
+        with pytest.raises(JobFailed, match=reason):
+            job.run(progress=False)
+    finally:
+        configure(node, before)
+    with node.database() as database:
+        counted = CostLedger(database).moved_by(job.id, "")
+    params = 4 * 36001
+    assert params <= counted < 4 * params, "once for each attempt"
+
+
+def test_what_a_grant_has_moved_counts_on_when_the_node_is_started_again(
+    federation: Federation, session: Session
+) -> None:
+    node = next(node for node in federation.nodes if node.name == "east")
+    before = node.config
+    configure(node, replace(before, approval="on"))
+    plan = named("started again")
+    given = {"nodes": ["east"], "model_args": {"width": 9000}}
+    try:
+        first = job_of(session, FedAvg(), plan, rounds=2, **given)
+        first.request()
+        node.decide(limits=GrantLimits(moved_mb=1))
+        first.run(progress=False)
+        node.stop()
+        node.start()
+        with node.database() as database:
+            [grant] = [one for one in Grants(database).all() if one.limits.moved_mb]
+        assert grant.moved_bytes > 4 * 4 * 36001, "two rounds, there and back"
+        second = first.clone()
+        with pytest.raises(JobFailed, match=r"limits_exceeded: .* MB would have gone to and from the hub"):
+            second.run(progress=False)
+        assert committed(second) == 1, "with the two rounds before that is nearly 1 MB"
+    finally:
+        configure(node, before)
 
 
 def test_what_is_a_bound_or_not_known_says_why(session: Session) -> None:
@@ -635,3 +751,95 @@ def test_an_answer_that_is_not_known_before_is_not_guessed(session: Session) -> 
     estimate = Job(rows, data={"tags": ["toy"]}, session=session).estimate()
     assert (estimate.bytes_total, estimate.exact) == (None, False)
     assert "known after the job" in estimate.about
+
+
+TESTED = """
+    def testing_step(self, model, batch):
+        return model(batch[0]), batch[1]
+"""
+
+
+@pytest.mark.parametrize("width", [50, 3000], ids=["attached", "large"])
+def test_the_bytes_of_an_evaluation_are_those_that_it_moves(
+    width: int, federation: Federation, session: Session
+) -> None:
+    job = job_of(
+        session,
+        Evaluation(),
+        named(f"evaluated {width}") + TESTED,
+        training_args={"test_ratio": 1.0},
+        rounds=1,
+        model_args={"width": width},
+    )
+    estimate = job.estimate()
+    assert estimate.exact, estimate
+    job.run(progress=False)
+    traffic = {tally.direction: tally.bytes for tally in job.traffic if tally.kind == "object"}
+    down, up = (sum(getattr(one, way) for one in estimate) for way in ("down", "up"))
+    assert (traffic.get("in", 0), up) == (0, 0), "metrics are in the message"
+    assert estimate.bytes_total == traffic["out"] + down
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    assert {node: one["down"] for node, one in claimed.items()} == {one.node: one.down for one in estimate}
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_of_predictions_it_is_known_what_goes_down(
+    rounds: int, federation: Federation, session: Session
+) -> None:
+    counted: Any = federation.repository
+    text = named(f"predicts {rounds}")
+    job = job_of(session, Inference(), text, rounds=rounds, model_args={"width": 3000}, training_args={})
+    estimate = job.estimate()
+    assert (estimate.bytes_total, estimate.bytes_per_node, estimate.exact) == (None, None, False)
+    assert "without the answers" in estimate.about
+    counted.moved = Moved()
+    job.run(progress=False)
+    came = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "in"))
+    plans = len(text.encode())  # which nodes have from the estimate
+    down = sum(one.down for one in estimate)
+    assert down - 3 * plans <= counted.moved.read - came <= down
+    assert all(one.up is None for one in estimate)
+
+
+def test_predictions_of_a_small_model_are_sent_it_with_each_pass(session: Session) -> None:
+    job = job_of(session, Inference(), named("passes"), rounds=3, training_args={})
+    estimate = job.estimate()
+    job.run(progress=False)
+    out = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "out"))
+    plan = JobFolder(job.folder).plan.stat().st_size
+    assert out == sum(one.down for one in estimate) - plan, (
+        "the plan is sent once, the attached parameters to each"
+    )
+
+
+def test_masked_metrics_are_counted_as_what_nodes_store(session: Session) -> None:
+    job = job_of(
+        session,
+        Evaluation(),
+        named("masked metrics") + TESTED,
+        "trio",
+        protect=SecAgg(),
+        training_args={"test_ratio": 1.0},
+        rounds=1,
+    )
+    estimate = job.estimate()
+    job.run(progress=False)
+    came = sum(one.bytes for one in job.traffic if (one.kind, one.direction) == ("object", "in"))
+    assert 0 < came <= sum(one.up for one in estimate)
+
+
+def test_of_a_resumed_job_the_rounds_count_that_are_left(session: Session) -> None:
+    first = job_of(session, FedAvg(), named("resumed"), rounds=2, model_args={"width": 3000})
+    first.run(progress=False)
+    three = first.clone(rounds=3).estimate()
+    newest = sorted((first.folder / "breakpoints").iterdir())[-1]
+    resumed = Job.resume(newest, rounds=5, session=session)
+    found = resumed.estimate()
+    assert "in the 3 rounds that are left" in found.about
+    assert found.bytes_per_node == three.bytes_per_node
+    assert found.time_s == pytest.approx(three.time_s, rel=0.5)
+    before = sum(one.bytes for one in resumed.traffic if (one.kind, one.direction) == ("object", "in"))
+    resumed.run(progress=False)
+    after = sum(one.bytes for one in resumed.traffic if (one.kind, one.direction) == ("object", "in"))
+    assert after - before == sum(one.up for one in found)
+    assert resumed.estimate().bytes_total == first.clone(rounds=5).estimate().bytes_total

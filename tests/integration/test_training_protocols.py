@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ from fedjob.identity.keys import Identity
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.grants.decisions import Grants
 from fedjob.parameters.files import FileParams
-from fedjob.protocols.base import Gathered, Instruction, Local
+from fedjob.protocols.base import Ask, Done, Gathered, Instruction, Local, View
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.rounds.verification import verify_job
 from fedjob.researcher.storage.breakpoints import hash_file
@@ -89,6 +89,20 @@ class HalfWay(TrainingProtocol):
             return after
         old, new = state["params"], gathered.total.value
         return {**after, "params": {name: old[name] + (new[name] - old[name]) * self.share for name in old}}
+
+
+@dataclass(frozen=True, slots=True)
+class Particular(TrainingProtocol):
+    """Looks at answers more closely than zeros allow, before its first round is over."""
+
+    name: ClassVar[str] = "particular"
+
+    def instruct(self, state: dict[str, Any], view: View) -> Ask | Done:
+        ask = TrainingProtocol.instruct(self, state, view)
+        return replace(ask, commit=False) if isinstance(ask, Ask) else ask
+
+    def finish(self, state: dict[str, Any], gathered: Gathered) -> dict[str, Any]:
+        raise ValueError(f"no loss among {sorted(gathered.total.metrics)}")
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +217,15 @@ def test_a_protocol_of_ones_own_needs_a_name_and_a_plan_of_its_own() -> None:
         make_job(Taken())
     with pytest.raises(SpecError, match="it needs one"):
         make_job(Planless())
+
+
+def test_an_estimate_says_that_a_protocol_can_not_be_played_before_it_runs(session: Session) -> None:
+    found = make_job(Particular(), data={"tags": ["toy"]}, session=session).estimate()
+    assert (found.bytes_total, found.memory_bytes, found.exact) == (None, None, False)
+    assert (
+        "known after the job: answers of zeros don't go through its protocol (ValueError: no loss"
+        in found.about
+    )
 
 
 @pytest.mark.parametrize("name", TRAINING_PROTOCOLS)

@@ -16,7 +16,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
-from fedjob.messaging.messages import Event
+from fedjob.messaging.messages import Event, Result
 from fedjob.messaging.outbox import Outgoing
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
@@ -92,6 +92,7 @@ class TaskAttempt:
         log: what of its output goes to the researcher.
         children: number -> key, of what it launched.
         events: lets them pass; a worker's own limit is not relied on.
+        uncounted: it has fetched what nobody has counted yet: that counts with its result, or when it ends without one.
     """
 
     number: int
@@ -110,6 +111,7 @@ class TaskAttempt:
     events: TokenBucket = field(
         default_factory=lambda: TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, EVENTS_PER_S, time.monotonic())
     )
+    uncounted: bool = False
 
 
 class Attempts:
@@ -203,7 +205,7 @@ class Attempts:
         attempt.timing["queued"] = attempt.started - self.arrived.pop(key, attempt.started)
         if context.spool.has_result(key):
             permissions.accounts.note_leaving(key)
-            self._store(row, attempt)
+            _store(self._context, row, attempt)
             return
         if left := context.spool.take_left(key):
             attempt.folder, small = left
@@ -283,8 +285,7 @@ class Attempts:
             case WorkerUnclosed(detail=detail):
                 self._fail(turn, key, attempt, "sandbox", f"its sandbox can't be closed: {detail}")
             case WorkerOverran(detail=detail):
-                words = _answered(self._context, row, "out_of_memory", detail)
-                self._fail(turn, key, attempt, *words)
+                self._fail(turn, key, attempt, *_answered(self._context, row, "out_of_memory", detail))
             case Unprepared(reason=reason, detail=detail):
                 self._fail(turn, key, attempt, reason, detail)
             case WorkerBegan(pid=pid):
@@ -308,6 +309,7 @@ class Attempts:
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
                 self._report_log(turn, row, attempt, final=True)
+                _count_fetched(self._context, turn, row, attempt)
                 turn.after.append(lambda: self._end(key, attempt))
                 reason, detail = _answered(self._context, row, "worker_died", detail)
                 turn.step(events.Died(key, detail, reason))
@@ -321,6 +323,7 @@ class Attempts:
                 self._finish(turn, row, event, attempt)
 
     def _fail(self, turn: Turn, key: str, attempt: TaskAttempt, reason: str, detail: str) -> None:
+        _count_fetched(self._context, turn, turn.book.tasks.get(key), attempt)
         turn.after.append(lambda: self._end(key, attempt))
         turn.step(events.Finished(key, False, b"", reason, detail))
 
@@ -339,6 +342,7 @@ class Attempts:
             turn.outgoing.append(_event(self._context, row, "log", data))
 
     def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
+        attempt.uncounted = True
         if self._attempts.get(order.key) is attempt:
             share = self._context.config.gpu_share if attempt.gpus else 0.0
             order = replace(order, secrets=self._context.permissions.secrets_of(row), gpu_share=share)
@@ -357,11 +361,6 @@ class Attempts:
                 words = failure_words(error) if is_full(error) else ("launcher", type(error).__name__)
                 self._report(Unprepared(order.key, attempt.number, *words))
 
-    def _store(self, row: TaskRow, attempt: TaskAttempt) -> None:
-        folder = None if self._context.spool.has_result(row.key) else attempt.folder
-        min_rows = self._context.permissions.limits_of(row).min_rows
-        self._context.transfers.store(row, attempt.number, folder, min_rows=min_rows)
-
     def _returned(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, small: SmallOutput | None) -> None:
         """Store what a worker gave; what fits into the answer is durable with the commit that ends the task."""
         context, folder, key = self._context, attempt.folder, row.key
@@ -369,7 +368,7 @@ class Attempts:
         attempt.ends_at, attempt.returned = None, time.monotonic()
         if small is None:
             context.permissions.accounts.note_leaving(key)
-            turn.after.append(lambda: self._store(row, attempt))
+            turn.after.append(lambda: _store(self._context, row, attempt))
             return
         min_rows = context.permissions.limits_of(row).min_rows
         turn.after.append(lambda: self._forget(key, attempt))
@@ -378,6 +377,7 @@ class Attempts:
         self._finish(turn, row, store_small(row, attempt.number, small, min_rows, context.config), attempt)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
+        attempt.uncounted = False
         charge = self._context.permissions.charge(
             row, stored.result, turn.predicted, attempt.started, moved=attempt.moved
         )
@@ -418,6 +418,7 @@ class Attempts:
                     reason, detail = _answered(
                         self._context, late, "timeout", "the work took longer than its limit"
                     )
+                    _count_fetched(self._context, turn, late, attempt)
                     turn.step(events.Overdue(key, detail, reason))
                 else:
                     attempt.ends_at = None
@@ -430,7 +431,7 @@ class Attempts:
         for _, key, attempt in due:
             row = turn.book.tasks.get(key)
             if row is not None and self._attempts.get(key) is attempt:
-                self._store(row, attempt)
+                _store(self._context, row, attempt)
 
     def _kill(self, key: str) -> None:
         """End a task's worker, and hear when nothing is left of it."""
@@ -443,6 +444,7 @@ class Attempts:
         row = turn.book.tasks.get(key)
         if row is not None and attempt is not None:
             self._report_log(turn, row, attempt, final=True)
+            _count_fetched(self._context, turn, row, attempt)
         turn.step(events.Gone(key))
 
     def _end(self, key: str, attempt: TaskAttempt | None = None) -> bool:
@@ -462,6 +464,19 @@ class Attempts:
     def _forget(self, key: str, attempt: TaskAttempt) -> None:
         if self._attempts.get(key) is attempt:
             del self._attempts[key]
+
+
+def _count_fetched(context: NodeContext, turn: Turn, row: TaskRow | None, attempt: TaskAttempt) -> None:
+    """Count what an attempt has fetched that ends without a result."""
+    if row is not None and attempt.uncounted:
+        attempt.uncounted = False
+        nothing = Result(of="", key=row.key, ok=False)
+        turn.charge(context.permissions.charge(row, nothing, {}, attempt.started))
+
+
+def _store(context: NodeContext, row: TaskRow, attempt: TaskAttempt) -> None:
+    folder = None if context.spool.has_result(row.key) else attempt.folder
+    context.transfers.store(row, attempt.number, folder, min_rows=context.permissions.limits_of(row).min_rows)
 
 
 def _unstarted(row: TaskRow, number: int, error: Exception) -> Unprepared:

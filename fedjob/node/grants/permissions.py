@@ -208,7 +208,7 @@ class Permissions:
         if usage is not None and usage.overrun:
             detail = f"{usage.overrun} predictions were over what the owner allows, which other tasks used meanwhile"
             failed = Result(of="", key=row.key, ok=False, reason="limits_exceeded", detail=detail)
-            return Charge(result=failed)
+            return Charge(result=failed, count=lambda: self._count_cost(row, failed, started, moved or {}))
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
         asked = made + (result.usage[0] if result.usage else 0)

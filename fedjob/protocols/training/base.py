@@ -55,6 +55,11 @@ class TrainingProtocol(FederatedProtocol):
         """How many times its parameters a node holds at once, beside the model, its gradients and what comes and leaves."""
         return 0
 
+    @property
+    def optimizers(self) -> int:
+        """How many optimizers' states a node keeps at once."""
+        return 1
+
     def check(self, params: Mapping[str, Any]) -> None:
         if NUM_EXAMPLES in params and not self.adds_sums:
             raise SpecError(

@@ -47,6 +47,10 @@ class Ditto(TrainingProtocol):
         return 3 if self.lam > 0 else 2  # the shared answer, the personal model, and the way between them
 
     @property
+    def optimizers(self) -> int:
+        return 2  # that of the shared training, and that of the personal one
+
+    @property
     def needs_single(self) -> str:
         return ""
 

@@ -33,6 +33,8 @@ from fedjob.researcher.storage.spec import JobSpec
 
 MAX_ROWS = 20
 """Nodes up to which each is shown in a row of its own; of more, those with the same figures share one."""
+_MOST_WHY = 300
+"""Characters of the words of somebody's own protocol about itself."""
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
 
 
@@ -71,6 +73,7 @@ class Estimate(Listing[NodeEstimate]):
         why: they are not.
         time: that it will take.
         private: it asks for differential privacy.
+        rounds_left: of a job that goes on: the bytes and the time are those of so many; 0 for all of them.
     """
 
     def __init__(
@@ -81,10 +84,11 @@ class Estimate(Listing[NodeEstimate]):
         why: str,
         time: TimeEstimate,
         private: bool,
+        rounds_left: int = 0,
     ) -> None:
         columns = ("node", "down", "up", *(_PRIVACY if private else ()), "problem")
         super().__init__(estimates, columns)
-        self._time, self._traffic, self._why = time, traffic, why
+        self._time, self._traffic, self._why, self._rounds_left = time, traffic, why, rounds_left
 
     @property
     def ok(self) -> bool:
@@ -97,26 +101,26 @@ class Estimate(Listing[NodeEstimate]):
         traffic = self._traffic
         return (
             None
-            if traffic is None
+            if traffic is None or traffic.unknown_up
             else {node: traffic.down[node] + traffic.up[node] for node in traffic.down}
         )
 
     @property
     def bytes_total(self) -> int | None:
         """The bytes of all transfers to and from the hub, those of the researcher among them; None for unknown."""
-        return None if self._traffic is None else self._traffic.total
+        return None if self._traffic is None or self._traffic.unknown_up else self._traffic.total
 
     @property
     def exact(self) -> bool:
         """True if the bytes are exact, and no bound."""
-        return self._traffic is not None and not self._traffic.bound
+        return self._traffic is not None and not (self._traffic.bound or self._traffic.unknown_up)
 
     @property
     def memory_bytes(self) -> int | None:
         """The most bytes of tensors that a node's worker has at once for a step of the job; None for unknown.
 
-        Model, gradients and answer, and what protocol, compression and protection hold beside them; without the optimizer's
-        state, activations, data and libraries.
+        Model, gradients and answer, and what optimizer, protocol, compression and protection hold beside them; without
+        activations, data and libraries.
         """
         return None if self._traffic is None else self._traffic.memory_bytes
 
@@ -154,10 +158,15 @@ class Estimate(Listing[NodeEstimate]):
         else:
             kind = "exactly" if not traffic.bound else f"at most ({traffic.bound})"
             moved = f"{kind} {size(traffic.total)} through the hub, messages of some kB a task not counted"
+            if self._rounds_left:
+                moved += f", in the {self._rounds_left} round{'s' * (self._rounds_left != 1)} that are left"
+            if traffic.unknown_up:
+                moved += f"; without the answers: {traffic.unknown_up}"
+            without = "data, activations and what the optimizer holds, which shows when it trains"
             lines = [
                 f"bytes: {moved if traffic.total else 'none, all of it is on this machine'}",
-                f"memory: {size(traffic.memory_bytes)} of the work's tensors at a node, without data, activations and the "
-                "optimizer's state",
+                f"memory: {size(traffic.memory_bytes)} of the work's tensors at a node, without "
+                f"{without if traffic.lacks_optimizer else 'data and activations'}",
             ]
         return "\n".join([*lines, f"time: {self._time.words}"])
 
@@ -190,7 +199,7 @@ class Trials:
         here: times one batch of made-up rows here; returns node -> examples a second, and why where it is 0.
     """
 
-    rounds: Callable[[], TimeEstimate]
+    rounds: Callable[[JobSpec], TimeEstimate]
     lines: Callable[[], Iterable[NodeAnswer]] = tuple
     here: Callable[[], Mapping[str, tuple[float, str]]] = dict
 
@@ -201,6 +210,8 @@ def estimate_job(
     home: Path,
     ask: Callable[[], Iterable[NodeAnswer]],
     trials: Trials | None = None,
+    *,
+    done: int = 0,
 ) -> Estimate:
     """Return what a job would cost at each of its nodes, and in all.
 
@@ -211,12 +222,20 @@ def estimate_job(
             like it was measured.
         trials: that may be made for its time; None for none. The lines are timed in any case, the work where no job like it
             was measured.
+        done: rounds that are committed already: the bytes and the time are those of the others. What differential privacy
+            costs is that of the whole job.
     """
     private = protect_of(spec.protect).dp is not None
-    why = unknown_traffic(spec)
-    traffic = None if why else estimate_traffic(spec, folder, local=spec.local)
+    why, left = unknown_traffic(spec), _left(spec, done)
+    traffic = None
+    if not why:
+        try:
+            traffic = estimate_traffic(left, folder, local=spec.local)
+        except Exception as error:  # a protocol of the researcher's own may do anything with answers of zeros
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST_WHY]
+            why = f"known after the job: answers of zeros don't go through its protocol ({words})"
     answers = [] if trials is None else list(trials.lines())
-    time = time_by_earlier_jobs(spec, home, traffic)
+    time = time_by_earlier_jobs(left, home, traffic)
     if not (answers or spec.local) and (private or time.seconds is None):
         answers = list(ask())
     if not private:
@@ -227,11 +246,20 @@ def estimate_job(
         nodes = (_answered(answer) for answer in answers)
     if traffic is not None:
         down, up = traffic.down, traffic.up
-        nodes = (replace(one, down=down.get(one.node, 0), up=up.get(one.node, 0)) for one in nodes)
+        nodes = (
+            replace(one, down=down.get(one.node, 0), up=None if traffic.unknown_up else up.get(one.node, 0))
+            for one in nodes
+        )
     nodes = [*nodes, *_absent(folder)]
     if time.seconds is None and spec.rounds != ENDLESS:
-        time = _time_by_nodes(spec, home, answers, traffic, trials)
-    return Estimate(nodes, traffic=traffic, why=why, time=time, private=private)
+        time = _time_by_nodes(left, home, answers, traffic, trials)
+    rounds_left = 0 if left is spec else left.rounds
+    return Estimate(nodes, traffic=traffic, why=why, time=time, private=private, rounds_left=rounds_left)
+
+
+def _left(spec: JobSpec, done: int) -> JobSpec:
+    """Return a job of the rounds that are left, if some are committed and some are not."""
+    return replace(spec, rounds=spec.rounds - done) if 0 < done < spec.rounds < ENDLESS else spec
 
 
 def _time_by_nodes(
@@ -243,7 +271,7 @@ def _time_by_nodes(
 ) -> TimeEstimate:
     """Return the time of a job of which no like has run: by a trial, by the nodes' own speeds, by a batch here."""
     speeds = {answer.node: answer.speed for answer in answers}
-    tried = TimeEstimate() if trials is None else trials.rounds()
+    tried = TimeEstimate() if trials is None else trials.rounds(spec)
     if tried.seconds is not None or spec.local:
         return tried
     measured = time_by_speeds(spec, home, speeds, traffic)

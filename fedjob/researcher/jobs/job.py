@@ -37,6 +37,7 @@ from fedjob.researcher.definition.job_definition import Defined, define
 from fedjob.researcher.definition.job_file import open_definition
 from fedjob.researcher.definition.job_file_text import job_json
 from fedjob.researcher.estimates.line_checks import check_lines
+from fedjob.researcher.estimates.optimizer_note import note_optimizer
 from fedjob.researcher.estimates.time_trial import time_by_trying
 from fedjob.researcher.federation.offers import Checks, warn_of_no_workers
 from fedjob.researcher.hooks import HOOKS
@@ -278,6 +279,8 @@ class Job(ManualRounds, JobView):
         self._built = self._build(defined.models, defined.frozen)
         self._spec = write_draft(folder, defined, lambda: self._plan, origin, same_params=same_params)
         if folder.initial_params.stat().st_size > MAX_HELD_BYTES:
+            if not self._spec.local:  # later, its model would be built once more for that
+                self._note_optimizer()
             del self._built
 
     def _take(
@@ -324,6 +327,10 @@ class Job(ManualRounds, JobView):
     def _plan(self) -> TrainingPlan:
         return self._built
 
+    def _note_optimizer(self) -> None:
+        """Note in the folder what the plan's optimizer holds at a node."""
+        note_optimizer(self._spec, self._folder, self._folder.path.parent.parent, lambda: self._plan)
+
     # -- ask the nodes -------------------------------------------------------------
 
     @overload
@@ -361,6 +368,7 @@ class Job(ManualRounds, JobView):
 
         Raises:
             NoDatasets: nothing matches `data`.
+            SpecError: a simulation's workers need more memory than there is.
         """
         if plan_only:
             session = self._at_home()
@@ -389,10 +397,12 @@ class Job(ManualRounds, JobView):
 
         Raises:
             NoDatasets: nothing matches `data`.
+            SpecError: a simulation's workers need more memory than there is.
         """
         session = self.reach()
+        self._note_optimizer()
         home = self._folder.path.parent.parent
-        trials = Trials(rounds=lambda: time_by_trying(self._spec, lambda changes: self.clone(**changes)))
+        trials = Trials(rounds=lambda spec: time_by_trying(spec, lambda changes: self.clone(**changes)))
         if session is not None:
             trials = replace(
                 trials,
@@ -402,7 +412,8 @@ class Job(ManualRounds, JobView):
                 ),
             )
         ask = partial(self.check, timeout_s)
-        return estimate_job(self._spec, self._folder, home, ask, trials if probe else None)
+        done = 0 if self._position is None else self._position.round
+        return estimate_job(self._spec, self._folder, home, ask, trials if probe else None, done=done)
 
     def request(self, timeout_s: float = 30.0) -> dict[str, str]:
         """Ask the owners of the nodes to allow the job; it stays a draft, and nothing runs.
@@ -416,6 +427,7 @@ class Job(ManualRounds, JobView):
         """
         check_is_draft(self._folder)
         session = self.reach()
+        self._note_optimizer()
         return ShownMap(request_grants(session, self._spec, self._folder, timeout_s), ("node", "request"))
 
     def refresh(self, throttle_s: float = 1.0) -> bool:
@@ -490,6 +502,8 @@ class Job(ManualRounds, JobView):
                 f"{self.id} is completed; make a new Job, or Job.resume a breakpoint with more rounds"
             )
         session = self.reach()
+        if session is not None:
+            self._note_optimizer()
         self._go_on(record, lock)
         runner = Runner.open(
             self._spec,
@@ -564,6 +578,8 @@ class Job(ManualRounds, JobView):
         if (session := job._at_home()) is not None:
             check_broker(session)
         job.reach()
+        if session is not None:
+            job._note_optimizer()
         return job._folder
 
     def run_on(self, lock: int) -> Any:

@@ -72,6 +72,11 @@ class AskBytes:
     def _with_task(self, node: str) -> int:
         return sum(self.shared) + sum(self.own.get(node, ()))
 
+    def is_attached(self, num_nodes: int) -> bool:
+        """True if all that its nodes fetch is attached to their tasks, and so sent each time; else a node keeps what it has."""
+        crowded = any(self._with_task(node) > MAX_ATTACHED_BYTES for node in self.nodes)
+        return not crowded and all(is_attachable(size, num_nodes) for size in self.shared)
+
     def sent(self, num_nodes: int) -> int:
         """Return the bytes that the researcher sends to the nodes of a job, by the rules of `messaging.attachments`."""
         attachable = [size for size in self.shared if is_attachable(size, num_nodes)]

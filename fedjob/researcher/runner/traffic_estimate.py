@@ -33,6 +33,9 @@ from fedjob.privacy.secagg.fixed_point import FixedPoint
 from fedjob.privacy.secagg.masked_vector import length_of, vector_schema
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import LOSS, MEASURING, VALIDATE, Ask, FederatedProtocol, Gathered, Reply, View
+from fedjob.protocols.evaluation import Evaluation
+from fedjob.protocols.function import Function
+from fedjob.protocols.inference import Inference
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.repository.parts import ref_of
@@ -41,7 +44,7 @@ from fedjob.researcher.rounds.compression import Compression, compression_for
 from fedjob.researcher.runner.ask_bytes import MAX_ROUNDS, AskBytes, PlayedAsks, step_sizes
 from fedjob.researcher.selection import SELECTORS
 from fedjob.researcher.storage.deployment import plan_at
-from fedjob.researcher.storage.folder import JobFolder
+from fedjob.researcher.storage.folder import JobFolder, read_optimizer
 from fedjob.researcher.storage.spec import BROUGHT, JobSpec
 from fedjob.training_plans.private import torch_steps
 from fedjob.training_plans.private.record_gradients import MAX_RECORDS
@@ -50,6 +53,8 @@ _MOST_ASIDE = 8
 """Asks after the last round, such as a validation, that are played, and asks of a round beside one to each node."""
 _MAX_STACKED_BYTES = 256 * 1024 * 1024
 """Bytes of all answers of a round for which a total of their shapes is computed."""
+_ANSWERS_SHOW = (Inference, Function)
+"""Protocols of which it is known what nodes are sent, and not what they answer."""
 _LARGE_BYTES = 64 * 1024 * 1024
 _MOST_NUMBERS = 1000
 """Numbers beside the tensors of a masked vector, such as counts and metrics, that an estimate leaves room for."""
@@ -64,8 +69,10 @@ class TrafficEstimate:
         sent, received: bytes that the researcher sends and fetches; what several nodes get is stored once, and sent to each
             of them where it is attached to its task.
         memory_bytes: of the largest set of tensors that a node's worker has at once: those it is sent, their gradients, its
-            answer, and what protocol, compression and protection hold; without the optimizer's state, activations and data.
+            answer, and what optimizer, protocol, compression and protection hold; without activations and data.
+        lacks_optimizer: what the optimizer holds is not known, and not in it.
         bound: why fewer bytes may move; empty where the bytes are exact.
+        unknown_up: why it is not known what nodes store, which is not in it then; empty where it is.
     """
 
     down: Mapping[str, int] = field(default_factory=dict)
@@ -73,7 +80,9 @@ class TrafficEstimate:
     sent: int = 0
     received: int = 0
     memory_bytes: int = 0
+    lacks_optimizer: bool = False
     bound: str = ""
+    unknown_up: str = ""
 
     @property
     def total(self) -> int:
@@ -83,11 +92,21 @@ class TrafficEstimate:
 
 def unknown_traffic(spec: JobSpec) -> str:
     """Return why the bytes of a job are not known before it runs; empty where they are."""
-    if not isinstance(inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config)), TrainingProtocol):
+    inner = inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
+    if not isinstance(inner, (TrainingProtocol, Evaluation, *_ANSWERS_SHOW)):
         return "an answer is as large as what was found: its bytes are known after the job"
     if spec.items != Items() or spec.rounds == ENDLESS:
         return "the number of rounds, or of batches, is not known before"
     return ""
+
+
+def _unknown_up(spec: JobSpec) -> str:
+    inner = inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
+    return (
+        "an answer is as large as what is found, known after the job"
+        if isinstance(inner, _ANSWERS_SHOW)
+        else ""
+    )
 
 
 def write_cost(spec: JobSpec, folder: JobFolder) -> None:
@@ -95,7 +114,7 @@ def write_cost(spec: JobSpec, folder: JobFolder) -> None:
 
     Of large models the first round is played alone: the offer does not wait for sums over zeros.
     """
-    if spec.local or unknown_traffic(spec):
+    if spec.local or unknown_traffic(spec) or _unknown_up(spec):
         return
     large = folder.initial_params.exists() and folder.initial_params.stat().st_size > _LARGE_BYTES
     try:
@@ -116,7 +135,7 @@ def write_cost(spec: JobSpec, folder: JobFolder) -> None:
 def estimate_traffic(
     spec: JobSpec, folder: JobFolder, *, local: bool = False, played: int = MAX_ROUNDS
 ) -> TrafficEstimate:
-    """Return the bytes that a training job moves.
+    """Return the bytes that a job moves.
 
     Args:
         spec: with its datasets; `unknown_traffic` of it is empty.
@@ -125,16 +144,16 @@ def estimate_traffic(
     """
     protocol = PROTOCOLS.build(spec.protocol.name, spec.protocol.config)
     nodes = tuple(sorted(spec.datasets))
-    found = _played(protocol, spec, folder, nodes, played)
-    asks = found.asks(spec.rounds)
-    late = _answers_late(protocol)
+    found, late = _played(protocol, spec, folder, nodes, played), _answers_late(protocol)
+    asks = found.asks(spec.rounds if _trains(protocol) else _times_sent(protocol, spec, found))
     if late:  # nodes at work are sent again what they were sent in an earlier round
         most = max((ask.shared for ask in asks), key=sum)
         asks = [replace(ask, shared=most) for ask in asks]
     memory = max((ask.memory for ask in asks), default=0)
+    lacks = _trains(protocol) and read_optimizer(folder) is None
     if local:
         nothing = dict.fromkeys(nodes, 0)
-        return TrafficEstimate(down=nothing, up=nothing, memory_bytes=memory)
+        return TrafficEstimate(down=nothing, up=nothing, memory_bytes=memory, lacks_optimizer=lacks)
     files = _files(spec, folder)
     sent = sum(ask.sent(len(nodes)) for ask in asks)
     sent += sum({path: path.stat().st_size for paths in files.values() for path in paths}.values())
@@ -147,8 +166,21 @@ def estimate_traffic(
         sent=sent,
         received=sum(up.values()),
         memory_bytes=memory,
+        lacks_optimizer=lacks,
         bound=_bound(spec, found, late=late),
+        unknown_up=_unknown_up(spec),
     )
+
+
+def _times_sent(protocol: FederatedProtocol, spec: JobSpec, played: PlayedAsks) -> int:
+    """Return how often the one ask of a protocol without training is sent: the same parameters go to a node once."""
+    repeats = isinstance(inner_of(protocol), Inference)
+    attached = all(ask.is_attached(len(spec.datasets)) for ask in played.rounds[0])
+    return spec.rounds if repeats and attached else 1
+
+
+def _trains(protocol: FederatedProtocol) -> bool:
+    return isinstance(inner_of(protocol), TrainingProtocol)
 
 
 def _answers_late(protocol: FederatedProtocol) -> bool:
@@ -193,9 +225,12 @@ def _played(
 ) -> PlayedAsks:
     """Return the bytes of the first rounds and of what comes after the last, by answers of zeros."""
     measure = _Measure(protocol, spec, folder, nodes)
-    params = FileParams(folder.initial_params)
+    params = FileParams(folder.initial_params) if folder.initial_params.exists() else {}
     state = protocol.start(params)
     view = View(rounds=spec.rounds, nodes=nodes, seed=spec.seed, validate_at_end=spec.validate_at_end)
+    if not _trains(protocol):  # one ask; where rounds follow, nodes have its parameters
+        ask = protocol.instruct(state, view)
+        return PlayedAsks(rounds=[measure(ask) if isinstance(ask, Ask) else []], whole=True)
     played = PlayedAsks()
     asks: list[AskBytes] = []
     rounds = min(most, spec.rounds)
@@ -261,6 +296,7 @@ class _Measure:
     ) -> None:
         self._protocol, self._spec, self._nodes = protocol, spec, nodes
         self._way, self._before = compression_for(spec, folder, ref_of), _NO_SCHEMA
+        self._optimizer = read_optimizer(folder) or {"state": 0, "step": 0}
         self._asks_losses = SELECTORS[spec.selector.name].asks_losses if not spec.selector.text else False
 
     def __call__(self, ask: Ask, *, as_file: bool = True) -> list[AskBytes]:
@@ -284,10 +320,14 @@ class _Measure:
     def _held(self, params: Schema) -> int:
         """Return the bytes that a training node holds beside model, gradients and answer, as the parts of its work say."""
         inner = inner_of(self._protocol)
-        copies = inner.copies if isinstance(inner, TrainingProtocol) else 0
-        held = copies * num_bytes_of(params)
+        if not isinstance(inner, TrainingProtocol):
+            return 0
+        held = inner.copies * num_bytes_of(params)
+        state = inner.optimizers * self._optimizer["state"]
+        saved = state  # as a copy, when nothing is being compressed any more
         if self._way is not None:
-            held += compressed_work.num_bytes_held(params, self._way.compressor)
+            saved = max(saved, compressed_work.num_bytes_held(params, self._way.compressor))
+        held += state + saved + self._optimizer["step"]
         if isinstance(protect_of(self._spec.protect).dp, RecordDP):
             sizes = [num_bytes_of({name: form}) for name, form in params.items()]
             batch = self._spec.training_args.get("batch_size")
@@ -303,18 +343,19 @@ def _masked(plain: AskBytes, ask: Ask, spec: JobSpec, num_nodes: int) -> AskByte
     if "secagg" not in spec.protect:
         return plain
     plain = replace(plain, steps=step_sizes({party_of(node) for node in plain.nodes}))
-    if not plain.up:
+    if not plain.up and ask.step not in MEASURING:
         return plain
     protect = protect_of(spec.protect)
     secagg = protect.secagg
     assert isinstance(secagg, SecAgg)  # `True` is for those who write a job; a spec names every number
     noised = isinstance(protect.dp, NodeDP)
-    schema = join(_answer_schema(ask, ""), ask.aux)
-    length = length_of(schema, noised=noised)
+    measures = ask.step in MEASURING  # whose answer is metrics alone
+    schema = _NO_SCHEMA if measures else join(_answer_schema(ask, ""), ask.aux)
+    length = length_of(schema, noised=noised and not measures)
     others = sum(math.prod(shape) for _, shape in schema.values()) - length
     fixed = FixedPoint(num_nodes, secagg.clip, secagg.bits)
     size = file_size_of(vector_schema(length, others + _MOST_NUMBERS, fixed))
-    return replace(plain, up=dict.fromkeys(plain.up, size))
+    return replace(plain, up=dict.fromkeys(plain.nodes if measures else plain.up, size))
 
 
 def _compressed(plain: AskBytes, ask: Ask, way: Compression, before: Schema, *, as_file: bool) -> AskBytes:

@@ -131,6 +131,11 @@ class JobFolder:
         return self.path / "cost.mpk"
 
     @property
+    def optimizer(self) -> Path:
+        """The bytes that the plan's optimizer holds at a node: `state`, `step`; nothing where that is not known."""
+        return self.path / "optimizer.mpk"
+
+    @property
     def replies(self) -> Path:
         """The exact bodies of the nodes' replies, a file for each ask."""
         return self.path / "replies"
@@ -272,3 +277,12 @@ def read_cost(folder: JobFolder) -> dict[str, dict[str, int]]:
     except (OSError, DecodeError):
         return {}
     return cost
+
+
+def read_optimizer(folder: JobFolder) -> dict[str, int] | None:
+    """Return what `folder.optimizer` says; None where the memory of the plan's optimizer is not known."""
+    try:
+        found: dict[str, int] = unpack(folder.optimizer.read_bytes())
+    except (OSError, DecodeError):
+        return None
+    return found or None

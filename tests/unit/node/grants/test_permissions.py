@@ -79,7 +79,7 @@ def test_tasks_of_one_turn_count_each_others_predictions(permissions: Permission
     assert (second.result.ok, second.result.reason) == (False, "limits_exceeded")
     assert second.result.detail.startswith("6 predictions were over")
     turn.charge(second)
-    assert len(turn.rows) == 1  # what fails costs nothing
+    assert len(turn.rows) == 2, "the predictions of the one, and what both have moved"
 
 
 def test_the_last_predictions_that_are_allowed_use_the_limit_up(permissions: Permissions) -> None:
