@@ -197,6 +197,7 @@ PROTOCOLS = {
     "one node a round": (Cyclic(round="visit"), {}),
     "one node a round, large": (Cyclic(round="visit"), {"model_args": {"width": 3000}}),
     "ranks of their own": (FlexLoRA(ranks={"east": 2}), {}),
+    "adapters on those that were trained before": (FLoRA(), {"rounds": 3}),
     "SCAFFOLD, half of what is sent would have room": (Scaffold(), {"model_args": {"width": 2000}}),
 }
 
@@ -210,7 +211,7 @@ def test_the_bytes_are_those_that_the_job_moves(
     request: pytest.FixtureRequest,
 ) -> None:
     text = named(request.node.name)
-    if isinstance(protocol, FlexLoRA):
+    if isinstance(protocol, FlexLoRA | FLoRA):
         text = adapted(request.node.name)
     job = job_of(session, protocol, text, **more)
     counted: Any = federation.repository
