@@ -189,10 +189,7 @@ def order_of_dead_worker(
         _empty(order.output_path)
         again.append(order)
         return None
-    detail = (
-        f"{MAX_TRIES} workers died while they computed it: is there enough memory for so many, or does the plan end its "
-        "process?"
-    )
+    detail = f"{MAX_TRIES} workers died while they computed it; is there enough memory for so many, or does the plan end its process?"
     return NodeOutcome(
         done=WorkResult(key=order.key, ok=False, reason="worker_died", detail=detail, message=detail)
     )
