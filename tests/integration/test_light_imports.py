@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.processes import Processes
@@ -39,3 +41,30 @@ def test_the_node_daemon_imports_nothing_heavy(processes: Processes) -> None:
 def test_what_an_owner_does_by_a_command_imports_no_daemon(processes: Processes, module: str) -> None:
     daemon = ("fedjob.node.daemon.daemon", "fedjob.messaging.transport.mqtt", "paho")
     assert heavy_after(processes, f"import fedjob.node.owner.{module}", (*HEAVY, *daemon)) == []
+
+
+RUN = """
+from pathlib import Path
+
+from fedjob import FedAvg, Job
+from fedjob.identity.keys import Identity
+from tests.integration.nodes import ADD_ONE, TRAINING_ARGS, Federation
+from tests.integration.test_jobs_over_memory import open_session
+
+folder = Path({folder!r})
+(folder / "plan.py").write_text(ADD_ONE)
+federation = Federation(folder)
+try:
+    federation.node().start()
+    with open_session(federation, folder / "lab", Identity.generate("lab")) as session:
+        about = {{"training_args": TRAINING_ARGS, "data": {{"tags": ["toy"]}}, "rounds": 1}}
+        job = Job(FedAvg(), training_plan=f"{{folder}}/plan.py:AddOne", session=session, **about)
+        job.run(progress=False)
+finally:
+    federation.close()
+x = 0"""
+
+
+def test_a_job_begins_without_torchs_compiler(processes: Processes, tmp_path: Path) -> None:
+    """It takes a second, and comes with the first optimizer: who runs a job is not to wait for it."""
+    assert heavy_after(processes, RUN.format(folder=str(tmp_path)), ("torch._dynamo",)) == []

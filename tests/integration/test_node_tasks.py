@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedjob.common.types import new_job_id
+from fedjob.common.types import Ref, new_job_id
 from fedjob.messaging.messages import Found, Ping, Pong, Result, Search
 from fedjob.node.config.config import NodeConfig
+from fedjob.node.storage.costs import CostLedger
+from fedjob.repository.memory import MemoryRepository
 from tests.integration.nodes import ADD_ONE, Federation, Node, plan_with
 from tests.processes import runs, wait_until
 
@@ -373,6 +376,54 @@ def test_an_end_stops_what_runs(busy: Node) -> None:
     ann.end("node1")
     wait_until(lambda: not any(map(runs, pids)), timeout_s=30, what="the worker to be gone")
     assert not any(isinstance(m.body, Result) and m.job == ann.job for m in ann.received)
+
+
+class HeldRepository(MemoryRepository):
+    """A repository that gives one object only once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.asked, self.may_go = "", threading.Event(), threading.Event()
+
+    def read_object(self, sha256: str, *, offset: int) -> Iterator[bytes | memoryview]:
+        if sha256 == self.held:
+            self.asked.set()
+            assert self.may_go.wait(60)
+        yield from super().read_object(sha256, offset=offset)
+
+
+def moved(node: Node) -> int:
+    """Return the bytes that count for the researcher's job at a node."""
+    with node.database() as database:
+        return CostLedger(database).moved_by(node.federation.ann.job, "")
+
+
+def test_what_a_task_fetched_counts_though_another_of_its_objects_is_missing(
+    federation: Federation, node: Node
+) -> None:
+    ann, missing = federation.ann, Ref("ab" * 32, 1_000_000)
+    task = ann.task(ADD_ONE, "AddOne", protocol="scaffold")
+    there = task.params["params"]
+    lacking = replace(task, params={"params": there, "control": missing, "own_control": missing})
+    assert ann.result("node1", lacking).reason == "object_missing"
+    assert moved(node) == there.size_bytes
+
+
+def test_what_a_task_fetches_counts_where_its_job_is_ended_meanwhile(tmp_path: Path) -> None:
+    repository = HeldRepository()
+    federation = Federation(tmp_path, repository)
+    try:
+        node, ann = federation.node().start(), federation.ann
+        task = ann.task(ADD_ONE, "AddOne")
+        there = task.params["params"]
+        repository.held = there.sha256
+        ann.train("node1", task)
+        assert repository.asked.wait(60)
+        ann.end("node1")
+        wait_until(lambda: moved(node) >= there.size_bytes, timeout_s=30, what="the bytes to count")
+    finally:
+        repository.may_go.set()
+        federation.close()
 
 
 def test_a_working_node_renews_its_lease(federation: Federation, node: Node) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class TaskAttempt:
         log: what of its output goes to the researcher.
         children: number -> key, of what it launched.
         events: lets them pass; a worker's own limit is not relied on.
-        uncounted: it has fetched what nobody has counted yet: that counts with its result, or when it ends without one.
+        uncounted: it fetches what nobody has counted yet: that counts with its result, or when it ends without one.
     """
 
     number: int
@@ -251,7 +252,7 @@ class Attempts:
 
     def _prepare(self, attempt: TaskAttempt, inputs: TaskInputs) -> None:
         """Get a task's inputs: at once where nothing is waited for, so that no thread and no further turn is."""
-        transfers = self._context.transfers
+        transfers, attempt.uncounted = self._context.transfers, True
         if not is_at_hand(inputs):
             transfers.prepare(inputs)
         elif isinstance(found := transfers.prepared(inputs), Prepared):
@@ -308,7 +309,7 @@ class Attempts:
                 log.warning("a result waits for the repository: %s", detail, extra=log_fields(row))
                 turn.after.append(lambda: self._again.append((time.monotonic() + pause, key, attempt)))
             case WorkerDied(detail=detail):
-                self._report_log(turn, row, attempt, final=True)
+                _report_log(self._context, turn, row, attempt, final=True)
                 _count_fetched(self._context, turn, row, attempt)
                 turn.after.append(lambda: self._end(key, attempt))
                 reason, detail = _answered(self._context, row, "worker_died", detail)
@@ -323,7 +324,7 @@ class Attempts:
                 self._finish(turn, row, event, attempt)
 
     def _fail(self, turn: Turn, key: str, attempt: TaskAttempt, reason: str, detail: str) -> None:
-        _count_fetched(self._context, turn, turn.book.tasks.get(key), attempt)
+        _count_fetched(self._context, turn, turn.book.tasks.get(key), attempt, fetches=False)
         turn.after.append(lambda: self._end(key, attempt))
         turn.step(events.Finished(key, False, b"", reason, detail))
 
@@ -335,14 +336,9 @@ class Attempts:
             for key, attempt in self._attempts.items():
                 row = turn.book.tasks.get(key)
                 if row is not None:
-                    self._report_log(turn, row, attempt)
-
-    def _report_log(self, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False) -> None:
-        for data in _log_reports(self._context, attempt, final=final):
-            turn.outgoing.append(_event(self._context, row, "log", data))
+                    _report_log(self._context, turn, row, attempt)
 
     def _work(self, attempt: TaskAttempt, order: WorkOrder, row: TaskRow) -> None:
-        attempt.uncounted = True
         if self._attempts.get(order.key) is attempt:
             share = self._context.config.gpu_share if attempt.gpus else 0.0
             order = replace(order, secrets=self._context.permissions.secrets_of(row), gpu_share=share)
@@ -377,6 +373,7 @@ class Attempts:
         self._finish(turn, row, store_small(row, attempt.number, small, min_rows, context.config), attempt)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
+        turn.keep(vars(attempt))
         attempt.uncounted = False
         charge = self._context.permissions.charge(
             row, stored.result, turn.predicted, attempt.started, moved=attempt.moved
@@ -390,7 +387,7 @@ class Attempts:
         if not (result.ok or stored.left):
             turn.rows.append(lambda: self._context.permissions.accounts.settle(row.key, left=False))
         _log_words(self._context, row, stored, result.reason)
-        self._report_log(turn, row, attempt, final=True)
+        _report_log(self._context, turn, row, attempt, final=True)
         if has_log(self._context.home, row.key):
             self._context.transfers.later(lambda: close_log(self._context.home, row.key))
         if result.ok and stored.state:
@@ -440,10 +437,11 @@ class Attempts:
             self._report(WorkerGone(key, 0))
 
     def _gone(self, turn: Turn, key: str) -> None:
+        turn.keep(self._ending)
         _, attempt = self._ending.pop(key, (0.0, None))
         row = turn.book.tasks.get(key)
         if row is not None and attempt is not None:
-            self._report_log(turn, row, attempt, final=True)
+            _report_log(self._context, turn, row, attempt, final=True)
             _count_fetched(self._context, turn, row, attempt)
         turn.step(events.Gone(key))
 
@@ -466,12 +464,20 @@ class Attempts:
             del self._attempts[key]
 
 
-def _count_fetched(context: NodeContext, turn: Turn, row: TaskRow | None, attempt: TaskAttempt) -> None:
-    """Count what an attempt has fetched that ends without a result."""
+def _count_fetched(
+    context: NodeContext, turn: Turn, row: TaskRow | None, attempt: TaskAttempt, *, fetches: bool = True
+) -> None:
+    """Count what an attempt fetches that ends without a result.
+
+    Args:
+        fetches: a thread may still be at it, and ends what it has begun; else what is not here has not come.
+    """
     if row is not None and attempt.uncounted:
+        turn.keep(vars(attempt))
         attempt.uncounted = False
         nothing = Result(of="", key=row.key, ok=False)
-        turn.charge(context.permissions.charge(row, nothing, {}, attempt.started))
+        came = None if fetches or "fetch" in attempt.timing else partial(context.transfers.has, row.job)
+        turn.charge(context.permissions.charge(row, nothing, {}, attempt.started, came=came))
 
 
 def _store(context: NodeContext, row: TaskRow, attempt: TaskAttempt) -> None:
@@ -563,6 +569,13 @@ def _event(context: NodeContext, row: TaskRow, type_: str, data: dict[str, Any])
     return context.endpoint.prepare(
         parse_address(row.reply_to), Event(type=type_, data=data), **header_of(row)
     )
+
+
+def _report_log(
+    context: NodeContext, turn: Turn, row: TaskRow, attempt: TaskAttempt, *, final: bool = False
+) -> None:
+    for data in _log_reports(context, attempt, final=final):
+        turn.outgoing.append(_event(context, row, "log", data))
 
 
 def _log_reports(context: NodeContext, attempt: TaskAttempt, *, final: bool) -> list[dict[str, Any]]:

@@ -56,6 +56,10 @@ class Brought:
             "options": {},
         }
 
+    def has(self, job: str, ref: Ref) -> bool:
+        """Tell whether what was brought for a job is here."""
+        return (self._folder / job / ref.sha256).exists()
+
     def end_job(self, job: str) -> None:
         """Remove what was brought for a job."""
         with self._lock_of(job):

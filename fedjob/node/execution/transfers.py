@@ -263,6 +263,10 @@ class Transfers:
         """Do something that may wait for the disk and that nobody waits for."""
         self._pool.submit(action)
 
+    def has(self, job: str, ref: Ref) -> bool:
+        """Tell whether an object that a job's task names was fetched and is here."""
+        return self._spool.has_object(ref) or self.brought.has(job, ref)
+
     def stop(self) -> None:
         """Wait for what is being done; start nothing more."""
         self._stopping.set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjob.common.errors import SpecError
+from fedjob.common.types import Ref
 from fedjob.execution.private_work import PrivateWork, private_work
 from fedjob.execution.tree_stretches import tree_of
 from fedjob.execution.work_speed import core_speed, examples_in, rows_trained_on
@@ -41,6 +42,9 @@ from fedjob.repository.line_check import LineCheck
 
 MAX_QUESTIONS = 64
 """Questions that are kept beside what raised them, so that a task that was judged and begins is not read again."""
+
+Came = Callable[[Ref], bool] | None
+"""Tells of an object that a task names whether it was fetched; None: all were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,7 @@ class Permissions:
         started: float,
         *,
         moved: Mapping[str, float] | None = None,
+        came: Came = None,
     ) -> Charge:
         """Return what a finished task costs the grant that it ran under.
 
@@ -192,6 +197,7 @@ class Permissions:
             counted: payer -> predictions that are to be counted with the same commit.
             started: seconds of `time.monotonic`, when its attempt began.
             moved: seconds that it spent in transfers: `fetch`, `store`.
+            came: tells which of the objects that it names were fetched; None for all of them.
 
         Returns:
             A result that says whether it reached a limit, or a failure where other tasks used what was left
@@ -202,7 +208,7 @@ class Permissions:
         if row.parent or looks:
             return Charge(result=result)
         if not (result.ok or made):
-            return Charge(result=result, count=lambda: self._count_cost(row, result, started, moved or {}))
+            return Charge(result=result, count=lambda: self._count_cost(row, result, started, {}, came))
         limit, payer = self.limits_of(row).inferences, self._payer(row)
         usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
         if usage is not None and usage.overrun:
@@ -211,7 +217,6 @@ class Permissions:
             return Charge(result=failed, count=lambda: self._count_cost(row, failed, started, moved or {}))
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
-        asked = made + (result.usage[0] if result.usage else 0)
         asked = made + (result.usage[0] if result.usage else 0)
         model = task_of(row).params.get("params")
         sha256 = "" if model is None else model.sha256
@@ -224,7 +229,9 @@ class Permissions:
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
 
-    def _count_cost(self, row: TaskRow, result: Result, started: float, moved: Mapping[str, float]) -> None:
+    def _count_cost(
+        self, row: TaskRow, result: Result, started: float, moved: Mapping[str, float], came: Came = None
+    ) -> None:
         """Count the time and the bytes of a finished task, of one that failed the bytes; part of the caller's transaction."""
         task = task_of(row)
         bound = self._grants.usage.bound(row.key)
@@ -241,7 +248,7 @@ class Permissions:
             passes=passes_in(task.training_args),
             round=row.round,
             seconds=max(0.0, time.monotonic() - started),
-            bytes_in=self._named_bytes(row),
+            bytes_in=self._named_bytes(row, came),
             bytes_out=sum(ref.size_bytes for ref in left),
             claimed=claimed.get("down", 0) + claimed.get("up", 0),
             failed=not result.ok,
@@ -292,13 +299,15 @@ class Permissions:
             f"less, such as with `compress=`, or ask for a grant with more"
         )
 
-    def _named_bytes(self, row: TaskRow) -> int:
+    def _named_bytes(self, row: TaskRow, came: Came = None) -> int:
         """Return the bytes of the objects that a task names; what a job's tasks share counts with the first one."""
+        if row.deaths:
+            return 0  # they are still here, and counted when the first worker died
         task = task_of(row)
-        came = [*task.params.values(), *task.blobs.values()]
+        named = [*task.params.values(), *task.blobs.values()]
         if not self._costs.has_job(row.job):
-            came += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
-        return sum(ref.size_bytes for ref in came)
+            named += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
+        return sum(ref.size_bytes for ref in named if came is None or came(ref))
 
     def _payer(self, row: TaskRow) -> str:
         """Return what a task's predictions are counted for: its grant, else its project."""

@@ -122,6 +122,11 @@ class Spool:
                 self._fetching.pop(ref.sha256, None)
         return path
 
+    def has_object(self, ref: Ref) -> bool:
+        """Tell whether an object was fetched and is here."""
+        with self._lock:
+            return ref.sha256 in self._fetched
+
     def keep_objects(self, wanted: Collection[str]) -> None:
         """Remove fetched objects that no task needs any more."""
         with self._lock:

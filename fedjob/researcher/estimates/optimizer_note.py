@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +15,20 @@ from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.own import inner_of
 from fedjob.protocols.training.base import TrainingProtocol
 from fedjob.researcher.storage.folder import JobFolder, job_folder
+from fedjob.researcher.storage.index import JobEntry
 from fedjob.researcher.storage.search import find_entries
 from fedjob.researcher.storage.spec import JobSpec, load_spec
 
 _MOST_JOBS = 5
 """Earlier jobs of the plan in which its optimizer's memory is looked for, the newest ones."""
+_COMPILER = "torch._dynamo"
+"""The module that torch loads for the first optimizer of a process."""
 _OF_NO_OPTIMIZER = ("epochs", "num_updates", "batch_size", "test_ratio")
 
 
-def note_optimizer(spec: JobSpec, folder: JobFolder, home: Path, plan: Callable[[], Any]) -> None:
+def note_optimizer(
+    spec: JobSpec, folder: JobFolder, home: Path, plan: Callable[[], Any], *, quick: bool = False
+) -> None:
     """Note what the optimizer of a training job holds, where that is not noted yet; nothing where it is not known.
 
     An earlier job with the same plan and arguments knows it: the first optimizer of a process takes a second, because torch loads
@@ -30,14 +36,18 @@ def note_optimizer(spec: JobSpec, folder: JobFolder, home: Path, plan: Callable[
 
     Args:
         plan: returns the plan, built.
+        quick: somebody waits for the job to begin: the second is not taken.
     """
     if folder.optimizer.exists() or not spec.plan_hash or spec.plans:
         return
     if not isinstance(inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config)), TrainingProtocol):
         return
-    if (earlier := _earlier(spec, home)) is not None:
-        write_atomic(folder.optimizer, earlier)
-        return
+    if _COMPILER not in sys.modules:
+        if (earlier := _earlier(spec, home)) is not None:
+            write_atomic(folder.optimizer, earlier)
+            return
+        if quick:
+            return
     from fedjob.training_plans.state.optimizer_memory import optimizer_memory
 
     found = optimizer_memory(plan())
@@ -45,7 +55,9 @@ def note_optimizer(spec: JobSpec, folder: JobFolder, home: Path, plan: Callable[
 
 
 def _earlier(spec: JobSpec, home: Path) -> bytes | None:
-    found = find_entries(home, plan=spec.plan_hash, limit=_MOST_JOBS, look=lambda folder: None)
+    found: list[JobEntry] = []
+    with suppress(FedjobError):  # the home's index is in use, or can't be had
+        found = find_entries(home, plan=spec.plan_hash, limit=_MOST_JOBS, look=lambda folder: None)
     for entry in reversed(found):
         folder = job_folder(home, entry.id)
         with suppress(FedjobError, OSError):  # it is being deleted, or can't be read any more

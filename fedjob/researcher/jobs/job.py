@@ -327,9 +327,10 @@ class Job(ManualRounds, JobView):
     def _plan(self) -> TrainingPlan:
         return self._built
 
-    def _note_optimizer(self) -> None:
-        """Note in the folder what the plan's optimizer holds at a node."""
-        note_optimizer(self._spec, self._folder, self._folder.path.parent.parent, lambda: self._plan)
+    def _note_optimizer(self, *, quick: bool = False) -> None:
+        """Note in the folder what the plan's optimizer holds at a node; with `quick`, where that takes no time."""
+        home = self._folder.path.parent.parent
+        note_optimizer(self._spec, self._folder, home, lambda: self._plan, quick=quick)
 
     # -- ask the nodes -------------------------------------------------------------
 
@@ -503,7 +504,7 @@ class Job(ManualRounds, JobView):
             )
         session = self.reach()
         if session is not None:
-            self._note_optimizer()
+            self._note_optimizer(quick=True)
         self._go_on(record, lock)
         runner = Runner.open(
             self._spec,

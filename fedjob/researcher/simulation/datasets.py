@@ -217,7 +217,8 @@ def _only_iterates(data: Any) -> bool:
     if not hasattr(data, "__iter__"):
         return False
     own = getattr(type(data), "__getitem__", None)
-    return own is None or getattr(own, "__qualname__", "") == "Dataset.__getitem__"
+    inherited = ("torch.utils.data.dataset", "Dataset.__getitem__")
+    return own is None or (getattr(own, "__module__", ""), getattr(own, "__qualname__", "")) == inherited
 
 
 def _words(data: Any) -> str:

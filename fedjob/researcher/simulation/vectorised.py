@@ -125,7 +125,7 @@ class _NodeThread:
         self._events.clear()
         if self.training is None and self._outcome is None:
             raise JobFailed(
-                f"the plan ended its own thread at {self._order.node}, such as by exit(): raise an error instead",
+                f"the plan ended its own thread at {self._order.node}, such as by KeyboardInterrupt: raise an error instead",
                 reason="exception",
             )
 

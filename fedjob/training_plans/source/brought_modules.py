@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedjob.common.errors import PlanError
-from fedjob.training_plans.source.plan_source import syntax_tree
+from fedjob.training_plans.source.plan_source import syntax_tree, without_program
 from fedjob.training_plans.source.sections import MAX_MODULES, Section, check_module_name
 from fedjob.training_plans.source.text_checks import decode_plan, with_plain_comments
 
@@ -119,23 +119,12 @@ def brought_modules(plan: str, around: Surroundings) -> list[tuple[Section, Path
         text = text if text.endswith("\n") or not text else f"{text}\n"
         assert around.root is not None
         relative = path.relative_to(around.root).as_posix()
-        tree = _without_main(_parse(text, path))
+        tree = without_program(_parse(text, path))
         _refuse_what_is_here(tree, path)
         found[name] = Section(relative, text), path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         waiting += _imports(tree, around, package, str(path))
     return [found[name] for name in sorted(found)]
-
-
-def _without_main(tree: ast.Module) -> ast.Module:
-    """Return a module without what stands under `if __name__ == "__main__":`, which runs at no node."""
-    kept: list[ast.stmt] = []
-    for node in tree.body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
-            kept += node.orelse
-        else:
-            kept.append(node)
-    return ast.Module(kept, tree.type_ignores)
 
 
 def _imports(tree: ast.AST, around: Surroundings, package: str, path: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import sys
 from importlib.util import find_spec
 
 from fedjob.common.errors import PlanError
-from fedjob.training_plans.source.plan_source import syntax_tree
+from fedjob.training_plans.source.plan_source import syntax_tree, without_program
 from fedjob.training_plans.source.sections import split
 
 
@@ -16,11 +16,11 @@ def imported_packages(text: str) -> tuple[str, ...]:
 
     Neither the standard library nor fedjob is among them, nor the modules that travel
     with the plan, nor an import that the plan can do without (inside `try` with
-    `except ImportError`).
+    `except ImportError`, or under `if __name__ == "__main__":`).
     """
     brought = {part.module.partition(".")[0] for part in split(text)[1]}
     try:
-        tree = syntax_tree(text)
+        tree = without_program(syntax_tree(text))
     except (SyntaxError, ValueError, RecursionError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
     found: set[str] = set()

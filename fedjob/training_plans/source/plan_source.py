@@ -75,3 +75,14 @@ def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
     """
     with one_thread():
         return ast.parse(text, filename)
+
+
+def without_program(tree: ast.Module) -> ast.Module:
+    """Return a tree without what stands under `if __name__ == "__main__":`, which runs at no node."""
+    kept: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+            kept += node.orelse
+        else:
+            kept.append(node)
+    return ast.Module(kept, tree.type_ignores)

@@ -227,6 +227,32 @@ def test_what_a_task_that_fails_has_moved_counts_too(database: Database, permiss
     )
 
 
+def test_what_a_task_fetches_counts_once_however_many_workers_die_over_it(
+    database: Database, permissions: Permissions
+) -> None:
+    Grants(database).projects.limit("wide", GrantLimits(moved_mb=10), "owner")
+    died, done = (Result(of="", key="k1", ok=ok) for ok in (False, True))
+    first = moving("k1", 6.0)
+    with database.transaction():
+        permissions.charge(first, died, {}, 0.0).count()
+    again = replace(first, deaths=1)
+    assert permissions.used_up(again) is None, "it fetches nothing anew"
+    with database.transaction():
+        permissions.charge(again, died, {}, 0.0).count()
+        permissions.charge(replace(first, deaths=2), done, {}, 0.0).count()
+    assert CostLedger(database).moved_by("job", "") == 6_500_000
+
+
+def test_of_a_task_that_could_not_have_all_its_objects_those_count_that_came(
+    database: Database, permissions: Permissions
+) -> None:
+    row = moving("k1", 4.0)
+    failed = Result(of="", key="k1", ok=False)
+    with database.transaction():
+        permissions.charge(row, failed, {}, 0.0, came=lambda ref: ref.sha256 == "cd" * 32).count()
+    assert CostLedger(database).moved_by("job", "") == 4_000_000
+
+
 def test_all_jobs_of_a_grant_share_the_bytes_that_it_allows(
     database: Database, permissions: Permissions
 ) -> None:

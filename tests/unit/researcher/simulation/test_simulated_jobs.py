@@ -581,6 +581,24 @@ def test_a_dataset_of_examples_of_other_shapes_is_an_error(tmp_path: Path) -> No
         simulated(tmp_path, data=Ragged(), nodes=simulate(2))
 
 
+class Dataset:
+    """Examples that can be gone through as well, of a class with the name of torch's."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, place: int) -> Any:
+        return np.zeros(4, np.float32), np.int64(place % 2)
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self.__getitem__, range(4))
+
+
+def test_a_dataset_that_iterates_too_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    job = simulated(tmp_path, data=Dataset(), nodes=simulate(2, workers=0), rounds=1)
+    assert job.run(progress=False).participation.rows_registered == 4
+
+
 class Faulty(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """Four examples, of which one raises, or a length that does."""
 

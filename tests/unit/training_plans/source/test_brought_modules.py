@@ -177,6 +177,7 @@ def test_what_a_module_does_as_a_program_is_no_reason_to_refuse_it(tmp_path: Pat
     late.write_text(late.read_text() + program)
     extracted = extract(f"{path}:Entry")
     assert "print(sys.argv, __file__)" in extracted.text
+    assert imported_packages(extracted.text) == (), "the node needs nothing for it"
     assert compile_text(extracted.text, "Entry")().run() == RESULT
     late.write_text(late.read_text() + "else:\n    print(__file__)\n")
     with pytest.raises(PlanError, match="uses __file__"):
