@@ -122,6 +122,11 @@ class Spool:
                 self._fetching.pop(ref.sha256, None)
         return path
 
+    def here(self, wanted: Collection[str]) -> frozenset[str]:
+        """Return the hashes, of some objects, of those that were fetched and are still here."""
+        with self._lock:
+            return frozenset(self._fetched.intersection(wanted))
+
     def keep_objects(self, wanted: Collection[str]) -> None:
         """Remove fetched objects that no task needs any more."""
         with self._lock:
