@@ -70,7 +70,7 @@ def _our_words(error: BaseException, words: str) -> str:
 
     Nothing for an error that the plan's own code raised.
     """
-    from fedjob.training_plans.source.locations import PLAN_FILENAME
+    from fedjob.training_plans.source.plan_source import PLAN_FILENAME
 
     raised = traceback.extract_tb(error.__traceback__)[-1]
     return "" if raised.filename.startswith(PLAN_FILENAME) else words[:1000]
@@ -122,7 +122,7 @@ def _failed(order: WorkOrder, error: BaseException, reason: str, detail: str) ->
 
 def _trace(error: BaseException) -> str:
     """Return a traceback that begins with the plan's own line, where it was in the plan; else the whole one."""
-    from fedjob.training_plans.source.locations import PLAN_FILENAME
+    from fedjob.training_plans.source.plan_source import PLAN_FILENAME
 
     whole = traceback.TracebackException.from_exception(error)
     parts = [] if wants_whole() else [whole]

@@ -126,7 +126,7 @@ class Offer(WorkDescription):
         rounds: that the job is for.
         reserve: hold the resources for a short lease; a task takes them.
         cost: bytes that the whole job will move and hold at this node, as the researcher says: `down`, `up`, `memory`; `most` of 1
-            where fewer may move. Empty for not known.
+            where fewer may move. Without `up` where its answers are as large as what is found; empty for not known.
         dry: look only; nothing is filed with the owner.
         line_bytes: to a dry offer, time the line with an object of so many bytes that goes there and back, before it is
             answered; 0 for not to.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import linecache
 import operator
 from abc import ABC, abstractmethod
 from collections import deque
@@ -26,6 +27,7 @@ from torch.utils.data import (
 from fedjob.common.errors import PlanError
 from fedjob.data.example_count import count_examples
 from fedjob.training_plans.example_order import epoch_batches
+from fedjob.training_plans.source.plan_source import PLAN_FILENAME
 from fedjob.training_plans.training_args import TrainingArgs
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
@@ -149,6 +151,21 @@ class ExampleStream:
             stated = len(sampler.sampler)  # type: ignore[arg-type]
         return max(stated, *self._passes)
 
+    @property
+    def num_copies(self) -> int:
+        """The number of workers that each read all of a dataset which a plan has written; 0 where they may divide it.
+
+        torch gives each worker a copy, and leaves it to `__iter__` or to `worker_init_fn` to divide it.
+        """
+        loader = self.loader
+        alone = loader.num_workers < 2 or loader.worker_init_fn is not None
+        if alone or not isinstance(loader.dataset, IterableDataset):
+            return 0
+        code = getattr(type(loader.dataset).__iter__, "__code__", None)
+        if code is None or not code.co_filename.startswith(PLAN_FILENAME):
+            return 0
+        return 0 if _ASKED in "".join(linecache.getlines(code.co_filename)) else loader.num_workers
+
     def passes(
         self, args: TrainingArgs, count: Callable[[Any, int | None], int]
     ) -> Iterator[tuple[int, Any]]:
@@ -211,6 +228,8 @@ class ExampleStream:
 
 
 _TUPLE, _OTHER = -1, -2
+_ASKED = "get_worker_info"
+"""The function of torch by which a dataset knows which worker reads it."""
 
 
 class _CountingCollate:

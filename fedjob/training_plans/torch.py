@@ -296,7 +296,7 @@ class LoopTorch(PrivateTorch):
         total = self._num_updates()
         if not total and not isinstance(self._data, ExampleStream):
             return  # there are no examples
-        data = RoundBatches(each(), total)
+        data, before = RoundBatches(each(), total), _marks_of(self.model)
         found = self.train(self.model, data, self.training_args.for_user())
         if not isinstance(found, Iterator):
             raise self.fail("plan", "train has to yield the loss after each update, as in `yield loss`")
@@ -321,6 +321,8 @@ class LoopTorch(PrivateTorch):
                 f"train never called self.adjust_gradients(), and {why}: call it between backward and the "
                 "optimizer's step",
             )
+        if before and before == _marks_of(self.model):
+            self.ctx.emit("note", {"text": f"train yielded {yielded} {_UNTRAINED}", "of_result": True})
 
     def _backward(self, loss: torch.Tensor) -> None:
         """Compute the gradients of a loss.
@@ -538,6 +540,7 @@ class TorchPlan(LoopTorch):
             check_parameter_names(self.model)
         self.model.train()
         self._note_missing_gpu()
+        self._note_copies()
         self.forget_gradients()
         with _repeatable():
             return super()._run_updates(adjust)
@@ -553,6 +556,11 @@ class TorchPlan(LoopTorch):
             self.ctx.emit(
                 "note", {"text": f"use_gpu=True, but {why}: training on the CPU", "of_result": True}
             )
+
+    def _note_copies(self) -> None:
+        """Tell whoever follows the job that each worker of a loader reads the whole of its stream."""
+        if isinstance(self._data, ExampleStream) and (copies := self._data.num_copies):
+            self.ctx.emit("note", {"text": f"training_data {_COPIED.format(copies)}", "of_result": True})
 
     def _each_update(self, adjust: Adjust | None) -> Iterator[tuple[int, float]]:
         batches = ((size, to_device(batch, self.device)) for size, batch in self._training_batches())
@@ -694,6 +702,33 @@ class TorchPlan(LoopTorch):
         order = _order(data, self._train_rows, args, seed ^ data.order_seed, passes)
         for collated, batch in data.collated(order):
             yield self._num_in(batch, collated), batch
+
+
+_COPIED = (
+    "returned a DataLoader with num_workers={0} over an iterable dataset that does not ask which worker reads it: each gives all of "
+    "its examples, so that they train and count {0} times. Divide them in __iter__ by torch.utils.data.get_worker_info(), or leave "
+    "num_workers out"
+)
+_UNTRAINED = (
+    "times, and no parameter of the model has changed: call the optimizer's step after backward; where gradients are accumulated, "
+    "after the last batches of the round, too"
+)
+_FIRST = 8
+"""Numbers of a parameter that are compared: `.data` changes them without counting."""
+
+
+def _marks_of(model: torch.nn.Module) -> list[tuple[int, int, list[Any]]]:
+    """Return of each parameter where it lies, how often it was written to, and its first numbers: unchanged in all, it is the same."""
+    marks = []
+    for parameter in model.parameters():
+        if parameter.layout is not torch.strided:
+            continue
+        first = parameter.detach()
+        while first.ndim > 1 and first.numel():
+            first = first[0]
+        written = 0 if parameter.is_inference() else parameter._version
+        marks.append((parameter.data_ptr(), written, first.reshape(-1)[:_FIRST].tolist()))
+    return marks
 
 
 def _order(

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedjob import Dirichlet, Quorum, simulate
-from fedjob.common.errors import JobFailed
+from fedjob.common.errors import JobFailed, SpecError
 from tests.integration.test_simulated_nodes import (
     ARGS,
     EndsItsProcess,
@@ -106,8 +106,9 @@ def test_a_ray_cluster_that_is_away_or_does_not_start_is_named_before_the_first_
     package("ray")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     away = simulated(tmp_path, nodes=simulate(8, backend="ray"))
-    with pytest.raises(JobFailed, match=r"the Ray cluster at 127\.0\.0\.1:1 \(RAY_ADDRESS\) is away"):
-        away.run(progress=False)
+    for do in (away.estimate, away.check, away.run):
+        with pytest.raises(SpecError, match=r"the Ray cluster at 127\.0\.0\.1:1 \(RAY_ADDRESS\) is away"):
+            do()
     assert away.record.participants == {}
     monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.setenv(

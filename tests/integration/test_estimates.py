@@ -800,6 +800,22 @@ def test_of_predictions_it_is_known_what_goes_down(
     down = sum(one.down for one in estimate)
     assert down - 3 * plans <= counted.moved.read - came <= down
     assert all(one.up is None for one in estimate)
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    assert {node: one["down"] for node, one in claimed.items()} == {one.node: one.down for one in estimate}
+    assert not any("up" in one for one in claimed.values()), "an owner is told what is known"
+    for node in [node for node in federation.nodes if node.name in claimed]:
+        with node.database() as database:
+            row = database.row("SELECT sum(bytes_in) AS n FROM costs WHERE job = ?", (job.id,))
+        assert row is not None
+        assert row["n"] == claimed[node.name]["down"], "the model comes once, and counts once"
+
+
+def test_owners_are_told_what_a_function_brings_to_their_nodes(session: Session) -> None:
+    job = Job(rows, data={"tags": ["toy"]}, session=session)
+    job.run(progress=False)
+    claimed = unpack(JobFolder(job.folder).cost.read_bytes())
+    plan = JobFolder(job.folder).plan.stat().st_size
+    assert {tuple(sorted(one.items())) for one in claimed.values()} == {(("down", plan), ("memory", 0))}
 
 
 def test_predictions_of_a_small_model_are_sent_it_with_each_pass(session: Session) -> None:

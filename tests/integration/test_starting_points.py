@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def test_a_script_passes_its_check_and_runs_as_it_is(
         done = CliRunner().invoke(cli, ["job", *words, "risk.py", "--home", str(tmp_path / "home")])
         assert done.exit_code == 0, (words, done.output)
         assert "north" in done.output
+    done = CliRunner().invoke(cli, ["job", "check", "--json", "risk.py", "--home", str(tmp_path / "home")])
+    found = json.loads(done.stdout)
+    assert [row["node"] for row in found["nodes"]] == ["north", "south"]
+    assert found["cost"].keys() >= {"bytes_per_node", "bytes_total", "memory_bytes", "time_s", "epsilon"}
     made = runpy.run_path(str(script), run_name="__main__")
     assert made["job"].success
     if kind == "function":

@@ -17,7 +17,7 @@ from fedjob.common.lifecycle import State
 from fedjob.common.types import contacts_text
 from fedjob.execution.orders import WorkOrder
 from fedjob.messaging.frame_checks import parse_address
-from fedjob.messaging.messages import Event, Result
+from fedjob.messaging.messages import Event, Result, Task
 from fedjob.messaging.outbox import Outgoing
 from fedjob.messaging.token_bucket import TokenBucket
 from fedjob.node.daemon.child_tasks import ChildTasks
@@ -94,6 +94,7 @@ class TaskAttempt:
         children: number -> key, of what it launched.
         events: lets them pass; a worker's own limit is not relied on.
         uncounted: it fetches what nobody has counted yet: that counts with its result, or when it ends without one.
+        here: hashes of its objects that an earlier task has fetched: it does without fetching them.
     """
 
     number: int
@@ -113,6 +114,7 @@ class TaskAttempt:
         default_factory=lambda: TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, EVENTS_PER_S, time.monotonic())
     )
     uncounted: bool = False
+    here: frozenset[str] = frozenset()
 
 
 class Attempts:
@@ -220,8 +222,8 @@ class Attempts:
         if context.workers.sandbox == REFUSED:
             self._report(Unprepared(key, attempt.number, "sandbox", context.workers.support.advice))
             return
-        refusal = permissions.may_start(row, root) or permissions.used_up(row) or _state_refusal(context, row)
-        noise, refusal = (None, refusal) if refusal else _charged(context, row, dataset)
+        attached, attempt.here = _objects_there(context, task)
+        noise, refusal = _admitted(context, row, root, dataset, attempt.here)
         if refusal:
             self._report(Unprepared(key, attempt.number, *refusal))
             return
@@ -245,7 +247,7 @@ class Attempts:
             limits=_limits_of(context, row),
             known=known,
             noise=noise or {},
-            attached=context.attached.of(objects_of(task)),
+            attached=attached,
         )
         context.point("started")
         self._prepare(attempt, inputs)
@@ -376,7 +378,7 @@ class Attempts:
         turn.keep(vars(attempt))
         attempt.uncounted = False
         charge = self._context.permissions.charge(
-            row, stored.result, turn.predicted, attempt.started, moved=attempt.moved
+            row, stored.result, turn.predicted, attempt.started, moved=attempt.moved, here=attempt.here
         )
         turn.charge(charge)
         timing = {**charge.result.timing, **attempt.timing}
@@ -477,7 +479,9 @@ def _count_fetched(
         attempt.uncounted = False
         nothing = Result(of="", key=row.key, ok=False)
         came = None if fetches or "fetch" in attempt.timing else partial(context.transfers.has, row.job)
-        turn.charge(context.permissions.charge(row, nothing, {}, attempt.started, came=came))
+        turn.charge(
+            context.permissions.charge(row, nothing, {}, attempt.started, here=attempt.here, came=came)
+        )
 
 
 def _store(context: NodeContext, row: TaskRow, attempt: TaskAttempt) -> None:
@@ -520,6 +524,21 @@ def _limits_of(context: NodeContext, row: TaskRow) -> dict[str, Any]:
     return limits
 
 
+def _admitted(
+    context: NodeContext, row: TaskRow, root: TaskRow, dataset: RegisteredDataset | None, here: frozenset[str]
+) -> tuple[Mapping[str, Any] | None, tuple[str, str] | None]:
+    """Decide whether a task may begin, and charge for a private one; return what `_charged` does.
+
+    Args:
+        here: hashes of its objects that it does not fetch.
+    """
+    permissions = context.permissions
+    refusal = (
+        permissions.may_start(row, root) or permissions.used_up(row, here) or _state_refusal(context, row)
+    )
+    return (None, refusal) if refusal else _charged(context, row, dataset)
+
+
 def _charged(
     context: NodeContext, row: TaskRow, dataset: RegisteredDataset | None
 ) -> tuple[Mapping[str, Any] | None, tuple[str, str] | None]:
@@ -546,6 +565,13 @@ def _note_begun(context: NodeContext, turn: Turn, row: TaskRow) -> None:
     """Note in the ledger that a worker begins on a private task: however that ends, it is paid for."""
     if task_of(row).protect.get("dp"):
         turn.rows.append(lambda: context.permissions.accounts.note_begun(row.key))
+
+
+def _objects_there(context: NodeContext, task: Task) -> tuple[dict[str, bytes], frozenset[str]]:
+    """Return the objects that came with a task, and the hashes of those that an earlier one has fetched."""
+    named = objects_of(task)
+    attached = context.attached.of(named)
+    return attached, context.spool.here(named - attached.keys())
 
 
 def _state_refusal(context: NodeContext, row: TaskRow) -> tuple[str, str] | None:

@@ -265,7 +265,7 @@ class Transfers:
 
     def has(self, job: str, ref: Ref) -> bool:
         """Tell whether an object that a job's task names was fetched and is here."""
-        return self._spool.has_object(ref) or self.brought.has(job, ref)
+        return bool(self._spool.here((ref.sha256,))) or self.brought.has(job, ref)
 
     def stop(self) -> None:
         """Wait for what is being done; start nothing more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,7 @@ class Permissions:
         started: float,
         *,
         moved: Mapping[str, float] | None = None,
+        here: Collection[str] = (),
         came: Came = None,
     ) -> Charge:
         """Return what a finished task costs the grant that it ran under.
@@ -197,7 +198,8 @@ class Permissions:
             counted: payer -> predictions that are to be counted with the same commit.
             started: seconds of `time.monotonic`, when its attempt began.
             moved: seconds that it spent in transfers: `fetch`, `store`.
-            came: tells which of the objects that it names were fetched; None for all of them.
+            here: hashes of objects that it names and has not fetched, for they were here.
+            came: tells which of its other objects were fetched; None for all of them.
 
         Returns:
             A result that says whether it reached a limit, or a failure where other tasks used what was left
@@ -208,13 +210,15 @@ class Permissions:
         if row.parent or looks:
             return Charge(result=result)
         if not (result.ok or made):
-            return Charge(result=result, count=lambda: self._count_cost(row, result, started, {}, came))
+            return Charge(result=result, count=lambda: self._count_cost(row, result, started, {}, here, came))
         limit, payer = self.limits_of(row).inferences, self._payer(row)
         usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
         if usage is not None and usage.overrun:
             detail = f"{usage.overrun} predictions were over what the owner allows, which other tasks used meanwhile"
             failed = Result(of="", key=row.key, ok=False, reason="limits_exceeded", detail=detail)
-            return Charge(result=failed, count=lambda: self._count_cost(row, failed, started, moved or {}))
+            return Charge(
+                result=failed, count=lambda: self._count_cost(row, failed, started, moved or {}, here)
+            )
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
         asked = made + (result.usage[0] if result.usage else 0)
@@ -223,14 +227,20 @@ class Permissions:
 
         def count() -> None:
             self._grants.usage.spend(row.key, rows=result.num_examples)
-            self._count_cost(row, result, started, moved or {})
+            self._count_cost(row, result, started, moved or {}, here)
             if made:
                 self._grants.usage.use(sha256, asked, limit, grant=payer)
 
         return Charge(result=result, count=count, payer=payer, predictions=made)
 
     def _count_cost(
-        self, row: TaskRow, result: Result, started: float, moved: Mapping[str, float], came: Came = None
+        self,
+        row: TaskRow,
+        result: Result,
+        started: float,
+        moved: Mapping[str, float],
+        here: Collection[str],
+        came: Came = None,
     ) -> None:
         """Count the time and the bytes of a finished task, of one that failed the bytes; part of the caller's transaction."""
         task = task_of(row)
@@ -248,9 +258,11 @@ class Permissions:
             passes=passes_in(task.training_args),
             round=row.round,
             seconds=max(0.0, time.monotonic() - started),
-            bytes_in=self._named_bytes(row, came),
+            bytes_in=_fetched_bytes(self._costs, row, here, came),
             bytes_out=sum(ref.size_bytes for ref in left),
-            claimed=claimed.get("down", 0) + claimed.get("up", 0),
+            claimed=claimed.get("down", 0) + claimed["up"]
+            if "up" in claimed
+            else 0,  # else nothing to hold it against
             failed=not result.ok,
         )
         self._costs.add(cost)
@@ -281,33 +293,26 @@ class Permissions:
             return None
         return max(0, limit - self._grants.usage.used(self._payer(row)))
 
-    def used_up(self, row: TaskRow) -> tuple[str, str] | None:
+    def used_up(self, row: TaskRow, here: Collection[str] = ()) -> tuple[str, str] | None:
         """Say why a task can't begin for which nothing is left of a limit.
 
-        Of the bytes of a task those count that it names: how large its answer will be, nobody knows yet.
+        Of the bytes of a task those count that it will fetch: how large its answer will be, nobody knows yet.
+
+        Args:
+            here: hashes of objects that it names and that are here already.
         """
         if self.inferences_left(row) == 0:
             return "limits_exceeded", "the predictions that the owner allows are used up"
         if not (allowed_mb := self.limits_of(row).moved_mb) or row.parent:
             return None
         moved = self._costs.moved_by(row.job, self._grants.usage.bound(row.key) or "")
-        wanted = moved + self._named_bytes(row)
+        wanted = moved + _fetched_bytes(self._costs, row, here)
         if wanted <= allowed_mb * MB:
             return None
         return "limits_exceeded", (
             f"with this task {wanted / MB:,.1f} MB would have gone to and from the hub, and the owner allows {allowed_mb} MB: send "
             f"less, such as with `compress=`, or ask for a grant with more"
         )
-
-    def _named_bytes(self, row: TaskRow, came: Came = None) -> int:
-        """Return the bytes of the objects that a task names; what a job's tasks share counts with the first one."""
-        if row.deaths:
-            return 0  # they are still here, and counted when the first worker died
-        task = task_of(row)
-        named = [*task.params.values(), *task.blobs.values()]
-        if not self._costs.has_job(row.job):
-            named += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
-        return sum(ref.size_bytes for ref in named if came is None or came(ref))
 
     def _payer(self, row: TaskRow) -> str:
         """Return what a task's predictions are counted for: its grant, else its project."""
@@ -414,6 +419,22 @@ class Permissions:
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def _fetched_bytes(costs: CostLedger, row: TaskRow, here: Collection[str], came: Came = None) -> int:
+    """Return the bytes of the objects that a task names and fetches; what a job's tasks share counts with the first one.
+
+    Args:
+        here: hashes of those that it does not fetch.
+        came: tells which of the others were fetched; None for all of them.
+    """
+    if row.deaths:
+        return 0  # they are still here, and counted when the first worker died
+    task = task_of(row)
+    named = [ref for ref in (*task.params.values(), *task.blobs.values()) if ref.sha256 not in here]
+    if not costs.has_job(row.job):
+        named += [ref for ref in (task.plan, task.files, *task.artifacts.values()) if ref is not None]
+    return sum(ref.size_bytes for ref in named if came is None or came(ref))
 
 
 def _kind_of(task: Offer | Task) -> str:

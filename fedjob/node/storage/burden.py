@@ -12,6 +12,7 @@ from fedjob.node.storage.costs import MeasuredTime, Moved
 
 UNKNOWN_TIME = "not known yet: nothing like it has run here"
 UNKNOWN_BYTES = "not known: its researcher's side can't say it before the job has run"
+UNKNOWN_OUT = "how much goes out is not known before: an answer is as large as what is found"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Burden:
 
     Args:
         claimed: bytes of the whole job, as the researcher says: `down`, `up`, `memory`, and `most` of 1 where they are a
-            bound; empty for nothing said.
+            bound; without `up` where nobody knows how large its answers will be, empty for nothing said.
         rounds: that the job asks for.
         time: of a round, as this node has measured it; None where nothing like it has run here.
         moved: what runs under it has cost so far; None for nothing.
@@ -35,9 +36,11 @@ class Burden:
     def bytes_words(self) -> str:
         """The bytes in and out, each round and in all."""
         down, up = self.claimed.get("down"), self.claimed.get("up")
-        if down is None or up is None:
+        if down is None:
             return UNKNOWN_BYTES
         most = "at most " if self.claimed.get("most") else ""
+        if up is None:
+            return f"{most}{size(down)} in, as the researcher says; {UNKNOWN_OUT}"
         each = ""
         if self.rounds > 1:
             each = f", about {size(down // self.rounds)} in and {size(up // self.rounds)} out in each round"
@@ -59,7 +62,7 @@ class Burden:
     def memory_words(self) -> str:
         """The memory for tensors; empty where nothing was said of it."""
         memory = self.claimed.get("memory")
-        if memory is None:
+        if not memory:  # of a function without parameters there is none
             return ""
         return (
             f"{size(memory)} of the work's tensors, as the researcher says; data, activations and the optimizer's state "
@@ -80,7 +83,7 @@ class Burden:
     def short(self) -> str:
         """Bytes and time in a few words, for a table or a notice."""
         down, up = self.claimed.get("down"), self.claimed.get("up")
-        moves = "? bytes" if down is None or up is None else size(down + up)
+        moves = "? bytes" if down is None else f"{size(down)} in, ? out" if up is None else size(down + up)
         known = self.time is not None and self.rounds != ENDLESS
         return f"{moves}, {_duration(self.time.round_s * self.rounds) if known and self.time else 'time unknown'}"
 

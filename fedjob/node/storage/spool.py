@@ -122,10 +122,10 @@ class Spool:
                 self._fetching.pop(ref.sha256, None)
         return path
 
-    def has_object(self, ref: Ref) -> bool:
-        """Tell whether an object was fetched and is here."""
+    def here(self, wanted: Collection[str]) -> frozenset[str]:
+        """Return the hashes, of some objects, of those that were fetched and are still here."""
         with self._lock:
-            return ref.sha256 in self._fetched
+            return frozenset(self._fetched.intersection(wanted))
 
     def keep_objects(self, wanted: Collection[str]) -> None:
         """Remove fetched objects that no task needs any more."""

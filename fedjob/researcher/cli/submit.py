@@ -20,6 +20,7 @@ from fedjob.researcher.cli.home import HOME, folder_of
 
 if TYPE_CHECKING:
     from fedjob.researcher.federation.offers import NodeAnswer
+    from fedjob.researcher.jobs.estimate import Estimate
     from fedjob.researcher.jobs.job import Job
     from fedjob.researcher.runner.plan_trial import PlanCheck
 
@@ -86,13 +87,18 @@ def check(what: str, home: Path | None, strict: bool, plan_only: bool, as_json: 
     try:
         with still_going_on("asking the nodes" if not plan_only else "running a batch of the plan"):
             checks = job.check(plan_only=True) if plan_only else job.check()
-            cost = "" if as_json or plan_only else job.estimate().about
+            cost = None if plan_only else job.estimate()
     finally:
         if Path(what).exists():
             job.delete()  # the draft was made for the check only
-    show_rows([asdict(check) if as_json else _row(check) for check in checks], as_json)
-    if cost:
-        click.echo(cost, err=not sys.stdout.isatty())  # in a pipe there is the table alone
+    if as_json:
+        print_json(
+            {"nodes": [asdict(check) for check in checks], "cost": None if cost is None else _sums_of(cost)}
+        )
+    else:
+        show_rows([_row(check) for check in checks], False)
+        if cost is not None:
+            click.echo(cost.about, err=not sys.stdout.isatty())  # in a pipe there is the table alone
     if not checks.ok:
         sys.exit(1)
 
@@ -139,17 +145,24 @@ def estimate(what: str, home: Path | None, strict: bool, probe: bool, as_json: b
                     }
                     for one in found
                 ],
-                "bytes_per_node": found.bytes_per_node,
-                "bytes_total": found.bytes_total,
-                "exact": found.exact,
-                "time_s": found.time_s,
-                "time_range_s": found.time_range_s,
-                "memory_bytes": found.memory_bytes,
-                "epsilon": found.epsilon,
+                **_sums_of(found),
             }
         )
         return
     click.echo(repr(found))
+
+
+def _sums_of(found: Estimate) -> dict[str, object]:
+    """Return what a job would cost in all, as plain data."""
+    return {
+        "bytes_per_node": found.bytes_per_node,
+        "bytes_total": found.bytes_total,
+        "exact": found.exact,
+        "time_s": found.time_s,
+        "time_range_s": found.time_range_s,
+        "memory_bytes": found.memory_bytes,
+        "epsilon": found.epsilon,
+    }
 
 
 @click.command()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fedjob.common.checks import printable
+from fedjob.common.checks import printable, some_of
 from fedjob.common.codec import from_plain, to_plain
 from fedjob.common.errors import NoReply, ObjectTooLarge, SpecError
 from fedjob.common.notebooks import html
@@ -235,6 +235,20 @@ class Listing(list[T]):
 
     def _repr_html_(self) -> str:
         return html.panel("", html.table(*self._shown()) if self else html.note("none"))
+
+
+MAX_ROWS = 20
+"""Nodes up to which each is shown in a row of its own; of more, those of which the same is said share one."""
+
+
+def alike_together(rows: list[list[Any]]) -> list[list[Any]]:
+    """Return rows, each with a node's name first; where there are many, those alike but for the name as one row."""
+    if len(rows) <= MAX_ROWS:
+        return rows
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for node, *cells in rows:
+        alike.setdefault(tuple(cells), []).append(node)
+    return [[some_of(nodes, 2), *cells] for cells, nodes in alike.items()]
 
 
 _TIMES = frozenset(("updated", "last_task"))

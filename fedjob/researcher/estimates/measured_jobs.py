@@ -149,7 +149,7 @@ def spread(rounds: Sequence[float]) -> float:
 
 def bytes_of(folder: JobFolder, rounds: int) -> RoundBytes:
     """Return the bytes of a round of a job that ran, as its owners were told them; none where these are not known."""
-    cost = read_cost(folder)
+    cost = {node: one for node, one in read_cost(folder).items() if "up" in one}
     down = {node: one["down"] / max(1, rounds) for node, one in cost.items()}
     up = {node: one["up"] / max(1, rounds) for node, one in cost.items()}
     most = max(down.values(), default=0.0)

@@ -10,7 +10,7 @@ from typing import Any
 from fedjob.common.errors import SpecError
 from fedjob.common.types import Ref, contacts_from_plain, contacts_text, new_job_id
 from fedjob.messaging.messages import Answer, Offer, Ping, Pong
-from fedjob.researcher.connection.catalogue import Listing
+from fedjob.researcher.connection.catalogue import Listing, alike_together
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.storage.deployment import Code, Enclosed, enclosed_with, publish_code
 from fedjob.researcher.storage.folder import JobFolder
@@ -113,7 +113,7 @@ class Checks(Listing[NodeAnswer]):
         raise SpecError(f"the job has no node {node!r}; it has {', '.join(answer.node for answer in self)}")
 
     def _rows(self) -> list[list[Any]]:
-        return [[_cell(column, answer) for column in _COLUMNS] for answer in self]
+        return alike_together([[_cell(column, answer) for column in _COLUMNS] for answer in self])
 
 
 def absence_text(answer: str) -> str:

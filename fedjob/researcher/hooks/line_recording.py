@@ -115,4 +115,5 @@ def _stored(body: Mapping[str, Any]) -> int:
 
 def _fetched_each(folder: JobFolder, rounds: int) -> dict[str, int]:
     """Return node -> bytes that it fetches in a round, where these are known exactly."""
-    return {node: one["down"] // rounds for node, one in read_cost(folder).items() if not one.get("most")}
+    exact = {node: one for node, one in read_cost(folder).items() if "up" in one and not one.get("most")}
+    return {node: one["down"] // rounds for node, one in exact.items()}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedjob.common.checks import some_of
 from fedjob.common.console import size
 from fedjob.common.errors import SpecError
 from fedjob.common.notebooks import html
@@ -17,7 +16,7 @@ from fedjob.execution.private_work import private_work
 from fedjob.execution.work_speed import core_speed
 from fedjob.privacy.dp.mechanisms import cost_of
 from fedjob.privacy.protect import protect_of
-from fedjob.researcher.connection.catalogue import Listing
+from fedjob.researcher.connection.catalogue import Listing, alike_together
 from fedjob.researcher.estimates.time_estimate import (
     HERE,
     TimeEstimate,
@@ -31,8 +30,6 @@ from fedjob.researcher.storage.folder import JobFolder
 from fedjob.researcher.storage.record import load_record
 from fedjob.researcher.storage.spec import JobSpec
 
-MAX_ROWS = 20
-"""Nodes up to which each is shown in a row of its own; of more, those with the same figures share one."""
 _MOST_WHY = 300
 """Characters of the words of somebody's own protocol about itself."""
 _PRIVACY = ("epsilon", "delta", "cost", "left", "after")
@@ -171,13 +168,8 @@ class Estimate(Listing[NodeEstimate]):
         return "\n".join([*lines, f"time: {self._time.words}"])
 
     def _rows(self) -> list[list[Any]]:
-        rows = [[_shown(column, getattr(one, column)) for column in self._columns] for one in self]
-        if len(rows) <= MAX_ROWS:
-            return rows
-        alike: dict[tuple[Any, ...], list[str]] = {}
-        for node, *figures in rows:
-            alike.setdefault(tuple(figures), []).append(node)
-        return [[some_of(nodes, 2), *figures] for figures, nodes in alike.items()]
+        rows = alike_together([[getattr(one, column) for column in self._columns] for one in self])
+        return [[_shown(*cell) for cell in zip(self._columns, row, strict=True)] for row in rows]
 
     def __repr__(self) -> str:
         return f"{super().__repr__()}\n{self.about}"
@@ -239,17 +231,13 @@ def estimate_job(
     if not (answers or spec.local) and (private or time.seconds is None):
         answers = list(ask())
     if not private:
-        nodes: Iterable[NodeEstimate] = (NodeEstimate(node=node) for node in sorted(spec.datasets))
-    elif spec.local:
-        nodes = (_at_site(spec, node) for node in sorted(spec.datasets))
-    else:
-        nodes = (_answered(answer) for answer in answers)
-    if traffic is not None:
-        down, up = traffic.down, traffic.up
-        nodes = (
-            replace(one, down=down.get(one.node, 0), up=None if traffic.unknown_up else up.get(one.node, 0))
-            for one in nodes
+        nodes: Iterable[NodeEstimate] = (
+            NodeEstimate(node=node, **_moved(traffic, node)) for node in sorted(spec.datasets)
         )
+    elif spec.local:
+        nodes = (replace(_at_site(spec, node), **_moved(traffic, node)) for node in sorted(spec.datasets))
+    else:
+        nodes = (replace(_answered(answer), **_moved(traffic, answer.node)) for answer in answers)
     nodes = [*nodes, *_absent(folder)]
     if time.seconds is None and spec.rounds != ENDLESS:
         time = _time_by_nodes(left, home, answers, traffic, trials)
@@ -290,6 +278,13 @@ def _time_by_nodes(
     if found.seconds is None:
         return TimeEstimate(by="; ".join([tried.by, *whys]))
     return replace(found, by=f"{found.by}; {tried.by.removeprefix('unknown: ')}")
+
+
+def _moved(traffic: TrafficEstimate | None, node: str) -> dict[str, Any]:
+    """Return the bytes that a node fetches and stores, as far as they are known before, as fields of its estimate."""
+    if traffic is None:
+        return {}
+    return {"down": traffic.down.get(node, 0), "up": None if traffic.unknown_up else traffic.up.get(node, 0)}
 
 
 def _answered(answer: NodeAnswer) -> NodeEstimate:

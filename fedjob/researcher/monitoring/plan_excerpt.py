@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedjob.common.errors import FedjobError
-from fedjob.training_plans.source.locations import PLAN_FILENAME
-from fedjob.training_plans.source.plan_source import PlanSource, line_words
+from fedjob.training_plans.source.plan_source import PLAN_FILENAME, PlanSource, line_words
 
 _AT_LINES = re.compile(
     r"(?:(?P<nodes>[\w.:-]+(?:, [\w.:-]+)*(?: and \d+ more)?): \w+: )?"

@@ -23,6 +23,7 @@ from fedjob.common.errors import SpecError
 from fedjob.common.files import write_atomic
 from fedjob.common.items import Items
 from fedjob.common.types import ENDLESS, MAX_SIZE_BYTES, party_of
+from fedjob.data.node_names import ByName
 from fedjob.execution import compressed_work
 from fedjob.parameters.auxiliary import join
 from fedjob.parameters.compression.parcels import most_file_bytes
@@ -112,9 +113,10 @@ def _unknown_up(spec: JobSpec) -> str:
 def write_cost(spec: JobSpec, folder: JobFolder) -> None:
     """Write down, for the offers of a job, what its owners are told that it moves and holds at their nodes.
 
-    Of large models the first round is played alone: the offer does not wait for sums over zeros.
+    Of large models the first round is played alone: the offer does not wait for sums over zeros. Where answers are as large
+    as what is found, it says what goes to the nodes alone.
     """
-    if spec.local or unknown_traffic(spec) or _unknown_up(spec):
+    if spec.local or unknown_traffic(spec):
         return
     large = folder.initial_params.exists() and folder.initial_params.stat().st_size > _LARGE_BYTES
     try:
@@ -122,9 +124,10 @@ def write_cost(spec: JobSpec, folder: JobFolder) -> None:
     except Exception:  # a protocol of the researcher's own that can't be played: nothing is said then
         return
     most = {"most": 1} if found.bound else {}
+    up = {} if found.unknown_up else found.up
     cost = {
-        node: {"down": found.down[node], "up": found.up[node], "memory": found.memory_bytes}
-        for node in found.down
+        node: {"down": down, "memory": found.memory_bytes} | ({"up": up[node]} if node in up else {})
+        for node, down in found.down.items()
     }
     cost = {
         node: {name: min(n, MAX_SIZE_BYTES) for name, n in one.items()} | most for node, one in cost.items()
@@ -269,9 +272,12 @@ def _played(
 def _gathered(ask: Ask, nodes: tuple[str, ...]) -> Gathered:
     to = tuple(ask.to or nodes)
     aux = {module: _zeros(schema) for module, schema in ask.aux.items()}
-    replies = {
-        node: Reply(node=node, num_examples=1, weight=1.0, metrics={"train": {}}, aux=aux) for node in to
-    }
+    names = sorted(to)
+
+    def reply_at(place: int) -> Reply:
+        return Reply(node=names[place], num_examples=1, weight=1.0, metrics={"train": {}}, aux=aux)
+
+    replies = ByName(names, reply_at)
     total = Contribution(_total(ask, to), float(len(to)), {}, aux=aux)
     return Gathered(total=total, replies=replies, left_out={}, num_nodes=len(nodes))
 

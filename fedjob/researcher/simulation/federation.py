@@ -30,7 +30,7 @@ from fedjob.researcher.simulation.profile import Profile
 from fedjob.researcher.storage.deployment import Code
 from fedjob.researcher.storage.event_log import EventLog
 from fedjob.researcher.storage.replies import Arrival
-from fedjob.training_plans.source.locations import PLAN_FILENAME
+from fedjob.training_plans.source.plan_source import PLAN_FILENAME
 
 DROPPED = "dropped: the simulation lets this answer never come (drop=...)"
 

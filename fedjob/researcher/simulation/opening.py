@@ -14,7 +14,7 @@ from fedjob.researcher.simulation.backend import Backend
 from fedjob.researcher.simulation.federation import SimulatedFederation
 from fedjob.researcher.simulation.in_process import InProcess
 from fedjob.researcher.simulation.population import Simulation, simulation_of
-from fedjob.researcher.simulation.ray_cluster import RayCluster, is_on_this_machine
+from fedjob.researcher.simulation.ray_cluster import RayCluster, check_there, is_on_this_machine
 from fedjob.researcher.simulation.vectorisable import check_vectorisable, gains_nothing
 from fedjob.researcher.simulation.vectorised import MAX_TOGETHER, Vectorised
 from fedjob.researcher.simulation.worker_pool import ProcessPool
@@ -110,12 +110,15 @@ def open_backend(
 
 
 def check_workers(simulation: Simulation, folder: JobFolder) -> None:
-    """Refuse more workers than the memory of this machine bears, before anything is started.
+    """Refuse a Ray cluster that is away, and more workers than the memory of this machine bears, before anything is started.
 
     Raises:
-        SpecError: it says how many it bears.
+        SpecError: it says how many it bears, or which cluster is away.
+        MissingPackage: Ray is asked for, and not installed.
     """
     wanted = simulation.workers
+    if simulation.backend == "ray":
+        check_there()
     if wanted and (simulation.backend == "processes" or is_on_this_machine()):
         num_workers(wanted, wanted, _model_bytes(folder), usable_bytes())
 

@@ -15,6 +15,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ PLACE_S = 180.0
 
 MAX_STARTS = 2
 """Times that a cluster of this machine is started: Ray gives its own processes 15 s, which a busy machine exceeds."""
+
+_NO_RAY = "simulate(backend='ray') needs Ray: pip install 'fedjob[ray]'"
 
 _log = logging.getLogger("fedjob")
 
@@ -200,12 +203,31 @@ def is_on_this_machine() -> bool:
     return not joined and os.environ.get(ADDRESS, "") in ("", "local")
 
 
+def check_there() -> None:
+    """Refuse a cluster that is away, without joining it.
+
+    Raises:
+        SpecError: the one that the environment names takes no connection.
+        MissingPackage: Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        raise MissingPackage(_NO_RAY)
+    ray = sys.modules.get("ray")
+    if is_on_this_machine() or (ray is not None and ray.is_initialized()):
+        return
+    address = os.environ[ADDRESS]
+    try:
+        _reach(address)
+    except (OSError, ValueError, OverflowError) as error:  # those of no such name, and of no such port, too
+        raise _away(address, error) from error
+
+
 def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         import ray
     except ImportError as error:
-        raise MissingPackage("simulate(backend='ray') needs Ray: pip install 'fedjob[ray]'") from error
+        raise MissingPackage(_NO_RAY) from error
     return ray
 
 
@@ -230,16 +252,25 @@ def _connect(ray: Any, workers: int | None) -> bool:
 
 
 def _join(ray: Any, address: str) -> None:
-    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        if host and port.isdecimal():  # Ray itself would try for a minute, and write much about it
-            socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+        _reach(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError and more
-        raise SpecError(
-            f"the Ray cluster at {address} ({ADDRESS}) is away: {_last_line(error)}. Start it, name another, or unset "
-            f"{ADDRESS} for one of this machine"
-        ) from error
+        raise _away(address, error) from error
+
+
+def _reach(address: str) -> None:
+    """Connect to a cluster once, where its address says how: Ray itself would try for a minute, and write much about it."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+
+
+def _away(address: str, error: Exception) -> SpecError:
+    return SpecError(
+        f"the Ray cluster at {address} ({ADDRESS}) is away: {_last_line(error)}. Start it, name another, or unset "
+        f"{ADDRESS} for one of this machine"
+    )
 
 
 def _start(ray: Any, cores: int) -> None:

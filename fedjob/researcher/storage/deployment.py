@@ -5,6 +5,7 @@ Each node gets the text of its own plan and of no other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -116,6 +117,11 @@ def _model_file(name: str, given: object) -> ModelFile:
         return given
     if isinstance(given, str) and SHA256.fullmatch(given):
         return ModelFile("", given)
+    if not isinstance(given, (str, os.PathLike)):
+        raise SpecError(
+            f"models[{name!r}] is the path of a safetensors file, or the sha256 of one that this side does not have; found "
+            f"{shown(given)}"
+        )
     path = check_path(f"models[{name!r}]", given)
     try:
         check_model_file(path)

@@ -25,8 +25,9 @@ from fedjob.training_plans.plan_checks import check_plan_class
 from fedjob.training_plans.randomness import seed_everything, undisturbed
 from fedjob.training_plans.schedules import at_round
 from fedjob.training_plans.source.embedded_imports import EmbeddedImports
-from fedjob.training_plans.source.locations import PLAN_FILENAME, where
+from fedjob.training_plans.source.locations import where
 from fedjob.training_plans.source.plan_source import (
+    PLAN_FILENAME,
     SOURCE_ATTRIBUTE,
     Origins,
     PlanSource,
@@ -191,7 +192,7 @@ def built_plan(
             plan.build(model_args, at_round(training_args, 1))
     except FedjobError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PlanError(
             f"plan {entry} can't be built with model_args={model_args!r}: {type(error).__name__}: {error} "
             f"({where(error, origins)})",

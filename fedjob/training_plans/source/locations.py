@@ -19,11 +19,8 @@ from fedjob.training_plans.source.brought_modules import NOWHERE, Surroundings, 
 from fedjob.training_plans.source.changes import EVERYTHING, changes_of
 from fedjob.training_plans.source.comparison import is_compiled_by_python
 from fedjob.training_plans.source.dependencies import Locate
-from fedjob.training_plans.source.plan_source import Origins, line_words, syntax_tree
+from fedjob.training_plans.source.plan_source import PLAN_FILENAME, Origins, line_words, syntax_tree
 from fedjob.training_plans.source.text_checks import decode_plan
-
-PLAN_FILENAME = "<plan "
-"""Every plan's file name in tracebacks begins so, and goes on with its hash."""
 
 Definition = type | types.FunctionType
 _Scopes = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 SOURCE_ATTRIBUTE = "__fedjob_source__"
 """Of a compiled class: the source that it was made of."""
 
+PLAN_FILENAME = "<plan "
+"""Every plan's file name in tracebacks begins so, and goes on with its hash."""
+
 
 Origins = tuple[tuple[str, int], ...]
 """For each line of a text the file or cell and the line where its user wrote it; ("", 0) for none."""

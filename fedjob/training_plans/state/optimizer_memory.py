@@ -54,7 +54,7 @@ def optimizer_memory(plan: TrainingPlan) -> OptimizerMemory | None:
     for sparse in (False, True):  # SparseAdam takes no others
         try:
             return _memory_of(plan, sparse=sparse)
-        except Exception:  # it is a plan's own code, which may want anything of the model
+        except (Exception, SystemExit):  # it is a plan's own code, which may want anything of the model
             continue
     return None
 

@@ -415,7 +415,11 @@ def test_nothing_of_a_model_that_nodes_have_travels(
         ({"models": {"base": "points"}}, SpecError, "expected a safetensors file"),
         ({"models": {"../x": "base"}}, SpecError, "a model is named by 1 to 64 letters"),
         ({"models": ["base"]}, SpecError, "models is a dict from names to safetensors files"),
-        ({"models": {"base": 3}}, SpecError, "is the path of a file or folder, not 3"),
+        (
+            {"models": {"base": 3}},
+            SpecError,
+            "is the path of a safetensors file, or the sha256 of one .* found 3",
+        ),
     ],
 )
 def test_a_model_that_is_not_there_is_named_before_anything_is_made(

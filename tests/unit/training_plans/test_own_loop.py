@@ -286,6 +286,39 @@ def test_a_loop_that_can_not_be_right_is_named(
         built(plan, lr=0.1, **args).train_locally()
 
 
+class NeverSteps(Same):
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        for batch in data:
+            loss = self.training_step(model, batch)
+            loss.backward()
+            yield loss
+
+
+class ByHand(Same):
+    """Writes to `.data`, which torch does not count."""
+
+    def train(self, model, data, training_args):  # type: ignore[no-untyped-def]
+        for batch in data:
+            model.zero_grad()
+            loss = self.training_step(model, batch)
+            loss.backward()
+            for parameter in model.parameters():
+                parameter.data -= 0.01 * parameter.grad
+            yield loss
+
+
+@pytest.mark.parametrize(("plan", "number"), [(NeverSteps, 1), (Same, 0), (Rich, 0), (ByHand, 0)])
+def test_a_loop_that_changes_no_parameter_is_noted(plan: type[TorchPlan], number: int) -> None:
+    made = built(plan, lr=0.1)
+    notes: list[str] = []
+    made.ctx.send = lambda type_, body: notes.append(body["text"]) if type_ == "note" else None
+    made.train_locally()
+    assert len(notes) == number
+    assert all(
+        "no parameter of the model has changed: call the optimizer's step after backward" in n for n in notes
+    )
+
+
 def test_a_loop_that_does_not_let_the_protocol_correct_gradients_is_named() -> None:
     with pytest.raises(NodeFailure, match="the protocol corrects gradients"):
         built(Forgets, lr=0.1).train_locally(lambda model: None)

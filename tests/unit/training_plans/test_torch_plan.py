@@ -34,6 +34,7 @@ from fedjob.training_plans.batches import (
 )
 from fedjob.training_plans.context import Context
 from fedjob.training_plans.plan_checks import check_plan_class
+from fedjob.training_plans.source.compilation import compile_plan
 from fedjob.training_plans.torch import TorchPlan
 from fedjob.training_plans.training_args import Arguments
 
@@ -378,6 +379,61 @@ def test_a_stream_weighs_as_many_examples_as_one_pass_over_it_has(make: Any, exp
         plan.ctx.round = round_
         plan.start_step({"lr": 0.01, "epochs": 1})
         assert plan.train_locally().num_examples == expected
+
+
+STREAMED = """
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from fedjob import TorchPlan
+
+
+class Rows(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.ones(3), torch.zeros(1))] * 6)
+
+
+class Streams(TorchPlan):
+    def init_model(self, model_args):
+        return torch.nn.Linear(3, 1)
+
+    def init_optimizer(self, model, training_args):
+        return torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def training_data(self, dataset, training_args):
+        return DataLoader(Rows(), batch_size=2, num_workers=2)
+
+    def training_step(self, model, batch):
+        return (model(batch[0]) - batch[1]).square().mean()
+"""
+DIVIDED = STREAMED.replace(
+    "return iter([(torch.ones(3), torch.zeros(1))] * 6)",
+    "return iter([(torch.ones(3), torch.zeros(1))] * (6 // torch.utils.data.get_worker_info().num_workers))",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "examples", "noted"),
+    [
+        (STREAMED, 12, True),
+        (DIVIDED, 6, False),
+        (STREAMED.replace("num_workers=2", "num_workers=1"), 6, False),
+    ],
+    ids=["each reads all", "divided", "one"],
+)
+def test_a_stream_that_each_worker_of_its_loader_reads_is_noted(
+    text: str, examples: int, noted: bool
+) -> None:
+    plan: Any = compile_plan(text, "Streams")()
+    notes: list[str] = []
+    send = lambda type_, body: notes.append(body["text"]) if type_ == "note" else None  # noqa: E731
+    plan.ctx = Context(node="a", round=1, job_seed=3, seed=11, send=send)
+    plan.build({}, {})
+    plan.load_data(None)
+    assert plan.train_locally().num_examples == examples
+    assert [("train and count 2 times" in text, "get_worker_info()" in text) for text in notes] == [
+        (True, True)
+    ] * noted
 
 
 @pytest.mark.parametrize(

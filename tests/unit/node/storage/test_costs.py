@@ -10,7 +10,7 @@ import pytest
 from fedjob.common.types import ENDLESS
 from fedjob.node.owner.audit_words import summary_of
 from fedjob.node.storage.audit import Audit
-from fedjob.node.storage.burden import UNKNOWN_BYTES, UNKNOWN_TIME, Burden
+from fedjob.node.storage.burden import UNKNOWN_BYTES, UNKNOWN_OUT, UNKNOWN_TIME, Burden
 from fedjob.node.storage.costs import (
     CostLedger,
     MeasuredTime,
@@ -186,6 +186,15 @@ def test_what_is_not_known_is_said_to_be_not_known() -> None:
     )
     over = replace(burden, moved=Moved(seconds=3.0, bytes_in=10, bytes_out=20, tasks=1, over=True))
     assert over.moved_words == "1 task, 3 s, 10 B in and 20 B out: more than the researcher said"
+
+
+def test_where_answers_are_as_large_as_what_is_found_an_owner_reads_what_comes_in() -> None:
+    burden = Burden(claimed={"down": 15_000_000, "memory": 0}, rounds=3, time=None, moved=None)
+    assert burden.bytes_words == f"15.0 MB in, as the researcher says; {UNKNOWN_OUT}"
+    assert burden.memory_words == ""
+    assert burden.short == "15.0 MB in, ? out, time unknown"
+    most = replace(burden, claimed={**burden.claimed, "most": 1})
+    assert most.bytes_words.startswith("at most 15.0 MB in, ")
 
 
 def test_a_failed_task_counts_with_its_bytes_and_not_with_its_time(database: Database) -> None:

@@ -37,7 +37,7 @@ from fedjob import (
     Statistics,
     simulate,
 )
-from fedjob.common.errors import NoSpace, WrongResult
+from fedjob.common.errors import NoSpace, PlanError, WrongResult
 from fedjob.data.readers.npy import NpyReader
 from fedjob.researcher.simulation.opening import num_workers
 from fedjob.training_plans.context import Context
@@ -326,6 +326,18 @@ def test_a_plan_that_exits_is_left_out_as_one_that_raises(nodes: Any, tmp_path: 
     job.run(progress=False)
     reasons = [event.body["reason"] for event in job.events() if event.type == "error"]
     assert reasons == ["exception: SystemExit at plan line 10: 3"] * 2
+
+
+class ExitsFirst(Linear):
+    """Ends its process where its model is made."""
+
+    def init_model(self, model_args):  # type: ignore[no-untyped-def]
+        raise SystemExit("no GPU here")
+
+
+def test_a_model_that_exits_is_an_error_of_the_job_and_not_the_end_of_the_script(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"ExitsFirst can't be built .*SystemExit: no GPU here"):
+        simulated(tmp_path, data=pooled(), nodes=simulate(2, workers=0), training_plan=ExitsFirst)
 
 
 # -- resumes and clones ----------------------------------------------------------------
