@@ -321,7 +321,7 @@ class LoopTorch(PrivateTorch):
                 f"train never called self.adjust_gradients(), and {why}: call it between backward and the "
                 "optimizer's step",
             )
-        if before and before == _marks_of(self.model):
+        if yielded and before and before == _marks_of(self.model):
             self.ctx.emit("note", {"text": f"train yielded {yielded} {_UNTRAINED}", "of_result": True})
 
     def _backward(self, loss: torch.Tensor) -> None:
