@@ -373,6 +373,9 @@ def wrong_call(
         signature.bind(*args, **kwargs)
     except TypeError as error:
         takes = ", ".join(str(each.replace(annotation=each.empty)) for each in parameters)
+        by_name = [f"{each.name}=..." for each in parameters if each.kind is each.KEYWORD_ONLY]
+        if by_name and "too many positional" in str(error):
+            return f"{name}({takes}): {error}; these are written with their names: {some_of(by_name)}"
         return f"{name}({takes}): {error}"
     return ""
 

@@ -113,8 +113,14 @@ class Registry(Mapping[str, type[T]]):
         """Return the name and the plain-data configuration that build an equal component."""
         name = getattr(component, "name", None)
         if not isinstance(name, str) or not is_dataclass(component) or isinstance(component, type):
+            given: Any = component
+            words = (
+                f"the class {given.__name__}: write {given.__name__}(...)"
+                if isinstance(given, type)
+                else shown(given)
+            )
             raise SpecError(
                 f"a {self.kind} is an instance of {', '.join(sorted(self._classes()))} or of a frozen dataclass of "
-                f"your own with a `name`; found {shown(component)}"
+                f"your own with a `name`; found {words}"
             )
         return name, {f.name: to_plain(getattr(component, f.name)) for f in fields(component) if f.init}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,3 +94,10 @@ def in_order(nodes: Mapping[str, object]) -> Sequence[str]:
     """Return the names of a map in order; those that are made when they are asked for, as they are."""
     names = getattr(nodes, "names", None)
     return tuple(sorted(nodes)) if names is None else names
+
+
+def as_node_name(text: str) -> str:
+    """Return a text in the letters of a node's name: `St. Mary` as `st-mary`, `Charité` as `charite`; empty where it has none."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub("[^a-z0-9_]+", "-", plain).strip("-_")

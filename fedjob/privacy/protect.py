@@ -251,8 +251,8 @@ def checked_protect(name: str, given: Any) -> dict[str, Any]:
         return {}
     if isinstance(given, SecAgg):
         given = Protect(secagg=given)
-    if isinstance(given, RecordDP):
-        given = Protect(dp=given)
+    if isinstance(given, (RecordDP, NodeDP)):
+        given = Protect(dp=given)  # says what NodeDP needs beside it
     if not isinstance(given, Protect):
         raise SpecError(
             f"{name} is Protect(secagg=..., dp=...), SecAgg(...), RecordDP(...) or None, not {shown(given)}"

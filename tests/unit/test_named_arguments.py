@@ -106,5 +106,7 @@ def test_a_misspelt_argument_of_simulate_is_answered_with_the_nearest(argument: 
         WrongArguments, match=f"simulate has no argument '{argument}': did you mean '{nearest}'"
     ):
         fedjob.simulate(10, **{argument: 1})
-    with pytest.raises(WrongArguments, match="too many positional"):
-        fedjob.simulate(10, None)
+    with pytest.raises(
+        WrongArguments, match=r"too many positional .*; these are written with their names: split="
+    ):
+        fedjob.simulate(10, fedjob.IID())  # type: ignore[misc]

@@ -128,7 +128,8 @@ class TableDataset(Dataset):
         texts = [str(name) for name in inputs if type_name(inputs[name].dtype) not in _NUMBERS]
         if texts:
             raise SpecError(
-                f"{self.path.name}: column {texts[0]!r} does not hold numbers; use .frame() and encode it"
+                f"{self.path.name}: column {texts[0]!r} does not hold numbers; use .frame() and encode it, or leave it out by "
+                "preprocess=[Select([...])]"
             )
         # copies, because the arrays that pandas returns otherwise are read-only
         given = inputs.to_numpy(dtype="float32", na_value=np.nan, copy=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fedjob.common.checks import shown
 from fedjob.common.errors import SpecError
 from fedjob.data.preprocessing import PlainSteps
+from fedjob.optimizers import OPTIMIZERS
+from fedjob.optimizers.base import ServerOptimizer
 from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols import PROTOCOLS
 from fedjob.protocols.base import FederatedProtocol
@@ -304,8 +307,9 @@ def _launches(functions: Any) -> dict[str, str]:
 
 
 def _protocol(operation: Any) -> FederatedProtocol:
+    _check_no_optimizer(operation)
     if isinstance(operation, str):
-        operation = PROTOCOLS.build(operation, {})
+        operation = _by_name(operation)
     elif isinstance(operation, type) and issubclass(operation, FederatedProtocol):
         operation = operation()
     elif callable(operation) and not isinstance(operation, FederatedProtocol):
@@ -318,6 +322,10 @@ def _protocol(operation: Any) -> FederatedProtocol:
             "give the function itself: Job(your_function, data=...), with @fedjob.function above it"
         )
     name, _ = PROTOCOLS.config_of(operation)
+    if not isinstance(operation, FederatedProtocol):
+        raise SpecError(
+            f"a job computes a protocol such as FedAvg(), a @fedjob.function or a trained result; found {shown(operation)}"
+        )
     if name in PROTOCOLS.names() and type(operation) is not PROTOCOLS.find(name):
         raise SpecError(
             f"{type(operation).__name__}.name is {name!r}, which is the name of another protocol: give it a name of its own"
@@ -327,8 +335,37 @@ def _protocol(operation: Any) -> FederatedProtocol:
             f"{type(operation).__name__} is not installed and runs without a training plan: a protocol of your own travels "
             "in its plan's text, so it needs one; or announce it in a package (docs/protocols.md)"
         )
-    protocol: FederatedProtocol = operation
-    return protocol
+    return operation
+
+
+def _by_name(name: str) -> FederatedProtocol:
+    """Return the protocol of a name, with its defaults.
+
+    Raises:
+        SpecError: there is none, or it has settings without a default.
+    """
+    kind = PROTOCOLS.find(name)
+    settings = [setting for setting in fields(kind) if setting.init]  # type: ignore[arg-type]  # each is a dataclass
+    needed = [each.name for each in settings if each.default is MISSING and each.default_factory is MISSING]
+    if needed:
+        given = ", ".join(f"{setting}=..." for setting in needed)
+        raise SpecError(f"{name!r} does not say {' and '.join(needed)}: write {kind.__name__}({given})")
+    return PROTOCOLS.build(name, {})
+
+
+def _check_no_optimizer(operation: Any) -> None:
+    """Refuse a server optimizer where a protocol is expected, as papers call both an algorithm.
+
+    Raises:
+        SpecError: it is one, its class or its name.
+    """
+    is_name = isinstance(operation, str) and operation in OPTIMIZERS and operation not in PROTOCOLS
+    kind = OPTIMIZERS.find(operation) if is_name else operation
+    kind = kind if isinstance(kind, type) else type(kind)
+    if issubclass(kind, ServerOptimizer):
+        raise SpecError(
+            f"{kind.__name__} is a server optimizer and no protocol: write Job(FedAvg(), server_optimizer={kind.__name__}())"
+        )
 
 
 def _function(

@@ -837,7 +837,9 @@ class Job(ManualRounds, JobView):
     def _at(cls, folder: JobFolder, session: Connection | None) -> Self:
         """Return the job that a folder holds."""
         if not folder.spec.exists():
-            raise NoSuchJob(f"{folder.path} is not a job's folder: it has no {folder.spec.name}")
+            raise NoSuchJob(
+                f"{folder.path} is not a job's folder, <home>/jobs/<job id>: it has no {folder.spec.name}"
+            )
         spec, asked = load_spec(folder.spec), load_record(folder.record).asked
         return cls._of(
             folder,

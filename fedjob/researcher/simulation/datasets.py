@@ -23,14 +23,14 @@ from fedjob.common.files import link_or_copy, make_folder, no_space_is_an_error,
 from fedjob.common.seeds import seed_for
 from fedjob.common.types import check_party
 from fedjob.data.loader import describe, open_dataset
-from fedjob.data.node_names import NumberedNames
+from fedjob.data.node_names import NumberedNames, as_node_name
 from fedjob.data.readers import fitting_reader
 from fedjob.data.readers.base import Dataset
 from fedjob.data.readers.npy import INPUTS, TARGETS
 from fedjob.data.readers.table import TableDataset
 from fedjob.data.shares import RowRanges, SharedDatasets
 from fedjob.researcher.simulation.population import FUNCTION, MAX_NODES, Simulation, SplitFunction, is_split
-from fedjob.researcher.simulation.splits import ByColumn, Division, Rows, checked_rows
+from fedjob.researcher.simulation.splits import ByColumn, Division, Rows, checked_rows, joined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,7 @@ def _kind(data: Any, what: str = "data") -> str:
         if not len(data):
             raise SpecError(f"{what} is a table without rows; expected one or more")
         return "table"
-    if isinstance(data, (tuple, list)) and len(data) == 2 and all(hasattr(part, "shape") for part in data):
+    if isinstance(data, (tuple, list)) and len(data) == 2 and _are_arrays(data):
         if sparse := [part for part in data if str(getattr(part, "layout", _DENSE)) != _DENSE]:
             raise SpecError(
                 f"{what} has a tensor of layout {sparse[0].layout}; expected a dense one, such as .to_dense()"
@@ -212,6 +212,10 @@ def _is_array(data: Any) -> bool:
     return type(data).__module__.partition(".")[0] in ("numpy", "torch") and hasattr(data, "dtype")
 
 
+def _are_arrays(parts: Iterable[Any]) -> bool:
+    return all(hasattr(part, "shape") for part in parts)
+
+
 def _only_iterates(data: Any) -> bool:
     """Tell an iterator, a DataLoader and an IterableDataset, which inherits a `__getitem__` that only raises."""
     if not hasattr(data, "__iter__"):
@@ -226,8 +230,13 @@ def _words(data: Any) -> str:
     if not isinstance(data, (tuple, list)):
         return shown(data) if data is None or isinstance(data, (int, float)) else f"a {type(data).__name__}"
     kinds = ", ".join(type(part).__name__ for part in data[:3]) + (", ..." if len(data) > 3 else "")
-    lists = len(data) == 2 and all(isinstance(part, (tuple, list)) for part in data)
-    hint = ": make an array of each, numpy.array(...)" if lists else ""
+    hint = ""
+    if data and all(
+        isinstance(part, (tuple, list)) and len(part) == 2 and _are_arrays(part) for part in data
+    ):
+        hint = ": give each node its own, data={'node': (inputs, targets), ...}, with nodes=simulate()"
+    elif len(data) == 2 and all(isinstance(part, (tuple, list)) for part in data):
+        hint = ": make an array of each, numpy.array(...)"
     return f"a {type(data).__name__} of {len(data)} ({kinds}){hint}"
 
 
@@ -532,8 +541,7 @@ def _divided(
         found: Any = split.divide(source, num_nodes, rng)
     else:
         found = _given_by(cast(SplitFunction, split), what, dataset, num_nodes, rng)
-    rows = checked_rows(found, num_nodes, source.num_rows, what)
-    return _names(split, source, num_nodes), rows
+    return _named(split, source, checked_rows(found, num_nodes, source.num_rows, what))
 
 
 def _given_by(
@@ -554,16 +562,15 @@ def _given_by(
         ) from error
 
 
-def _names(split: Any, source: _DividedData, num_nodes: int) -> Sequence[str]:
-    """Return the nodes' names, in order: those of a column's values where these can be names, else numbers."""
-    if isinstance(split, ByColumn):
-        values = [
-            str(value).strip().lower().replace(" ", "-") for value in np.unique(source.labels(split.column))
-        ]
-        with_names = _are_parties(values) and len(set(values)) == len(values) and values == sorted(values)
-        if with_names and not all(value.isdigit() for value in values):
-            return tuple(values)
-    return NumberedNames(num_nodes)
+def _named(split: Any, source: _DividedData, rows: Division) -> tuple[Sequence[str], Division]:
+    """Return the nodes' names, in order, and their rows: a column's texts name them where no two are alike, else numbers."""
+    labels = source.labels(split.column) if isinstance(split, ByColumn) else None
+    if labels is not None and labels.dtype.kind not in "iuf":
+        names = [as_node_name(str(value)) for value in np.unique(labels)]
+        if len(set(names)) == len(names) and _are_parties(names) and not all(map(str.isdigit, names)):
+            order = sorted(range(len(names)), key=names.__getitem__)
+            return tuple(names[place] for place in order), joined([rows[place] for place in order])
+    return NumberedNames(len(rows)), rows
 
 
 def _are_parties(names: Sequence[str]) -> bool:

@@ -281,7 +281,9 @@ def load_breakpoint(path: Path, admit: Admit | None = None) -> Breakpoint:
             "a safetensors file are for Job(init=...); a pickle or msgpack file of another program can't be resumed"
         )
     if not path.is_dir():
-        raise BreakpointMissing(f"there is no breakpoint at {path}: expected a folder such as round_0007")
+        raise BreakpointMissing(
+            f"there is no breakpoint at {path}: expected a folder such as round_0007, or a job's, <home>/jobs/<job id>"
+        )
     try:
         return _load(path, admit)
     except BreakpointCorrupt as error:

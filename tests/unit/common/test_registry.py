@@ -56,6 +56,8 @@ def test_what_there_is_to_run_is_a_map_that_nobody_can_write_to() -> None:
 def test_what_is_no_component_is_answered_by_the_classes_that_there_are() -> None:
     with pytest.raises(SpecError, match=r"a protocol is an instance of .*FedAvg.*; found 0\.1$"):
         PROTOCOLS.config_of(0.1)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"found the class FedAvg: write FedAvg\(...\)$"):
+        PROTOCOLS.config_of(FedAvg)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"there is no protocol 'zzzz'\. Known: "):
         PROTOCOLS.find("zzzz")
 

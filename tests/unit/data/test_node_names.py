@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fedjob.data.node_names import ByName, NumberedNames, in_order, place_of
+from fedjob.data.node_names import ByName, NumberedNames, as_node_name, in_order, place_of
 
 
 @pytest.mark.parametrize("number", [1, 9, 9_999, 10_000, 12_345])
@@ -78,3 +78,18 @@ def test_a_map_by_name_makes_a_value_when_it_is_asked_for() -> None:
     assert found.get("x") is None
     assert in_order(found) is found.names
     assert in_order({"b": 1, "a": 2}) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("St. Mary's", "st-mary-s"),
+        ("  Charité / Berlin ", "charite-berlin"),
+        ("Spital_2", "spital_2"),
+        ("Straße", "strasse"),
+        ("_-_", ""),
+        ("北", ""),
+    ],
+)
+def test_a_text_is_written_in_the_letters_of_a_name(text: str, name: str) -> None:
+    assert as_node_name(text) == name

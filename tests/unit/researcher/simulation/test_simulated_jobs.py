@@ -38,6 +38,7 @@ from fedjob import (
     simulate,
 )
 from fedjob.common.errors import NoSpace, PlanError, WrongResult
+from fedjob.data.loader import open_dataset
 from fedjob.data.readers.npy import NpyReader
 from fedjob.researcher.simulation.opening import num_workers
 from fedjob.training_plans.context import Context
@@ -222,15 +223,29 @@ def test_a_map_of_objects_is_a_node_for_each(files: dict[str, str], tmp_path: Pa
     )
 
 
-def test_the_values_of_a_column_name_the_nodes(tmp_path: Path) -> None:
-    inputs, targets = pooled(60)
-    frame = pd.DataFrame(inputs, columns=list("abcd")).assign(site=["North", "South", "East"] * 20, y=targets)
+@pytest.mark.parametrize(
+    ("sites", "nodes"),
+    [
+        (("North", "South", "East"), {"east": "East", "north": "North", "south": "South"}),
+        (("St. Mary", "Charité", "north"), {"charite": "Charité", "north": "north", "st-mary": "St. Mary"}),
+        (("a b", "A-B", "c"), {"node-0001": "A-B", "node-0002": "a b", "node-0003": "c"}),  # two of one name
+        (("9", "10", "11"), {"node-0001": "10", "node-0002": "11", "node-0003": "9"}),
+        ((3, 2, 10), {"node-0001": 2, "node-0002": 3, "node-0003": 10}),
+        (("北", "南", "東"), {"node-0001": "北", "node-0002": "南", "node-0003": "東"}),
+    ],
+)
+def test_the_values_of_a_column_name_the_nodes(
+    sites: tuple[Any, ...], nodes: dict[str, Any], tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"a": range(60), "site": [*sites] * 20})
     job = simulated(
         tmp_path, Statistics(mean="a"), training_plan=None, training_args=None, rounds=1, data=frame,
         nodes=simulate(split=ByColumn("site"), workers=0),
     )  # fmt: skip
     job.run(progress=False)
-    assert list(job.spec.datasets) == ["east", "north", "south"]
+    assert list(job.spec.datasets) == list(nodes)
+    for node, site in nodes.items():
+        assert set(open_dataset(job.spec.datasets[node]).frame()["site"]) == {site}
 
 
 # -- drops, slow nodes -----------------------------------------------------------------
@@ -528,6 +543,11 @@ NOT_DATA: dict[str, tuple[Any, Any, str]] = {
         (csr_matrix(np.eye(3)), np.zeros(3)),
         simulate(2),
         "csr_matrix; expected a dense array",
+    ),
+    "a list of the nodes' datasets": (
+        [pooled(), pooled()],
+        simulate(2),
+        r"a list of 2 \(tuple, tuple\): give each node its own, data=\{'node': \(inputs, targets\), ...\}",
     ),
     "examples by their names": ([{"x": 1}], simulate(2), r"a list of 1 \(dict\)"),
     "tensors of three": (
