@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedjob import FedAvg, Job, SpecError, cross_validate
+from fedjob import FedAvg, Job, SpecError, cross_validate, simulate
 from fedjob.common.errors import JobError, NoTestingStep
 from fedjob.training_plans.example_order import split_indices
 from fedjob.training_plans.training_args import TrainingArgs
@@ -52,6 +52,19 @@ def test_one_node_after_another_is_left_out_and_measured_on_with_all_its_rows(jo
     again.run(progress=False)
     mine, theirs = again.result.params, found.parts[1].result.params
     assert all(np.array_equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_simulated_nodes_are_left_out_as_local_ones_are(job: Job, tmp_path: Path) -> None:
+    arrays = {node: tuple(np.load(path)[name] for name in "xy") for node, path in job.given_data.items()}
+    found = cross_validate(job).table
+    simulated = cross_validate(job.clone(data=arrays, nodes=simulate(workers=0))).table
+    assert simulated.equals(found)
+    divided = job.clone(data=arrays["clinic-0"], nodes=simulate(3, workers=0))
+    with pytest.raises(
+        SpecError, match=r"give data=\{'node': dataset, ...\}, a map, with nodes=simulate\(\), or take over=5"
+    ):
+        cross_validate(divided)
+    assert len(cross_validate(divided, over=2).parts) == 2
 
 
 def test_every_row_is_tested_in_exactly_one_fold(job: Job) -> None:

@@ -37,8 +37,10 @@ def define_clone(origin: JobFolder, here: Mapping[str, Any], changes: Mapping[st
     if not origin.spec.exists():
         raise NoSuchJob(f"{origin.path.name} is not there any more: was it deleted?")
     spec, record = load_spec(origin.spec), load_record(origin.record)
-    nodes = {**here, **changes}.get("nodes", record.asked.get("nodes"))
-    before = JobArguments.of(spec, {**record.asked, "nodes": nodes}, partial(text_of, spec, origin))
+    given = {**here, **changes}
+    # those of the clone, because the origin's data need not fit the clone's nodes
+    own: dict[str, Any] = {name: given[name] for name in ("data", "nodes") if name in given}
+    before = JobArguments.of(spec, {**record.asked, **own}, partial(text_of, spec, origin))
     settings = load_config(ResearcherConfig, origin.path.parent.parent)
     # a clone keeps its origin's description of the owner, whatever the home's settings are by now
     described: dict[str, Any] = {f"owner_{key}": spec.owner.get(key, "") for key in OWNER}

@@ -14,6 +14,8 @@ from fedjob.protocols.evaluation import Evaluation
 from fedjob.researcher.definition.arguments import LOCAL
 from fedjob.researcher.jobs.job import Job
 from fedjob.researcher.results.result_summary import figure, named_table
+from fedjob.researcher.simulation.datasets import GivenData
+from fedjob.researcher.simulation.population import simulate
 from fedjob.researcher.storage.measurements import OVERALL, Measurement
 from fedjob.training_plans.plan_checks import check_testing_step
 
@@ -113,8 +115,14 @@ def cross_validate(job: Job, over: str | int = NODES) -> CrossValidation:
 
 
 def _over_nodes(job: Job) -> Iterator[HeldOutPart]:
+    if job.spec.simulation.get("split") is not None:
+        raise SpecError(
+            "one dataset that is divided among simulated nodes can't be measured at one of them: give data={'node': dataset, "
+            "...}, a map, with nodes=simulate(), or take over=5, which folds the rows of every node"
+        )
     session = job.reach()
     nodes = job.nodes
+    here = simulate() if isinstance(job.given_data, GivenData) else LOCAL
     if len(nodes) < 2:
         raise SpecError(f"to leave one node out takes two or more; the job has {', '.join(nodes)}")
     for held in nodes:
@@ -122,7 +130,7 @@ def _over_nodes(job: Job) -> Iterator[HeldOutPart]:
         result = job.clone(**_only(job, others)).run(progress=False)
         measuring = Job(
             Evaluation(result),
-            **{"data": job.given_data, "nodes": LOCAL, **_only(job, [held])},
+            **{"data": job.given_data, "nodes": here, **_only(job, [held])},
             training_args={"test_ratio": 1.0},
             session=session,
             home=job.folder.parent.parent,
@@ -141,4 +149,7 @@ def _over_folds(job: Job, count: int) -> Iterator[HeldOutPart]:
 
 def _only(job: Job, nodes: list[str]) -> dict[str, Any]:
     """Return the arguments of `Job` that have it computed at these nodes alone."""
-    return {"data": {node: job.given_data[node] for node in nodes}} if job.spec.local else {"nodes": nodes}
+    given = job.given_data
+    if isinstance(given, GivenData):
+        return {"data": given.only(nodes)}
+    return {"data": {node: given[node] for node in nodes}} if job.spec.local else {"nodes": nodes}

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -88,6 +88,11 @@ class GivenData:
         """The kind, and the rows of each node where there is a map: what the written data are opened by."""
         nodes = {"nodes": dict(zip(self.nodes, self.sizes, strict=True))} if self.nodes else {}
         return {SIMULATED: self.kind, **nodes}
+
+    def only(self, nodes: Collection[str]) -> GivenData:
+        """Return those of a map that are of some nodes."""
+        kept = [(node, part) for node, part in zip(self.nodes, self.parts, strict=True) if node in nodes]
+        return replace(self, nodes=tuple(node for node, _ in kept), parts=tuple(part for _, part in kept))
 
     def write(self, folder: Path) -> None:
         """Write them into a new folder, durably.
