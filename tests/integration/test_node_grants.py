@@ -158,7 +158,9 @@ def test_asking_again_files_nothing_again_and_a_dry_offer_nothing_at_all(
         ),
         (ADD_ONE.replace("lr=0.1", "lr=0.1  # \u202e hidden"), "plan"),
         ("this is no Python", "plan"),
+        (f"{ADD_ONE}x = (\n{('-' * 900 + chr(10)) * 8}1)\n", "plan"),
     ],
+    ids=["a package that is not here", "hidden signs", "no Python", "nested too deeply"],
 )
 @pytest.mark.feature("FB-18")
 def test_a_plan_that_can_not_run_here_is_not_filed(

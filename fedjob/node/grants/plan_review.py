@@ -198,7 +198,7 @@ def own_remarks(text: str) -> list[Remark]:
     found = list(_of_lines(text))
     try:
         tree = syntax_tree(text)
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError):
         found.append(Remark(1, "risk", "the text can't be read as Python"))
     else:
         found += [*_imports(tree), *_of_code(tree)]

@@ -195,7 +195,7 @@ def _is_of_python(root: Path) -> bool:
 def _parse(text: str, path: Path) -> ast.Module:
     try:
         return syntax_tree(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError) as error:
         raise PlanError(f"{path} is not valid Python: {error}", path=path) from error
 
 

@@ -346,7 +346,7 @@ def _module_of(units: list[Unit], path: str, *, skip_broken: bool = False, main:
 def _parse(unit: Unit, path: str) -> ast.Module:
     try:
         return syntax_tree(unit.text, path)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (SyntaxError, ValueError) as error:
         raise PlanError(f"{path} is not valid Python: {error}", path=path) from error
 
 

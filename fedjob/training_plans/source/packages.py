@@ -21,7 +21,7 @@ def imported_packages(text: str) -> tuple[str, ...]:
     brought = {part.module.partition(".")[0] for part in split(text)[1]}
     try:
         tree = without_program(syntax_tree(text))
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
     found: set[str] = set()
     _collect_imports(tree, found)
@@ -45,16 +45,18 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def _collect_imports(node: ast.AST, found: set[str]) -> None:
-    if isinstance(node, ast.Import):
-        found.update(alias.name.split(".")[0] for alias in node.names)
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        found.add(node.module.split(".")[0])
-    children: list[ast.AST] = list(ast.iter_child_nodes(node))
-    if isinstance(node, ast.Try) and any(_catches_import_error(handler) for handler in node.handlers):
-        children = [child for child in children if child not in node.body]
-    for child in children:
-        _collect_imports(child, found)
+def _collect_imports(tree: ast.AST, found: set[str]) -> None:
+    waiting = [tree]  # and no recursion: a tree may be deeper than Python's own stack
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+        children: list[ast.AST] = list(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Try) and any(_catches_import_error(handler) for handler in node.handlers):
+            children = [child for child in children if child not in node.body]
+        waiting += children
 
 
 def _catches_import_error(handler: ast.ExceptHandler) -> bool:

@@ -74,10 +74,13 @@ def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
     """Return the tree of a text.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: it is not valid Python.
+        SyntaxError, ValueError: it is not valid Python, or nested more deeply than Python takes.
     """
     with one_thread():
-        return ast.parse(text, filename)
+        try:
+            return ast.parse(text, filename)
+        except (RecursionError, MemoryError) as error:  # which of them is a matter of the depth
+            raise SyntaxError("it is nested too deeply") from error
 
 
 def without_program(tree: ast.Module) -> ast.Module:

@@ -23,7 +23,7 @@ def unread_args(text: str, names: Iterable[str]) -> list[str]:
     """
     try:
         tree = syntax_tree(text)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError) as error:
         raise PlanError(f"the plan is not valid Python: {error}") from error
     words = {
         node.value

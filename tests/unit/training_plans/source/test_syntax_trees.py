@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fedjob.common.errors import PlanError
+from fedjob.node.grants.plan_review import differs_only_in_form, own_remarks
+from fedjob.training_plans.source.packages import imported_packages
 from fedjob.training_plans.source.plan_source import syntax_tree
 
 TEXT = (Path(__file__).parents[2] / "test_house_layout.py").read_text(encoding="utf-8")
@@ -53,3 +56,17 @@ def test_threads_that_make_trees_at_a_time_all_have_theirs() -> None:
     for thread in threads:
         thread.join(60)
     assert found == [expected] * 80
+
+
+@pytest.mark.parametrize("inside", ["-", ".b", "()"])
+@pytest.mark.parametrize("depth", [1500, 8000])
+def test_whatever_is_nested_deeply_has_its_packages_or_is_no_plan(inside: str, depth: int) -> None:
+    rows = "\n".join([inside * 100] * (depth // 100))
+    text = f"import numpy\nx = (\n{rows}1)\n" if inside == "-" else f"import numpy\nx = (a\n{rows})\n"
+    try:
+        found = " ".join(imported_packages(text))
+    except PlanError as error:
+        found = str(error)
+    assert found in ("numpy", "the plan is not valid Python: it is nested too deeply")
+    assert own_remarks(text) is not None
+    assert not differs_only_in_form(text, text + "y = 1\n")
