@@ -254,7 +254,8 @@ class Attempts:
 
     def _prepare(self, attempt: TaskAttempt, inputs: TaskInputs) -> None:
         """Get a task's inputs: at once where nothing is waited for, so that no thread and no further turn is."""
-        transfers, attempt.uncounted = self._context.transfers, True
+        transfers = self._context.transfers
+        attempt.uncounted = True
         if not is_at_hand(inputs):
             transfers.prepare(inputs)
         elif isinstance(found := transfers.prepared(inputs), Prepared):
@@ -375,7 +376,7 @@ class Attempts:
         self._finish(turn, row, store_small(row, attempt.number, small, min_rows, context.config), attempt)
 
     def _finish(self, turn: Turn, row: TaskRow, stored: StoredResult, attempt: TaskAttempt) -> None:
-        turn.keep(vars(attempt))
+        turn.keep(vars(attempt))  # where the commit fails, it is uncounted again
         attempt.uncounted = False
         charge = self._context.permissions.charge(
             row, stored.result, turn.predicted, attempt.started, moved=attempt.moved, here=attempt.here
