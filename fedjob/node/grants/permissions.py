@@ -206,10 +206,9 @@ class Permissions:
             while this one ran; and the change that counts it.
         """
         made = sum(entry["amount"] for entry in result.used if entry["resource"] == INFERENCES)
-        looks = row.step == SETUP and task_of(row).protocol == Steps.name  # that only looks at the items
-        if row.parent or looks:
+        if row.parent:
             return Charge(result=result)
-        if not (result.ok or made):
+        if not (result.ok or made) or _only_looks(row):
             return Charge(result=result, count=lambda: self._count_cost(row, result, started, {}, here, came))
         limit, payer = self.limits_of(row).inferences, self._payer(row)
         usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
@@ -263,7 +262,7 @@ class Permissions:
             claimed=claimed.get("down", 0) + claimed["up"]
             if "up" in claimed
             else 0,  # else nothing to hold it against
-            failed=not result.ok,
+            failed=not result.ok or _only_looks(row),  # how long it looks says nothing about a round
         )
         self._costs.add(cost)
         if result.ok and dp_of(task.protect) is None:
@@ -419,6 +418,11 @@ class Permissions:
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def _only_looks(row: TaskRow) -> bool:
+    """Tell whether a task looks at the items of a job of steps, and computes nothing: what it fetches counts."""
+    return row.step == SETUP and task_of(row).protocol == Steps.name
 
 
 def _fetched_bytes(costs: CostLedger, row: TaskRow, here: Collection[str], came: Came = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedjob.common.codec import pack, to_plain
+from fedjob.common.codec import from_plain, pack, to_plain, unpack
 from fedjob.common.lifecycle import State
 from fedjob.common.types import Ref
 from fedjob.messaging.messages import Result, Task
@@ -22,6 +22,7 @@ from fedjob.node.grants.permissions import MAX_QUESTIONS, Permissions, speed_of
 from fedjob.node.queue.book import Book, TaskRow
 from fedjob.node.storage.costs import CostLedger, TaskCost
 from fedjob.node.storage.database import Database
+from fedjob.protocols.steps import SETUP, Steps
 from fedjob.protocols.usage import INFERENCES
 
 TASK = Task(dataset="toy", protocol="inference", project="heart", params={"params": Ref("ab" * 32, 9)})
@@ -225,6 +226,22 @@ def test_what_a_task_that_fails_has_moved_counts_too(database: Database, permiss
     assert CostLedger(database).time_of(work["work"], work["args"], 1.0) is None, (
         "its time says nothing of others"
     )
+
+
+def test_a_task_that_only_looks_at_items_counts_what_it_fetches(
+    database: Database, permissions: Permissions
+) -> None:
+    """Its step is the researcher's word: it could fetch as much as it wanted."""
+    Grants(database).projects.limit("wide", GrantLimits(moved_mb=10), "owner")
+    row = moving("k1", 4.0)
+    task = replace(from_plain(Task, unpack(row.order)), protocol=Steps.name)
+    looks = replace(row, step=SETUP, order=pack(to_plain(task)))
+    with database.transaction():
+        permissions.charge(looks, Result(of="", key="k1", ok=True), {}, 0.0).count()
+    assert CostLedger(database).moved_by("job", "") == 4_500_000
+    work = database.row("SELECT work, args FROM costs")
+    assert work is not None
+    assert CostLedger(database).time_of(work["work"], work["args"], 1.0) is None, "it is no round"
 
 
 def test_what_a_task_fetches_counts_once_however_many_workers_die_over_it(
