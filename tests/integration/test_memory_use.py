@@ -18,7 +18,8 @@ assert memory_of(()) == {}
 mine = os.getpid()
 at_most = memory_of((mine, gone), over=1 << 40)
 assert after[mine] <= at_most[mine] < 1 << 40, "an upper bound where that is enough"
-assert memory_of((mine,), over=len(block) // 2)[mine] <= at_most[mine], "exact where it may be over"
+exact = memory_of((mine,), over=len(block) // 2)[mine]
+assert exact <= at_most[mine] + (4 << 20), "exact where it may be over; what the process does itself may have grown"
 child = os.fork()
 if not child:
     time.sleep(60)

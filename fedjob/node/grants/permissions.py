@@ -210,14 +210,12 @@ class Permissions:
             return Charge(result=result)
         if not (result.ok or made) or _only_looks(row):
             return Charge(result=result, count=lambda: self._count_cost(row, result, started, {}, here, came))
-        limit, payer = self.limits_of(row).inferences, self._payer(row)
+        limit, payer = self.limits_of(row).inferences, _payer_of(row, self._grants)
         usage = usage_of(self._grants.usage.used(payer) + counted.get(payer, 0), made, limit)
         if usage is not None and usage.overrun:
             detail = f"{usage.overrun} predictions were over what the owner allows, which other tasks used meanwhile"
             failed = Result(of="", key=row.key, ok=False, reason="limits_exceeded", detail=detail)
-            return Charge(
-                result=failed, count=lambda: self._count_cost(row, failed, started, moved or {}, here)
-            )
+            return Charge(result=failed, count=lambda: self._count_cost(row, failed, started, {}, here))
         if usage is not None and result.usage is None:
             result = replace(result, usage=list(usage))
         asked = made + (result.usage[0] if result.usage else 0)
@@ -290,7 +288,7 @@ class Permissions:
         """Return how many predictions a task may make; None for any number."""
         if task_of(row).protocol != "inference" or not (limit := self.limits_of(row).inferences):
             return None
-        return max(0, limit - self._grants.usage.used(self._payer(row)))
+        return max(0, limit - self._grants.usage.used(_payer_of(row, self._grants)))
 
     def used_up(self, row: TaskRow, here: Collection[str] = ()) -> tuple[str, str] | None:
         """Say why a task can't begin for which nothing is left of a limit.
@@ -312,10 +310,6 @@ class Permissions:
             f"with this task {wanted / MB:,.1f} MB would have gone to and from the hub, and the owner allows {allowed_mb} MB: send "
             f"less, such as with `compress=`, or ask for a grant with more"
         )
-
-    def _payer(self, row: TaskRow) -> str:
-        """Return what a task's predictions are counted for: its grant, else its project."""
-        return self._grants.usage.bound(row.key) or f"project {task_of(row).project or 'default'}"
 
     def limits_of(self, row: TaskRow) -> GrantLimits:
         """Return what limits a task: its grant, its project and its dataset together."""
@@ -418,6 +412,11 @@ class Permissions:
         if not bound or task.use != "private" or row.parent:
             return {}
         return Secrets(self._secrets).of(task.dataset, self.limits_of(row).secrets)
+
+
+def _payer_of(row: TaskRow, grants: Grants) -> str:
+    """Return what a task's predictions are counted for: its grant, else its project."""
+    return grants.usage.bound(row.key) or f"project {task_of(row).project or 'default'}"
 
 
 def _only_looks(row: TaskRow) -> bool:

@@ -23,7 +23,7 @@ class Ledger:
     def __init__(self) -> None:
         self.counted = 0
 
-    def charge(self, row: TaskRow, result: Any, counted: Any, started: float, *, came: Any) -> Charge:
+    def charge(self, row: TaskRow, result: Any, counted: Any, started: float, **fetched: Any) -> Charge:
         return Charge(result=result, count=self._count)
 
     def _count(self) -> None:
