@@ -55,6 +55,11 @@ def pairs_of(params: Mapping[str, torch.Tensor]) -> tuple[Pair, ...]:
     return tuple(found)
 
 
+def add_something(params: Mapping[str, torch.Tensor]) -> bool:
+    """Tell whether any adapter among some parameters adds to its layer, as one that was trained before: fresh ones add nothing."""
+    return any(bool(params[pair.b].any()) for pair in pairs_of(params))
+
+
 def rank_of(params: Mapping[str, torch.Tensor], pair: Pair) -> int:
     """Return the rank of an adapter."""
     return int(params[pair.a].shape[0])

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOOK_S = 0.25
-"""Time after which a thread that waits for its turn can be interrupted."""
+from fedjob.training_plans.state.thread_turns import ThreadTurn
 
-
-class _ComputingTurn:
-    """The turn of one thread of this process to compute what draws from the global generators."""
-
-    lock = threading.RLock()
-
-
-# the thread that has the turn is not in a forked process
-os.register_at_fork(after_in_child=lambda: setattr(_ComputingTurn, "lock", threading.RLock()))
+_computing = ThreadTurn()
+"""The turn to compute what draws from the global generators."""
 
 
 def seed_torch(seed: int) -> None:
@@ -57,14 +47,8 @@ def undisturbed() -> Iterator[None]:
     What a job computes in its researcher's process is inside of one: jobs in several threads take turns, or one would
     draw the numbers of another; and a job in a notebook does not disturb the notebook's own randomness.
     """
-    lock = _ComputingTurn.lock
-    while not lock.acquire(timeout=_LOOK_S):  # it has a deadline as much as the user's own code has one
-        pass
-    try:
-        with _given_back():
-            yield
-    finally:
-        lock.release()
+    with _computing.taken(), _given_back():
+        yield
 
 
 @contextmanager

@@ -257,9 +257,8 @@ class Permissions:
             seconds=max(0.0, time.monotonic() - started),
             bytes_in=_fetched_bytes(self._costs, row, here, came),
             bytes_out=sum(ref.size_bytes for ref in left),
-            claimed=claimed.get("down", 0) + claimed["up"]
-            if "up" in claimed
-            else 0,  # else nothing to hold it against
+            # without what goes out there is nothing to hold it against
+            claimed=claimed.get("down", 0) + claimed["up"] if "up" in claimed else 0,
             failed=not result.ok or _only_looks(row),  # how long it looks says nothing about a round
         )
         self._costs.add(cost)

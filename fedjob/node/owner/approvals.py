@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedjob.common.checks import printable
-from fedjob.common.errors import SpecError
+from fedjob.common.errors import PlanError, SpecError
 from fedjob.common.types import check_given
 from fedjob.node.config.config import NodeConfig
 from fedjob.node.data.datasets import Datasets
@@ -227,7 +227,9 @@ def _plan_of_file(store: Grants, words: str) -> tuple[str, str]:
     if not entry:
         try:
             tree = syntax_tree(decode_plan(Path(file).read_bytes(), path=file))
-        except (OSError, SyntaxError) as error:
+        except PlanError:
+            raise
+        except (OSError, SyntaxError, ValueError) as error:
             raise SpecError(f"--plan {file}: {error}") from error
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         if len(names) != 1:

@@ -137,6 +137,22 @@ class Gates(Protocol):
         """Raise what ends the job, if somebody asked for its end; called at least every second."""
 
 
+class PostponedWork:
+    """The work that waits until nodes compute, see `Federation.when_asked`, in the order in which it came."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def add(self, work: Callable[[], None]) -> None:
+        """Let some work wait."""
+        self._waiting.append(work)
+
+    def do(self) -> None:
+        """Do all that waits."""
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
 class Federation(ABC):
     """Nodes that can be asked.
 

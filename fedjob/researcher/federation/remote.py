@@ -17,7 +17,15 @@ from fedjob.repository.growing_file import GrowingFile
 from fedjob.researcher.connection.connection import Connection
 from fedjob.researcher.connection.end_messages import EndMessage, release
 from fedjob.researcher.federation.admission import Admission
-from fedjob.researcher.federation.base import Accept, AskContext, Collected, Federation, Gates, Write
+from fedjob.researcher.federation.base import (
+    Accept,
+    AskContext,
+    Collected,
+    Federation,
+    Gates,
+    PostponedWork,
+    Write,
+)
 from fedjob.researcher.federation.channel import Channel
 from fedjob.researcher.federation.collector import Collector
 from fedjob.researcher.federation.outages import LOOK_S
@@ -60,7 +68,7 @@ class RemoteFederation(Federation):
         self._nodes = tuple(sorted(spec.datasets))
         self._round = 0, 0.0
         self._away: frozenset[str] = frozenset()
-        self._postponed: list[Callable[[], None]] = []
+        self._postponed = PostponedWork()
         self._before: tuple[Collector, Future[None]] | None = None
         self._pool = ThreadPoolExecutor(NUM_FETCHES, thread_name_prefix="fedjob-fetch")
 
@@ -149,7 +157,7 @@ class RemoteFederation(Federation):
             collector = Collector(
                 self._channel, tasks, place, quorum, until, accept, self._pool, ends_at, self._away
             )
-            collector.meanwhile = self._do_postponed
+            collector.meanwhile = self._postponed.do
             try:
                 collected = collector.run()
             except BaseException:
@@ -161,7 +169,7 @@ class RemoteFederation(Federation):
         return collected
 
     def when_asked(self, work: Callable[[], None]) -> None:
-        self._postponed.append(work)
+        self._postponed.add(work)
 
     def _confirm(self) -> None:
         """Confirm the answers of the ask before, once they are on the disk."""
@@ -175,12 +183,8 @@ class RemoteFederation(Federation):
             on_the_way.result()
         self._channel.settle(collector.unconfirmed)
 
-    def _do_postponed(self) -> None:
-        while self._postponed:
-            self._postponed.pop(0)()
-
     def rest(self, seconds: float) -> None:
-        self._do_postponed()
+        self._postponed.do()
         with self._connection.lock:
             self._confirm()
             late = [m for m in self._channel.receive(seconds) if isinstance(m.body, Result)]
@@ -189,7 +193,7 @@ class RemoteFederation(Federation):
     # -- after the last ---------------------------------------------------------
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
-        self._do_postponed()
+        self._postponed.do()
         # what can't be synced is not confirmed, and goes with the job
         with self._connection.lock, suppress(OSError):
             self._confirm()

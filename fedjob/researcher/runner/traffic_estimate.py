@@ -101,13 +101,9 @@ def unknown_traffic(spec: JobSpec) -> str:
     return ""
 
 
-def _unknown_up(spec: JobSpec) -> str:
-    inner = inner_of(PROTOCOLS.build(spec.protocol.name, spec.protocol.config))
-    return (
-        "an answer is as large as what is found, known after the job"
-        if isinstance(inner, _ANSWERS_SHOW)
-        else ""
-    )
+def _unknown_up(protocol: FederatedProtocol) -> str:
+    shows = isinstance(inner_of(protocol), _ANSWERS_SHOW)
+    return "an answer is as large as what is found, known after the job" if shows else ""
 
 
 def write_cost(spec: JobSpec, folder: JobFolder) -> None:
@@ -171,7 +167,7 @@ def estimate_traffic(
         memory_bytes=memory,
         lacks_optimizer=lacks,
         bound=_bound(spec, found, late=late),
-        unknown_up=_unknown_up(spec),
+        unknown_up=_unknown_up(protocol),
     )
 
 

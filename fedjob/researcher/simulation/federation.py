@@ -22,7 +22,7 @@ from fedjob.execution.orders import WorkOrder, WorkResult
 from fedjob.messaging.messages import Task
 from fedjob.parameters.model_files import ModelFile
 from fedjob.protocols.base import Buffered
-from fedjob.researcher.federation.base import Accept, AskContext, Collected, Gates, completion
+from fedjob.researcher.federation.base import Accept, AskContext, Collected, Gates, PostponedWork, completion
 from fedjob.researcher.federation.local import LocalFederation
 from fedjob.researcher.simulation.backend import Backend, NodeOutcome
 from fedjob.researcher.simulation.population import Simulation
@@ -82,7 +82,7 @@ class SimulatedFederation(LocalFederation):
         self._backend: Backend | None = None
         self._profile = Profile()
         self._keys: dict[str, str] = {}
-        self._postponed: list[Callable[[], None]] = []
+        self._postponed = PostponedWork()
 
     def prepare(self, code: Mapping[str, Code], gates: Gates) -> None:
         super().prepare(code, gates)
@@ -120,14 +120,10 @@ class SimulatedFederation(LocalFederation):
         return Collected(arrivals=arrivals, left_out=left_out, order=tuple(arrivals), busy=tuple(busy))
 
     def when_asked(self, work: Callable[[], None]) -> None:
-        self._postponed.append(work)
-
-    def _do_postponed(self) -> None:
-        while self._postponed:
-            self._postponed.pop(0)()
+        self._postponed.add(work)
 
     def rest(self, seconds: float) -> None:
-        self._do_postponed()
+        self._postponed.do()
         super().rest(seconds)
 
     def end(self, outcome: str, keep_states: Mapping[str, Collection[str]]) -> None:
@@ -135,7 +131,7 @@ class SimulatedFederation(LocalFederation):
             self._backend.close()
             self._backend = None
             self._profile.save(self._home)
-        self._do_postponed()
+        self._postponed.do()
         super().end(outcome, keep_states)
 
     def _in_turn(
@@ -154,7 +150,7 @@ class SimulatedFederation(LocalFederation):
             nonlocal given
             for node in turn:
                 if given == num_workers:  # all compute
-                    self._do_postponed()
+                    self._postponed.do()
                 ready = self._without_backend(node, tasks[node], place)
                 if ready is not None:
                     early[node] = ready
@@ -170,7 +166,7 @@ class SimulatedFederation(LocalFederation):
                 node_of[order.key] = node
                 given += 1
                 yield order
-            self._do_postponed()
+            self._postponed.do()
 
         def tell(node: str, round_: int, type_: str, data: dict[str, Any]) -> None:
             self._events.add(type_, round_=round_, node=node, **data)
@@ -178,7 +174,7 @@ class SimulatedFederation(LocalFederation):
         outcomes = self._backend.compute(orders(), tell)
         try:
             for outcome in outcomes:
-                self._do_postponed()  # before a state comes, which what was postponed would not know
+                self._postponed.do()  # before a state comes, which what was postponed would not know
                 node = node_of.pop(outcome.done.key)
                 for type_, data in outcome.events:
                     tell(node, place.round_of(node), type_, data)

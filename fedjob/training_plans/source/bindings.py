@@ -292,7 +292,7 @@ def _text(node: ast.stmt, unit: Unit, first: int, last: int) -> str:
     text = textwrap.dedent("\n".join(line.rstrip() for line in lines))
     try:
         same = ast.dump(syntax_tree(text).body[0]) == ast.dump(node)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         same = False
     # moving a text with strings over several lines would change what is in them
     return text if same else ast.unparse(node)

@@ -29,10 +29,10 @@ from fedjob.training_plans.source.locations import where
 from fedjob.training_plans.source.plan_source import (
     PLAN_FILENAME,
     SOURCE_ATTRIBUTE,
+    TREES,
     Origins,
     PlanSource,
     line_words,
-    one_thread,
     plan_hash,
     syntax_tree,
 )
@@ -142,7 +142,7 @@ def checked_code(
         codes = {"": compile(plan, filename, "exec", dont_inherit=True)}
         for part in sections:
             tree = ast.increment_lineno(syntax_tree(part.text, filename), part.first_line - 1)
-            with one_thread():
+            with TREES.taken():
                 codes[part.path] = compile(tree, filename, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise PlanError(f"plan {name} is not valid Python: {error}", path=path, name=name) from error

@@ -278,7 +278,7 @@ def _without_magic(text: str, shell: Any) -> str:
     """Look into a cell under `%%time` and the like, whose body runs as if it stood alone."""
     try:
         body = syntax_tree(text).body
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return text
     if len(body) != 1 or not isinstance(body[0], ast.Expr) or not isinstance(body[0].value, ast.Call):
         return text

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from fedjob.training_plans.state.thread_turns import ThreadTurn
 
 SOURCE_ATTRIBUTE = "__fedjob_source__"
 """Of a compiled class: the source that it was made of."""
@@ -53,21 +51,8 @@ def line_words(line: int, origins: Origins) -> str:
     return f"{label}, line {number}" if label else f"line {line} of the plan"
 
 
-class _TreeTurn:
-    """The turn of one thread of this process to make trees."""
-
-    lock = threading.RLock()
-
-
-# the thread that has the turn is not in a forked process
-os.register_at_fork(after_in_child=lambda: setattr(_TreeTurn, "lock", threading.RLock()))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Have no other thread make a tree, or code of a tree, inside."""
-    with _TreeTurn.lock:
-        yield
+TREES = ThreadTurn()
+"""The turn to make a tree, or code of a tree."""
 
 
 def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
@@ -76,11 +61,11 @@ def syntax_tree(text: str, filename: str = "<unknown>") -> ast.Module:
     Raises:
         SyntaxError, ValueError: it is not valid Python, or nested more deeply than Python takes.
     """
-    with one_thread():
+    with TREES.taken():
         try:
             return ast.parse(text, filename)
         except (RecursionError, MemoryError) as error:  # which of them is a matter of the depth
-            raise SyntaxError("it is nested too deeply") from error
+            raise ValueError("it is nested too deeply") from error
 
 
 def without_program(tree: ast.Module) -> ast.Module:

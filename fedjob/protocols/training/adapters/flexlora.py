@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.parameters.adapters import first_ranks, pairs_of, rank_of, truncated
+from fedjob.parameters.adapters import add_something, first_ranks, pairs_of, rank_of, truncated
 from fedjob.protocols.base import Gathered, Instruction, Local, State
 from fedjob.protocols.training.adapters.base import OwnRanks, checked_ranks, largest_rank, own_rank
 from fedjob.protocols.training.base import TrainingProtocol
@@ -42,7 +42,7 @@ class FlexLoRA(OwnRanks):
 
     def start(self, params: Mapping[str, Any]) -> State:
         # of an adapter that was trained before, each node is to have the largest components that its rank bears
-        trained = self.ranks and any(bool(params[pair.b].any()) for pair in pairs_of(params))
+        trained = self.ranks and add_something(params)
         return TrainingProtocol.start(self, _divided(params, params) if trained else params)
 
     def params_of(self, instruction: Instruction, local: Local) -> Mapping[str, Any]:

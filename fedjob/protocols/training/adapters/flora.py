@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from fedjob.aggregation.contribution import Contribution
-from fedjob.parameters.adapters import Pair, first_ranks, pairs_of, rank_of, stacked, truncated
+from fedjob.parameters.adapters import Pair, add_something, first_ranks, pairs_of, rank_of, stacked, truncated
 from fedjob.protocols.base import Gathered, Instruction, Local, State
 from fedjob.protocols.step_inputs import PLAIN, TENSORS
 from fedjob.protocols.training.adapters.base import OwnRanks, checked_ranks, largest_rank, own_rank
@@ -47,8 +47,7 @@ class FLoRA(OwnRanks):
         pairs = pairs_of(params)
         fresh = {pair.a: params[pair.a] for pair in pairs} | {pair.b: params[pair.b] * 0 for pair in pairs}
         # an adapter that adds something already, such as one trained before, is the first of the stack
-        adds = any(bool(params[pair.b].any()) for pair in pairs)
-        return {**TrainingProtocol.start(self, params), "fresh": fresh, "stacks": adds}
+        return {**TrainingProtocol.start(self, params), "fresh": fresh, "stacks": add_something(params)}
 
     def inputs_of(self, step: str) -> Mapping[str, str]:
         return {**OwnRanks.inputs_of(self, step), "fresh": TENSORS, "stacks": PLAIN}
