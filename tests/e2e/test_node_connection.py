@@ -87,6 +87,31 @@ def test_a_node_waits_for_a_hub_that_is_away_and_says_why_it_is_not_connected(
     assert ward.status("st-mary")["trouble"] == ""
 
 
+def test_the_status_of_a_node_is_never_that_of_the_daemon_before(ward: Ward, processes: Processes) -> None:
+    hub = ward.hub()
+    processes.run(
+        "fedjob", "node", "init", "--home", ward.folder / "st-mary", "--id", "st-mary", "--hub", ward.url
+    )
+    node = ward.node("st-mary")
+    ready = ward.status("st-mary")
+    assert (ready["connected"], ready["trouble"]) == (True, ""), (
+        "what is ready is connected in the same moment"
+    )
+    node.kill()
+    hub.stop()
+    again = ward.node("st-mary", ready="the node waits for its hub, and asks again until it answers")
+    waiting = ward.status("st-mary")
+    assert not waiting["connected"]
+    assert "the node waits for its hub" in waiting["trouble"]
+    processes.run(
+        "fedjob", "node", "config", "set", "workers", "2", "--home", ward.folder / "st-mary", expect=0
+    )
+    ward.hub()
+    again.wait_for("node ready: st-mary", timeout_s=90)
+    ready = ward.status("st-mary")
+    assert (ready["connected"], ready["workers"]) == (True, 2)
+
+
 def test_a_copy_of_a_home_is_noticed_by_both_daemons_and_by_doctor(ward: Ward, processes: Processes) -> None:
     ward.hub()
     processes.run("fedjob", "node", "init", "--home", ward.folder / "va", "--id", "va", "--hub", ward.url)

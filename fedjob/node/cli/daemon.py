@@ -141,7 +141,7 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
     from fedjob.identity.membership import load_membership
     from fedjob.messaging.clock import clock_text
     from fedjob.node.config.home_lock import locked
-    from fedjob.node.daemon.settings import Settings
+    from fedjob.node.daemon.settings import Settings, write_start
     from fedjob.node.sandbox.support import REFUSED, find_support
     from fedjob.node.startup import clock_of_hub, log_to, open_daemon, served, wait_for_hub
 
@@ -150,9 +150,15 @@ def start_here(home: NodeHome, options: Mapping[str, Scalar | None] = MappingPro
     if text := str(opened):
         _tell(text)
     stopping = threading.Event()
+
+    def waits(text: str) -> None:
+        write_start(home, text)
+        _tell(text)
+
     with locked(home):
+        write_start(home)
         with _stopping_on_signals(stopping.set):
-            roster = wait_for_hub(home, stopping, _tell)
+            roster = wait_for_hub(home, stopping, waits)
             if roster is None:
                 return
         if text := clock_text(clock_of_hub(load_membership(home.root))):
@@ -182,7 +188,10 @@ def _logs_to_stderr() -> bool:
 
 
 def _print_ready(home: NodeHome, daemon: Daemon) -> None:
-    """Print that the node is ready, or once that it waits for the broker, and why."""
+    """Print that the node is ready, or once that it waits for the broker or the federation, and why.
+
+    It is ready when the daemon has written so: whoever then asks for the status reads the same.
+    """
     from fedjob.common.checks import printable
     from fedjob.node.daemon.settings import live_facts
 
@@ -194,13 +203,12 @@ def _print_ready(home: NodeHome, daemon: Daemon) -> None:
         click.echo(f"fedjob: the node waits for the broker: {printable(str(why))}", err=True)
         sys.stderr.flush()
         daemon.ready.wait()
-    name = home.node
-    if text := daemon.roster.waiting(name):
+    if text := daemon.roster.waiting(home.node):
         click.echo(f"fedjob: the node waits for the federation: {text}", err=True)
         sys.stderr.flush()
-        while daemon.roster.waiting(name):
+        while live_facts(home).get("roster", {}).get("waiting", text):
             time.sleep(WAITING_S)
-    click.echo(f"node ready: {name}")
+    click.echo(f"node ready: {home.node}")
     sys.stdout.flush()
 
 

@@ -193,6 +193,7 @@ class Daemon:
             turn = Turn(self._book)
             turn.step(events.Restarted())
             self._commit(turn)
+            self._housekeeping.publish_facts()
             self.ready.set()
             self.roster.follow(self._context.node, self._endpoint.wake)
             while not self._stopping.is_set():

@@ -23,7 +23,7 @@ from fedjob.node.daemon.context import NodeContext
 from fedjob.node.daemon.offers import OfferHandler
 from fedjob.node.daemon.sender_verification import Revocations, SenderVerification
 from fedjob.node.daemon.session_liveness import SessionLiveness
-from fedjob.node.daemon.settings import InForce
+from fedjob.node.daemon.settings import InForce, write_facts
 from fedjob.node.daemon.tasks import TaskHandler
 from fedjob.node.daemon.turn import Turn
 from fedjob.node.grants.decisions import burden_of
@@ -315,9 +315,7 @@ class Housekeeping:
         packed = pack(facts)
         if packed != self._facts:
             with self._context.database.transaction(durable=False):
-                self._context.database.execute(
-                    "INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (time.time(), packed)
-                )
+                write_facts(self._context.database, packed)
             self._facts = packed
 
 

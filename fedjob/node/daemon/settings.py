@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedjob.common.codec import unpack
+from fedjob.common.codec import pack, unpack
 from fedjob.common.config import CONFIG_NAME, Fault, FoundSettings, Scalar, read_settings
 from fedjob.common.errors import ConfigError, FedjobError
 from fedjob.node.config.config import NodeConfig
@@ -96,6 +98,28 @@ class Settings:
         except OSError as error:
             return str(error)
         return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode, found.st_uid
+
+
+def write_start(home: NodeHome, trouble: str = "") -> None:
+    """Write down that a daemon starts, in place of what the last one wrote of itself.
+
+    A disk that is full is no reason not to start: the daemon waits for room itself.
+
+    Args:
+        trouble: what it waits for, in words.
+    """
+    kept = {key: facts for key, facts in live_facts(home).items() if key == "readable_settings"}
+    database = Database(home.database)
+    try:
+        with suppress(sqlite3.Error), database.transaction(durable=False):
+            write_facts(database, pack({**kept, "trouble": trouble}))
+    finally:
+        database.close()
+
+
+def write_facts(database: Database, packed: bytes) -> None:
+    """Replace what a daemon wrote of itself; the caller commits."""
+    database.execute("INSERT OR REPLACE INTO live VALUES (1, ?, ?)", (time.time(), packed))
 
 
 def live_facts(home: NodeHome) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def await_applied(home: NodeHome, change: Changed) -> None:
         if not faulty and all(used.get(key) == value for key, value in changes.items()):
             return
         time.sleep(0.1)
-    if running_pid(home) is None:
-        return
+    if running_pid(home) is None or not used:
+        return  # one that is still starting reads them anew
     others = [
         f"{key} = {shown_setting(used.get(key))}" for key, value in changes.items() if used.get(key) != value
     ]
