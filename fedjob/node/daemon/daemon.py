@@ -193,13 +193,13 @@ class Daemon:
             turn = Turn(self._book)
             turn.step(events.Restarted())
             self._commit(turn)
-            self._housekeeping.publish_facts()
-            self.ready.set()
             self.roster.follow(self._context.node, self._endpoint.wake)
             while not self._stopping.is_set():
-                self._backlog += self._endpoint.receive(self._patience())
+                self._backlog += self._endpoint.receive(self._patience() if self.ready.is_set() else 0.0)
                 steps = (self._turn, self._housekeeping.look_around)
-                if not self._refused.attempt(steps, self._backlog, self._book):
+                committed = self._refused.attempt(steps, self._backlog, self._book)
+                self.ready.set()  # after the first look around, so that the log and the status say it, too
+                if not committed:
                     self._stopping.wait(1.0)
             self._put_down()
         finally:
