@@ -99,10 +99,11 @@ def swap():
             except OSError:
                 pass
 threading.Thread(target=swap, daemon=True).start()"""
-    result = ann.result("node1", ann.task(plan_with(step), "Odd"))
-    assert not result.ok
-    assert result.reason
-    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=2).ok
+    # The thread races with the report: on a busy machine it may come too late for some of the tasks.
+    results = (ann.result("node1", ann.task(plan_with(step), "Odd"), round_=n) for n in range(1, 31))
+    refused = next(result for result in results if not result.ok)
+    assert refused.reason
+    assert ann.result("node1", ann.task(ADD_ONE, "AddOne"), round_=31).ok
 
 
 def test_every_answer_says_what_sandbox_there_is(node: Node) -> None:
